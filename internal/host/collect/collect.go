@@ -1,0 +1,254 @@
+// Package collect reads a host: every fact of a Snapshot, read-only, in two steps.
+//
+// Run reads bytes while the process still holds the capabilities that the dumps
+// and setns need. Snapshot interprets them afterwards, when the caller has
+// sealed itself, because what was read is hostile input.
+package collect
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sixfence/sixfence/internal/host/collect/apps"
+	"github.com/sixfence/sixfence/internal/host/collect/ask"
+	"github.com/sixfence/sixfence/internal/host/collect/files"
+	"github.com/sixfence/sixfence/internal/host/collect/kmod"
+	"github.com/sixfence/sixfence/internal/host/collect/manager"
+	"github.com/sixfence/sixfence/internal/host/collect/packetfilter"
+	"github.com/sixfence/sixfence/internal/host/collect/proc"
+	"github.com/sixfence/sixfence/internal/host/collect/rtnl"
+	"github.com/sixfence/sixfence/internal/host/collect/sock"
+	"github.com/sixfence/sixfence/internal/host/collect/space"
+	"github.com/sixfence/sixfence/internal/host/collect/sysctl"
+	"github.com/sixfence/sixfence/internal/host/collect/tree"
+	"github.com/sixfence/sixfence/internal/host/netns"
+	"github.com/sixfence/sixfence/internal/model/fact"
+)
+
+// Options of a collection.
+type Options struct {
+	Root    string // a directory tree to read instead of the running host
+	Budgets Budgets
+	KeepLog bool // keep the request log
+}
+
+// Budgets bound what a collection may cost. Zero fields take the default.
+type Budgets struct {
+	Own     Budget // each namespace owned by the initial user namespace
+	Foreign Budget // all namespaces owned by other user namespaces together
+	Spaces  int    // how many foreign namespaces are entered at most
+}
+
+// Budget is one bound.
+type Budget struct {
+	Time    time.Duration
+	Objects int64
+	Bytes   int64
+}
+
+// DefaultBudgets fit a large production host.
+func DefaultBudgets() Budgets {
+	return Budgets{
+		Own:     Budget{Time: 20 * time.Second, Objects: 4_000_000, Bytes: 1 << 30},
+		Foreign: Budget{Time: 2 * time.Second, Objects: 100_000, Bytes: 64 << 20},
+		Spaces:  32,
+	}
+}
+
+func (b Budgets) orDefault() Budgets {
+	d := DefaultBudgets()
+	if b.Own == (Budget{}) {
+		b.Own = d.Own
+	}
+	if b.Foreign == (Budget{}) {
+		b.Foreign = d.Foreign
+	}
+	if b.Spaces == 0 {
+		b.Spaces = d.Spaces
+	}
+	return b
+}
+
+// Collection is a host as bytes.
+type Collection struct {
+	snap  fact.Snapshot
+	procs *proc.Table
+	host  []interface{ Decode(*fact.Host) }
+	space []*spaceDump
+	log   *ask.Asker
+}
+
+type spaceDump struct {
+	ns     fact.Namespace
+	gap    *fact.Gap // it was not entered
+	rtnl   *rtnl.Dump
+	sysctl *sysctl.Dump
+	sock   *sock.Dump
+	filter *packetfilter.Dump
+}
+
+// Log is the request log of the collection.
+func (c *Collection) Log() []ask.Entry {
+	if c.log == nil {
+		return nil
+	}
+	return c.log.Log()
+}
+
+// Run collects. Only an unusable Root is an error: whatever cannot be read is a Gap.
+func Run(o Options) (*Collection, error) {
+	if o.Root != "" {
+		return runRoot(o.Root)
+	}
+	return runLive(o)
+}
+
+func base(mode fact.Mode) fact.Snapshot {
+	s := fact.Snapshot{SchemaVersion: fact.SchemaVersion}
+	s.Host.Mode = mode
+	s.Host.CollectedAt = time.Now().UTC().Truncate(time.Second)
+	s.Host.ByteOrder = "little"
+	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
+		s.Host.ByteOrder = "big"
+	}
+	s.Host.WordSize = 32 << (^uint(0) >> 63)
+	return s
+}
+
+func runRoot(dir string) (*Collection, error) {
+	t, err := tree.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer t.Close()
+	c := &Collection{snap: base(fact.ModeRoot)}
+	c.host = append(c.host, kmod.Read(t), files.Read(t), apps.Read(t), manager.Read(t, nil, fact.NamespaceID{}))
+	return c, nil
+}
+
+func runLive(o Options) (*Collection, error) {
+	budgets := o.Budgets.orDefault()
+	t, err := tree.Host()
+	if err != nil {
+		return nil, err
+	}
+	defer t.Close()
+	c := &Collection{snap: base(fact.ModeLive)}
+	h := &c.snap.Host
+	h.Hostname, h.Kernel = uname()
+	h.Privilege.UID = uint32(os.Geteuid())
+
+	mods := kmod.Read(t)
+	a := ask.New(mods.Present, o.KeepLog)
+	c.log = a
+	own := func(name string) *ask.Budget {
+		return ask.NewBudget(name, budgets.Own.Time, budgets.Own.Objects, budgets.Own.Bytes)
+	}
+	c.procs = proc.Scan(a, own("process table"))
+	spaces, gaps := space.Discover(a, own("namespace list"), c.procs)
+	c.snap.Gaps = append(c.snap.Gaps, gaps...)
+	defer closeAll(spaces)
+
+	foreign := ask.NewBudget("namespaces of other user namespaces", budgets.Foreign.Time, budgets.Foreign.Objects, budgets.Foreign.Bytes)
+	entered, left := 0, 0
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, max(2, runtime.NumCPU()))
+	for i := range spaces {
+		sp := &spaces[i]
+		d := &spaceDump{ns: sp.Namespace, gap: sp.Gap}
+		b := foreign
+		if !sp.Namespace.Foreign {
+			b = own("netns " + sp.Namespace.Name)
+		} else if entered++; entered > budgets.Spaces || time.Now().After(foreign.Deadline()) {
+			left++
+			continue
+		}
+		c.space = append(c.space, d)
+		if sp.Gap != nil {
+			continue
+		}
+		wg.Add(1)
+		slots <- struct{}{}
+		go func() {
+			defer func() { <-slots; wg.Done() }()
+			if err := netns.Do(sp.FD, func() { d.read(a, b) }); err != nil {
+				d.gap = &fact.Gap{Reason: fact.Permission, What: "netns " + sp.Namespace.Name}
+			}
+		}()
+	}
+	if left > 0 {
+		c.snap.Gaps = append(c.snap.Gaps, fact.Gap{Reason: fact.Truncated, What: fmt.Sprintf("%d more network namespaces made by users (of %d) were not entered", left, entered)})
+	}
+	var init fact.NamespaceID
+	for i := range spaces {
+		if spaces[i].Namespace.IsInit || init == (fact.NamespaceID{}) && spaces[i].Namespace.IsSelf {
+			init = spaces[i].Namespace.ID
+		}
+		if spaces[i].Namespace.IsInit && spaces[i].Namespace.IsSelf {
+			h.Privilege.InitialNetNS = true
+		}
+	}
+	c.host = append(c.host, mods, files.Read(t), apps.Read(t), packetfilter.ReadBPF(a), manager.Read(t, running(c.procs), init))
+	wg.Wait()
+	return c, nil
+}
+
+func closeAll(s []space.Space) {
+	for i := range s {
+		if s[i].FD >= 0 {
+			unix.Close(s[i].FD)
+		}
+	}
+}
+
+func (d *spaceDump) read(a *ask.Asker, b *ask.Budget) {
+	d.sysctl = sysctl.Read(a, b)
+	d.rtnl = rtnl.Read(a, b)
+	d.sock = sock.Read(a, b)
+	d.filter = packetfilter.Read(a, b)
+}
+
+// Snapshot interprets what Run read.
+func (c *Collection) Snapshot() *fact.Snapshot {
+	s := &c.snap
+	for _, d := range c.host {
+		d.Decode(&s.Host)
+	}
+	s.Namespaces = make([]fact.Namespace, len(c.space))
+	for i, d := range c.space {
+		ns := &s.Namespaces[i]
+		*ns = d.ns
+		if d.gap != nil || d.rtnl == nil {
+			ns.Unread(d.gap)
+			continue
+		}
+		d.rtnl.Decode(ns)
+		d.sysctl.Decode(ns)
+		d.sock.Decode(ns, c.procs.Owners)
+		d.filter.Decode(ns)
+	}
+	if c.procs != nil {
+		var gaps []fact.Gap
+		s.Host.Processes, gaps = c.procs.Processes(s.Namespaces)
+		s.Gaps = append(s.Gaps, gaps...)
+	}
+	return s
+}
+
+func running(*proc.Table) []manager.Process { return nil }
+
+func uname() (fact.Known[string], fact.Known[fact.Kernel]) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		g := fact.Gap{Reason: fact.NotCollected, What: "uname: " + err.Error()}
+		return fact.Missing[string](g), fact.Missing[fact.Kernel](g)
+	}
+	s := unix.ByteSliceToString
+	return fact.Value(s(u.Nodename[:])), fact.Value(fact.Kernel{Release: s(u.Release[:]), Machine: s(u.Machine[:])})
+}

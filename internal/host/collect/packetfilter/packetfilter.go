@@ -1,0 +1,25 @@
+// Package packetfilter (stub).
+package packetfilter
+
+import (
+	"github.com/sixfence/sixfence/internal/host/collect/ask"
+	"github.com/sixfence/sixfence/internal/model/fact"
+)
+
+// Dump is what was read, not yet interpreted.
+type Dump struct{}
+
+// Read reads in the network namespace of the calling thread.
+func Read(a *ask.Asker, b *ask.Budget) *Dump { return &Dump{} }
+
+// Decode interprets the dump and fills its part of the namespace.
+func (d *Dump) Decode(ns *fact.Namespace) {}
+
+// BPFDump is what was read about BPF programs outside any namespace.
+type BPFDump struct{}
+
+// ReadBPF asks for BPF netfilter links.
+func ReadBPF(a *ask.Asker) *BPFDump { return &BPFDump{} }
+
+// Decode interprets it.
+func (d *BPFDump) Decode(h *fact.Host) {}

@@ -1,0 +1,182 @@
+package check
+
+import (
+	"net/netip"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/sixfence/sixfence/internal/model/fact"
+	"github.com/sixfence/sixfence/internal/model/finding"
+)
+
+// Role names, as in the intent file.
+const (
+	RoleServer      = "server"
+	RoleRouter      = "router"
+	RoleKubeNode    = "kubernetes-node"
+	RoleHypervisor  = "hypervisor"
+	RoleWorkstation = "workstation"
+)
+
+// Roles lists the valid role names.
+func Roles() []string {
+	return []string{RoleServer, RoleRouter, RoleKubeNode, RoleHypervisor, RoleWorkstation}
+}
+
+// Context is what a control may look at: the Snapshot, indexed, and the role.
+type Context struct {
+	Snap *fact.Snapshot
+	Role finding.Role
+	Now  time.Time // when the Snapshot was taken
+
+	spaces []*Space
+	procs  map[int]*fact.Process
+}
+
+// Space is a network namespace with the indexes controls need.
+type Space struct {
+	*fact.Namespace
+	ctx     *Context
+	links   []fact.Link
+	byIndex map[int]*fact.Link
+	inbound map[string]inboundFilter
+}
+
+// NewContext indexes a Snapshot. Role is inferred when role is empty.
+func NewContext(s *fact.Snapshot, role string) *Context {
+	c := &Context{Snap: s, Now: s.Host.CollectedAt, procs: map[int]*fact.Process{}}
+	if ps, ok := s.Host.Processes.Get(); ok {
+		for i := range ps {
+			c.procs[ps[i].PID] = &ps[i]
+		}
+	}
+	for i := range s.Namespaces {
+		sp := &Space{Namespace: &s.Namespaces[i], ctx: c, byIndex: map[int]*fact.Link{}}
+		sp.links, _ = sp.Namespace.Links.Get()
+		for j := range sp.links {
+			sp.byIndex[sp.links[j].Index] = &sp.links[j]
+		}
+		c.spaces = append(c.spaces, sp)
+	}
+	c.Role = inferRole(c, role)
+	return c
+}
+
+// Spaces are the network namespaces: the initial (or our own) first.
+func (c *Context) Spaces() []*Space { return c.spaces }
+
+// Process returns the process with this pid, or nil.
+func (c *Context) Process(pid int) *fact.Process { return c.procs[pid] }
+
+// IsRouter tells whether the role forwards packets by purpose.
+func (c *Context) IsRouter() bool {
+	switch c.Role.Name {
+	case RoleRouter, RoleKubeNode, RoleHypervisor:
+		return true
+	}
+	return false
+}
+
+// Link returns the interface with this index, or nil.
+func (s *Space) Link(index int) *fact.Link { return s.byIndex[index] }
+
+// IfName is the interface's name, or "" when the index is unknown.
+func (s *Space) IfName(index int) string {
+	if l := s.byIndex[index]; l != nil {
+		return l.Name
+	}
+	return ""
+}
+
+// Sysctl returns a setting below /proc/sys, e.g. "net/ipv6/conf/all/forwarding".
+func (s *Space) Sysctl(path string) fact.Known[string] {
+	t, ok := s.Sysctls.Get()
+	if !ok {
+		switch s.Sysctls.State() {
+		case fact.StateUnsupported, fact.StateAbsent:
+			return fact.Unsupported[string]()
+		}
+		g, _ := s.Sysctls.Gap()
+		if g.What == "" {
+			g.What = "/proc/sys/net of netns " + s.Name
+		}
+		return fact.Missing[string](g)
+	}
+	return t.Get(path)
+}
+
+// Conf returns net.ipv6.conf.IF.KEY, from /proc/sys or, when that could not be
+// read, from IFLA_INET6_CONF. ifname may be "all" or "default".
+func (s *Space) Conf(ifname, key string) fact.Known[string] {
+	k := s.Sysctl("net/ipv6/conf/" + ifname + "/" + key)
+	if _, gap := k.Gap(); !gap {
+		return k
+	}
+	for i := range s.links {
+		if s.links[i].Name != ifname {
+			continue
+		}
+		m, ok := s.links[i].Inet6.Get()
+		if !ok {
+			continue
+		}
+		if v, ok := m[key]; ok {
+			return fact.Value(itoa(int64(v)))
+		}
+	}
+	return k
+}
+
+// ConfInt is Conf as a number. Text that is no number is a Gap.
+func (s *Space) ConfInt(ifname, key string) fact.Known[int64] {
+	return number(s.Conf(ifname, key), "net.ipv6.conf."+ifname+"."+key)
+}
+
+// SysctlInt is Sysctl as a number.
+func (s *Space) SysctlInt(p string) fact.Known[int64] { return number(s.Sysctl(p), "/proc/sys/"+p) }
+
+// Subject starts a subject in this namespace.
+func (s *Space) Subject() finding.Subject { return finding.Subject{NetNS: s.Name} }
+
+// On starts a subject for an interface of this namespace.
+func (s *Space) On(ifname string) finding.Subject {
+	return finding.Subject{NetNS: s.Name, Interface: ifname}
+}
+
+// At is the evidence time of live facts.
+func (c *Context) At() string {
+	if c.Now.IsZero() {
+		return ""
+	}
+	return c.Now.UTC().Format(time.RFC3339)
+}
+
+// Sysctl evidence for a key below /proc/sys.
+func (s *Space) sysctlEvidence(p, value string) finding.Evidence {
+	return finding.Evidence{Source: "/proc/sys/" + p, Key: strings.ReplaceAll(path.Base(p), "/", "."), Value: value, At: s.ctx.At()}
+}
+
+// Addrs returns the addresses of an interface (0 = all) of one family ("" = both).
+func (s *Space) Addrs(index int, family string) []fact.Address {
+	all, _ := s.Addresses.Get()
+	var out []fact.Address
+	for _, a := range all {
+		if index != 0 && a.Index != index {
+			continue
+		}
+		if family != "" && family != FamilyOf(a.Prefix.Addr()) {
+			continue
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// FamilyOf is "ipv4" or "ipv6".
+func FamilyOf(a netip.Addr) string {
+	if a.Is4() {
+		return "ipv4"
+	}
+	return "ipv6"
+}

@@ -1,0 +1,5 @@
+package check
+
+func inventoryControls() []Control { return nil }
+
+func inventoryDispositions() []Disposition { return nil }

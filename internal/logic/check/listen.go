@@ -1,0 +1,5 @@
+package check
+
+func listenControls() []Control { return nil }
+
+func listenDispositions() []Disposition { return nil }

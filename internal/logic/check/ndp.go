@@ -1,0 +1,5 @@
+package check
+
+func ndpControls() []Control { return nil }
+
+func ndpDispositions() []Disposition { return nil }

@@ -1,0 +1,5 @@
+package check
+
+func raControls() []Control { return nil }
+
+func raDispositions() []Disposition { return nil }

@@ -1,0 +1,5 @@
+package check
+
+func routerControls() []Control { return nil }
+
+func routerDispositions() []Disposition { return nil }

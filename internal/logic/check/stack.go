@@ -1,0 +1,5 @@
+package check
+
+func stackControls() []Control { return nil }
+
+func stackDispositions() []Disposition { return nil }

@@ -1,0 +1,5 @@
+package check
+
+func tunnelControls() []Control { return nil }
+
+func tunnelDispositions() []Disposition { return nil }

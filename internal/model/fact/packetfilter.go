@@ -1,0 +1,38 @@
+package fact
+
+// PacketFilter is the raw dump of one namespace's packet filter: kernel
+// messages as they came. What they mean is derived (logic/pfdecode), never
+// stored in their place.
+type PacketFilter struct {
+	// NFTables are the nf_tables messages; absent when the subsystem holds no
+	// table, unsupported when it is not loaded.
+	NFTables Known[NFTables] `json:"nftables,omitzero"`
+	// Legacy are the x_tables tables listed in /proc/net/ip{,6,arp}_tables_names,
+	// by family. Absent: none listed.
+	Legacy Known[[]LegacyTable] `json:"legacy,omitzero"`
+	// IPSets is true when ip_set is loaded; reading them belongs to reach.
+	EBTables Known[bool] `json:"ebtables,omitzero"`
+	// BridgeNFCallIP6Tables is net.bridge.bridge-nf-call-ip6tables: bridged IPv6
+	// also passes the ip6 and inet hooks.
+	BridgeNFCall Known[string] `json:"bridgeNfCallIp6tables,omitzero"`
+}
+
+// NFTables holds one consistent generation of nf_tables.
+type NFTables struct {
+	Generation uint32   `json:"generation"`
+	Tables     [][]byte `json:"tables"` // NFT_MSG_NEWTABLE: nfgenmsg + attributes, without the nlmsghdr
+	Chains     [][]byte `json:"chains"` // NFT_MSG_NEWCHAIN
+	Rules      [][]byte `json:"rules"`  // NFT_MSG_NEWRULE
+	Sets       [][]byte `json:"sets"`   // NFT_MSG_NEWSET; elements belong to reach
+	Objects    [][]byte `json:"objects,omitempty"`
+	Truncated  *Gap     `json:"truncated,omitempty"`
+}
+
+// LegacyTable is one ip_tables, ip6_tables or arp_tables table that already existed.
+type LegacyTable struct {
+	Family  string        `json:"family"` // ipv4 | ipv6 | arp
+	Name    string        `json:"name"`   // filter, nat, mangle, raw, security
+	Hooks   uint32        `json:"hooks"`  // valid_hooks bit mask (1 << NF_INET_*)
+	Entries uint32        `json:"entries"`
+	Blob    Known[[]byte] `json:"blob,omitzero"` // struct ipt_get_entries payload
+}

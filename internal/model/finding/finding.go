@@ -1,0 +1,261 @@
+// Package finding holds the nouns of an answer: a Finding with its status,
+// severity, subject and evidence, and the Report that collects them.
+//
+// The JSON shape is part of the machine interface and stable from the first
+// release.
+package finding
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sixfence/sixfence/internal/model/fact"
+)
+
+// SchemaVersion of the Report.
+const SchemaVersion = "1.0"
+
+// Status is the answer of one control for one subject.
+type Status string
+
+// The statuses. Unknown always carries its Gap; not-applicable says why.
+const (
+	Pass          Status = "pass"
+	Fail          Status = "fail"
+	Unknown       Status = "unknown"
+	NotApplicable Status = "not-applicable"
+	Waived        Status = "waived"
+)
+
+// Severity of a finding, by what an attacker gets.
+type Severity string
+
+// The severities, highest first.
+const (
+	Critical Severity = "critical"
+	High     Severity = "high"
+	Medium   Severity = "medium"
+	Low      Severity = "low"
+	Info     Severity = "info"
+)
+
+// Severities lists all severities, highest first.
+func Severities() []Severity { return []Severity{Critical, High, Medium, Low, Info} }
+
+// Rank orders severities: 4 critical … 0 info, -1 when it is none of them.
+func (s Severity) Rank() int {
+	if i := slices.Index(Severities(), s); i >= 0 {
+		return 4 - i
+	}
+	return -1
+}
+
+// AtLeast tells whether s is as severe as min or worse.
+func (s Severity) AtLeast(min Severity) bool { return s.Rank() >= min.Rank() }
+
+// ParseSeverity reads a severity's word.
+func ParseSeverity(s string) (Severity, error) {
+	v := Severity(strings.ToLower(s))
+	if v.Rank() < 0 {
+		return "", fmt.Errorf("unknown severity %q: use critical, high, medium, low or info", s)
+	}
+	return v, nil
+}
+
+// Position is where an attacker must stand to use a finding.
+type Position string
+
+// The attacker positions.
+const (
+	FromInternet Position = "internet"
+	FromLink     Position = "same link"
+	FromPod      Position = "pod"
+	FromLocal    Position = "local user"
+)
+
+// Subject is the thing a finding is about. Empty fields do not apply. It holds
+// nothing that changes at reboot (no pid, inode, handle, ifindex or ephemeral port).
+type Subject struct {
+	NetNS     string `json:"netns,omitempty"`
+	Interface string `json:"interface,omitempty"`
+	Family    string `json:"family,omitempty"` // ipv4 | ipv6
+	Proto     string `json:"proto,omitempty"`  // tcp | udp | …
+	Port      uint16 `json:"port,omitempty"`
+	Address   string `json:"address,omitempty"`
+	Process   string `json:"process,omitempty"` // executable inode path
+	File      string `json:"file,omitempty"`
+	Key       string `json:"key,omitempty"`
+}
+
+// String renders a subject for people: "eth0 (netns lab)", "tcp/5432 /usr/…".
+func (s Subject) String() string {
+	var p []string
+	if s.Proto != "" && s.Port != 0 {
+		p = append(p, fmt.Sprintf("%s/%d", s.Proto, s.Port))
+	} else if s.Proto != "" {
+		p = append(p, s.Proto)
+	}
+	for _, v := range []string{s.Interface, s.Address, s.Process, s.File, s.Key} {
+		if v != "" {
+			p = append(p, v)
+		}
+	}
+	if s.NetNS != "" && s.NetNS != "init" {
+		p = append(p, "netns "+s.NetNS)
+	}
+	return strings.Join(p, " ")
+}
+
+// Evidence is one observed fact: where it was read, what it said and when.
+type Evidence struct {
+	Source string `json:"source"`        // "/proc/sys/net/ipv6/conf/eth0/accept_ra", "RTM_GETROUTE", "inet_diag" …
+	Key    string `json:"key,omitempty"` // what was looked at
+	Value  string `json:"value"`         // what it said
+	At     string `json:"at,omitempty"`  // file:line, or RFC 3339 time of a live fact
+	// Volatile evidence (pids, ages, counters) is shown, and does not reopen a waiver.
+	Volatile bool `json:"volatile,omitempty"`
+}
+
+// RemediationKind tells how a remediation is applied.
+type RemediationKind string
+
+// The kinds of remediation.
+const (
+	Command RemediationKind = "command" // for a shell, as root
+	Intent  RemediationKind = "intent"  // fragment of sixfence.yaml
+	Note    RemediationKind = "note"    // for a person
+)
+
+// Remediation is one way to close a finding.
+type Remediation struct {
+	Kind RemediationKind `json:"kind"`
+	Text string          `json:"text"`
+}
+
+// Reference points to where a requirement comes from.
+type Reference struct {
+	Source string `json:"source"` // RFC 4890 §4.4.1, CIS Debian 12, STIG RHEL 9 …
+	ID     string `json:"id,omitempty"`
+}
+
+// String is the reference as people cite it.
+func (r Reference) String() string { return strings.TrimSpace(r.Source + " " + r.ID) }
+
+// Finding is the answer of one control for one subject. Reports list every
+// status; people are shown what is not pass.
+type Finding struct {
+	Control     string        `json:"control"`
+	Fingerprint string        `json:"fingerprint"`
+	Status      Status        `json:"status"`     // the one that counts
+	Effective   Status        `json:"effective"`  // what the kernel does
+	Compliance  Status        `json:"compliance"` // what CIS or STIG reads
+	Severity    Severity      `json:"severity"`
+	Title       string        `json:"title"`
+	Message     string        `json:"message"`
+	Subject     Subject       `json:"subject"`
+	Positions   []Position    `json:"positions,omitempty"`
+	Evidence    []Evidence    `json:"evidence"`
+	Remediation []Remediation `json:"remediation"`
+	References  []Reference   `json:"references"`
+	Gaps        []string      `json:"gaps,omitempty"`   // ids of Report.Gaps that left it unknown
+	Waiver      *WaiverNote   `json:"waiver,omitempty"` // who waived it, or why the waiver did not hold
+	// Foreign marks a subject inside a namespace any local user could have made.
+	Foreign bool `json:"foreign,omitempty"`
+}
+
+// WaiverNote says what a waiver did to a finding.
+type WaiverNote struct {
+	Reason string `json:"reason"`
+	Owner  string `json:"owner"`
+	Until  string `json:"until"`            // date, YYYY-MM-DD
+	State  string `json:"state"`            // active | expired | reopened
+	Detail string `json:"detail,omitempty"` // why it reopened
+}
+
+// Gap is a fact.Gap with its identity in a Report.
+type Gap struct {
+	ID       string      `json:"id"`
+	Reason   fact.Reason `json:"reason"`
+	What     string      `json:"what"`
+	NetNS    string      `json:"netns,omitempty"`
+	Controls []string    `json:"controls"` // the controls it left unknown
+	// Shared marks the one Gap of `--root`: its controls do not cause exit 3.
+	Shared bool `json:"shared,omitempty"`
+}
+
+// Host names the machine a Report is about.
+type Host struct {
+	Name   string `json:"name,omitempty"`
+	OS     string `json:"os,omitempty"`
+	Kernel string `json:"kernel,omitempty"`
+	Mode   string `json:"mode"` // live | root
+}
+
+// Summary counts a Report.
+type Summary struct {
+	ByStatus   map[Status]int   `json:"byStatus"`
+	BySeverity map[Severity]int `json:"bySeverity"` // of the failed ones
+	Namespaces int              `json:"namespaces"`
+	Interfaces int              `json:"interfaces"`
+	Listeners  int              `json:"listeners"`
+	Gaps       int              `json:"gaps"`
+}
+
+// Report is the answer of a verb.
+type Report struct {
+	SchemaVersion string    `json:"schemaVersion"`
+	Tool          string    `json:"tool"` // sixfence VERSION
+	At            time.Time `json:"at"`
+	Host          Host      `json:"host"`
+	Role          Role      `json:"role"`
+	Findings      []Finding `json:"findings"`
+	Gaps          []Gap     `json:"gaps"`
+	Summary       Summary   `json:"summary"`
+}
+
+// Role is what the host is for, and how that is known.
+type Role struct {
+	Name     string   `json:"name"`     // server | router | kubernetes-node | hypervisor | workstation
+	Inferred bool     `json:"inferred"` // false: the operator said so
+	Because  []string `json:"because,omitempty"`
+	// Addressing per interface of the initial namespace: static | slaac | dhcpv6 | none.
+	Addressing map[string]string `json:"addressing,omitempty"`
+}
+
+// FingerprintOf is stable across reboots: it covers the control and the subject only.
+func FingerprintOf(control string, s Subject) string {
+	h := sha256.New()
+	for _, v := range []string{control, s.NetNS, s.Interface, s.Family, s.Proto, fmt.Sprint(s.Port), s.Address, s.Process, s.File, s.Key} {
+		fmt.Fprintf(h, "%d:%s;", len(v), v)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// Sort puts findings in the order people read them: the host's own before
+// strangers' namespaces, failed before unknown before the rest, worst first,
+// then by control and subject.
+func Sort(f []Finding) {
+	rank := map[Status]int{Fail: 0, Unknown: 1, Waived: 2, Pass: 3, NotApplicable: 4}
+	b := func(v bool) int {
+		if v {
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(f, func(x, y Finding) int {
+		return cmp.Or(
+			cmp.Compare(b(x.Foreign), b(y.Foreign)),
+			cmp.Compare(rank[x.Status], rank[y.Status]),
+			cmp.Compare(y.Severity.Rank(), x.Severity.Rank()),
+			cmp.Compare(x.Control, y.Control),
+			cmp.Compare(x.Subject.NetNS, y.Subject.NetNS),
+			cmp.Compare(x.Subject.String(), y.Subject.String()),
+			cmp.Compare(x.Fingerprint, y.Fingerprint),
+		)
+	})
+}
