@@ -90,6 +90,11 @@ type Subject struct {
 	Process   string `json:"process,omitempty"` // executable inode path
 	File      string `json:"file,omitempty"`
 	Key       string `json:"key,omitempty"`
+	// UID (decimal, so that 0 differs from "none") and Cgroup belong to the owner of
+	// Process. They let a waiver name the service it accepts; they are not part of
+	// the fingerprint, because session scopes change with every login.
+	UID    string `json:"uid,omitempty"`
+	Cgroup string `json:"cgroup,omitempty"`
 }
 
 // String renders a subject for people: "eth0 (netns lab)", "tcp/5432 /usr/…".
@@ -216,6 +221,9 @@ type Report struct {
 	Findings      []Finding `json:"findings"`
 	Gaps          []Gap     `json:"gaps"`
 	Summary       Summary   `json:"summary"`
+	// UnusedWaivers matched no failed finding: the cause is gone, or the waiver
+	// names the wrong subject.
+	UnusedWaivers []UnusedWaiver `json:"unusedWaivers,omitempty"`
 }
 
 // Role is what the host is for, and how that is known.
@@ -231,6 +239,9 @@ type Role struct {
 func FingerprintOf(control string, s Subject) string {
 	h := sha256.New()
 	for _, v := range []string{control, s.NetNS, s.Interface, s.Family, s.Proto, fmt.Sprint(s.Port), s.Address, s.Process, s.File, s.Key} {
+		// A name with invalid UTF-8 must not change its fingerprint on the way
+		// through a Snapshot file: JSON turns each bad byte into U+FFFD.
+		v = string([]rune(v))
 		fmt.Fprintf(h, "%d:%s;", len(v), v)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
