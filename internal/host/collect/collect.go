@@ -146,6 +146,7 @@ func runLive(o Options) (*Collection, error) {
 
 	mods := kmod.Read(t)
 	a := ask.New(mods.Present, o.KeepLog)
+	a.SetDoubt(mods.Doubt)
 	c.log = a
 	own := func(name string) *ask.Budget {
 		return ask.NewBudget(name, budgets.Own.Time, budgets.Own.Objects, budgets.Own.Bytes)

@@ -102,4 +102,8 @@ type Modules struct {
 	// kernel to their path below /lib/modules/RELEASE; Aliases their aliases.
 	Loadable Known[map[string]string]   `json:"loadable,omitzero"`
 	Depends  Known[map[string][]string] `json:"depends,omitzero"` // modules.dep of the modules of interest: module → needs
+	Aliases  Known[map[string][]string] `json:"aliases,omitzero"` // modules.alias of the modules of interest: module → aliases that load it (rtnl-link-sit …)
+	// Release is the kernel whose files Loadable, Depends and Aliases come from:
+	// the running one, or the newest found in a directory tree.
+	Release string `json:"release,omitempty"`
 }

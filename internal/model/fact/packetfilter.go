@@ -5,12 +5,15 @@ package fact
 // stored in their place.
 type PacketFilter struct {
 	// NFTables are the nf_tables messages; absent when the subsystem holds no
-	// table, unsupported when it is not loaded.
+	// table (also when it is a module that is not loaded, which can hold none),
+	// unsupported when this kernel is built without it.
 	NFTables Known[NFTables] `json:"nftables,omitzero"`
 	// Legacy are the x_tables tables listed in /proc/net/ip{,6,arp}_tables_names,
 	// by family. Absent: none listed.
 	Legacy Known[[]LegacyTable] `json:"legacy,omitzero"`
-	// IPSets is true when ip_set is loaded; reading them belongs to reach.
+	// EBTables is true when the ebtables (bridge) tables of x_tables may hold
+	// rules: their module is loaded and they have no list that can be read
+	// without creating them. False: the kernel surely has none.
 	EBTables Known[bool] `json:"ebtables,omitzero"`
 	// BridgeNFCallIP6Tables is net.bridge.bridge-nf-call-ip6tables: bridged IPv6
 	// also passes the ip6 and inet hooks.

@@ -27,6 +27,7 @@ type Entry struct {
 // It is safe for concurrent use.
 type Asker struct {
 	present func(subsystem string) bool
+	doubt   func(subsystem string) *fact.Gap
 	mu      sync.Mutex
 	log     []Entry
 	keep    bool
@@ -46,6 +47,20 @@ func (a *Asker) Present(subsystem string) bool {
 	yes := a.present(subsystem)
 	a.add(Entry{Op: "present", What: subsystem, Yes: yes})
 	return yes
+}
+
+// SetDoubt gives the Asker a function that says why a "no" of Present is no
+// proof. Call it before the Asker is shared.
+func (a *Asker) SetDoubt(f func(subsystem string) *fact.Gap) { a.doubt = f }
+
+// Doubt returns nil when a "no" of Present is certain: then the subsystem holds
+// nothing. Otherwise (the list of modules could not be read) what the subsystem
+// holds is unknown for the returned reason, and still must not be asked.
+func (a *Asker) Doubt(subsystem string) *fact.Gap {
+	if a.doubt == nil {
+		return nil
+	}
+	return a.doubt(subsystem)
 }
 
 // Note records a request that is about to be made.
