@@ -24,6 +24,12 @@ type Files struct {
 	UFW Known[UFW] `json:"ufw,omitzero"`
 	// Firewalls are the configured host firewall managers and whether their unit is enabled.
 	Units Known[[]Unit] `json:"units,omitzero"`
+
+	// SysctlGaps are boot-time sysctl files that could not be read and lines that
+	// could not be understood: while there are any, "no line sets this key" is not known.
+	SysctlGaps []Gap `json:"sysctlGaps,omitempty"`
+	// Gaps are the same for every other file read here.
+	Gaps []Gap `json:"gaps,omitempty"`
 }
 
 // Unit is a systemd unit that matters here (firewalls, managers, tunnel
@@ -42,13 +48,16 @@ type Unit struct {
 // SysctlSetting is one assignment in a boot-time file.
 type SysctlSetting struct {
 	// Key is the path below /proc/sys; glob characters are kept.
-	Key    string `json:"key"`
+	Key string `json:"key"`
+	// Value is kept when it is made of numbers or is one short word; of secret keys
+	// (stable_secret, tcp_fastopen_key) only "set" is kept, of other text "(text)".
 	Value  string `json:"value"`
 	Glob   bool   `json:"glob,omitempty"`
 	Ignore bool   `json:"ignoreErrors,omitempty"` // leading "-"
 	// Exclude is a "-key" line without a value: it takes the key out of later globs.
 	Exclude bool `json:"exclude,omitempty"`
-	// By is who applies it: systemd-sysctl | procps | ufw.
+	// By is who applies it: systemd-sysctl | procps | ufw | nobody (the file is
+	// there, e.g. /etc/sysctl.conf without its link in sysctl.d, and no boot reads it).
 	By     string `json:"by"`
 	Origin Origin `json:"origin"`
 }

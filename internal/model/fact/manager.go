@@ -64,6 +64,8 @@ type Runtimes struct {
 	Docker  Known[Docker]  `json:"docker,omitzero"`
 	Libvirt Known[Libvirt] `json:"libvirt,omitzero"`
 	Kubelet Known[Kubelet] `json:"kubelet,omitzero"`
+	// Gaps are files and cgroup directories that could not be read.
+	Gaps []Gap `json:"gaps,omitempty"`
 }
 
 // Docker is /etc/docker/daemon.json and dockerd's flags.
@@ -101,6 +103,8 @@ type Apps struct {
 	// SourceACLs are host-based access lists found elsewhere (hosts.allow,
 	// nginx allow/deny, apache Require ip …), one entry a file.
 	SourceACLs Known[[]SourceACL] `json:"sourceACLs,omitzero"`
+	// Gaps are files of applications that could not be read, and lines not understood.
+	Gaps []Gap `json:"gaps,omitempty"`
 }
 
 // SSHD are the sshd_config keywords that decide family or source.
