@@ -1,0 +1,208 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/sixfence/sixfence/internal/model/fact"
+	"github.com/sixfence/sixfence/internal/model/finding"
+)
+
+// group is one cause: a control that failed, on however many subjects.
+type group struct {
+	control   string
+	title     string
+	severity  finding.Severity // the worst
+	positions []finding.Position
+	findings  []finding.Finding
+}
+
+// groups collects the findings that keep accepts by control, worst cause first.
+func groups(fs []finding.Finding, keep func(finding.Finding) bool) []group {
+	at := map[string]int{}
+	var out []group
+	for _, f := range fs {
+		if !keep(f) {
+			continue
+		}
+		i, ok := at[f.Control]
+		if !ok {
+			i = len(out)
+			at[f.Control] = i
+			out = append(out, group{control: f.Control, title: f.Title, severity: f.Severity, positions: f.Positions})
+		}
+		g := &out[i]
+		if f.Severity.Rank() > g.severity.Rank() {
+			g.severity, g.title, g.positions = f.Severity, f.Title, f.Positions
+		}
+		g.findings = append(g.findings, f)
+	}
+	slices.SortStableFunc(out, func(a, b group) int {
+		return cmp.Or(
+			cmp.Compare(b.severity.Rank(), a.severity.Rank()),
+			cmp.Compare(reachRank(a.positions), reachRank(b.positions)),
+			cmp.Compare(a.control, b.control),
+		)
+	})
+	return out
+}
+
+// reachRank orders attacker positions: who needs least comes first.
+func reachRank(ps []finding.Position) int {
+	order := []finding.Position{finding.FromInternet, finding.FromLink, finding.FromPod, finding.FromLocal}
+	best := len(order)
+	for _, p := range ps {
+		if i := slices.Index(order, p); i >= 0 {
+			best = min(best, i)
+		}
+	}
+	return best
+}
+
+func positionsText(ps []finding.Position) string {
+	s := make([]string, len(ps))
+	for i, p := range ps {
+		s[i] = Clean(string(p))
+	}
+	return strings.Join(s, ", ")
+}
+
+// subjects are the distinct subjects of a group, in order.
+func (g group) subjects() []string {
+	var out []string
+	seen := map[string]bool{}
+	for _, f := range g.findings {
+		if s := subjectText(f.Subject); !seen[s] {
+			seen[s] = true
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func subjectText(s finding.Subject) string {
+	if t := s.String(); t != "" {
+		return t
+	}
+	return "this host"
+}
+
+// command is the one-line shell command that closes the group's first finding;
+// more is how many further ones its other findings need.
+func (g group) command() (text string, more int) {
+	seen := map[string]bool{}
+	for _, f := range g.findings {
+		for _, m := range f.Remediation {
+			if m.Kind == finding.Command && !seen[m.Text] {
+				seen[m.Text] = true
+				if text == "" {
+					text = m.Text
+				}
+				break
+			}
+		}
+	}
+	return strings.TrimSpace(text), max(0, len(seen)-1)
+}
+
+// list joins names until they no longer fit w cells, and counts the rest.
+func list(names []string, w int) string {
+	if len(names) == 0 {
+		return ""
+	}
+	out := ""
+	for i, n := range names {
+		next := n
+		if i > 0 {
+			next = out + ", " + n
+		}
+		rest := ""
+		if i < len(names)-1 {
+			rest = fmt.Sprintf(" +%d more", len(names)-i-1)
+		}
+		if Width(next+rest) > w {
+			if i == 0 {
+				return Cut(next, w-Width(rest)) + rest
+			}
+			return out + fmt.Sprintf(" +%d more", len(names)-i)
+		}
+		out = next
+	}
+	return out
+}
+
+// gapUse is a Gap with what it keeps from being decided.
+type gapUse struct {
+	finding.Gap
+	severity finding.Severity // the worst of the findings it leaves unknown
+	findings int
+}
+
+// gapUses are the Gaps of a Report, the one that hides most first.
+func gapUses(r finding.Report) []gapUse {
+	out := make([]gapUse, len(r.Gaps))
+	at := map[string]int{}
+	for i, g := range r.Gaps {
+		out[i] = gapUse{Gap: g, severity: finding.Info}
+		at[g.ID] = i
+	}
+	for _, f := range r.Findings {
+		if f.Status != finding.Unknown {
+			continue
+		}
+		for _, id := range f.Gaps {
+			if i, ok := at[id]; ok {
+				out[i].findings++
+				if f.Severity.Rank() > out[i].severity.Rank() {
+					out[i].severity = f.Severity
+				}
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b gapUse) int {
+		return cmp.Or(
+			cmp.Compare(b.severity.Rank(), a.severity.Rank()),
+			cmp.Compare(len(b.Controls), len(a.Controls)),
+			cmp.Compare(a.What, b.What),
+			cmp.Compare(a.ID, b.ID),
+		)
+	})
+	return out
+}
+
+// closeHint says what a person can do about a kind of Gap.
+func closeHint(r fact.Reason) string {
+	switch r {
+	case fact.Permission:
+		return "run as root: sudo sixfence audit"
+	case fact.UnsupportedGap:
+		return "this kernel cannot tell; accept with --allow-gaps=unsupported"
+	case fact.Truncated:
+		return "a safety limit was reached; accept with --allow-gaps=truncated"
+	case fact.ParseGap:
+		return "not understood: please report it with `sixfence snapshot`"
+	}
+	return "not looked at in this run; accept with --allow-gaps=not-collected"
+}
+
+// own tells whether a finding is about the host itself, not about a namespace
+// that any user could have made.
+func own(f finding.Finding) bool { return !f.Foreign }
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return thousands(n) + " " + many
+}
+
+// thousands writes 5000 as 5,000.
+func thousands(n int) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}

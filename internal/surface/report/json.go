@@ -1,0 +1,50 @@
+package report
+
+import (
+	"encoding/json"
+	"io"
+
+	"github.com/sixfence/sixfence/internal/model/fact"
+	"github.com/sixfence/sixfence/internal/model/finding"
+)
+
+// JSON writes a Report in the machine interface's own format (schemas/report.schema.json).
+func JSON(w io.Writer, r finding.Report) error {
+	r = Neutralise(r)
+	if r.Findings == nil {
+		r.Findings = []finding.Finding{}
+	}
+	for i := range r.Findings {
+		f := &r.Findings[i]
+		if f.Evidence == nil {
+			f.Evidence = []finding.Evidence{}
+		}
+		if f.Remediation == nil {
+			f.Remediation = []finding.Remediation{}
+		}
+		if f.References == nil {
+			f.References = []finding.Reference{}
+		}
+	}
+	if r.Gaps == nil {
+		r.Gaps = []finding.Gap{}
+	}
+	return encode(w, r)
+}
+
+// encode writes indented JSON that ends with a newline.
+func encode(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// reason keeps the closed set of Gap reasons closed: a Snapshot may claim anything.
+func reason(r fact.Reason) fact.Reason {
+	switch r {
+	case fact.Permission, fact.UnsupportedGap, fact.Truncated, fact.NotCollected, fact.ParseGap:
+		return r
+	}
+	return fact.ParseGap
+}

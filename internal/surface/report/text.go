@@ -1,0 +1,321 @@
+package report
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/sixfence/sixfence/internal/model/fact"
+	"github.com/sixfence/sixfence/internal/model/finding"
+)
+
+// TextOptions of the terminal report.
+type TextOptions struct {
+	Width   int              // cells; 0 is 80
+	Color   bool             // SGR sequences
+	Verbose bool             // evidence, remediation, references, and what passed
+	Quiet   bool             // the verdict only
+	FailOn  finding.Severity // from here on a finding counts; empty: nothing counts
+}
+
+// MaxActions is how many actions the first screen names.
+const MaxActions = 5
+
+// Text writes a Report for a person. Its first screen, at most 24 lines, says
+// what is wrong and what to do next; the rest follows below.
+//
+// The few SGR codes are written by hand: five styles on a line-oriented report do
+// not pay for a terminal library and its dependencies.
+func Text(w io.Writer, r finding.Report, o TextOptions) error {
+	r = Neutralise(r)
+	b := bufio.NewWriter(w)
+	p := &page{w: b, o: o}
+	if p.o.Width <= 0 {
+		p.o.Width = 80
+	}
+	p.o.Width = min(max(p.o.Width, 40), 160)
+	if o.Quiet {
+		p.verdict(r)
+		return b.Flush()
+	}
+	p.firstScreen(r)
+	p.failed(r)
+	p.undecided(r)
+	p.waived(r)
+	if o.Verbose {
+		p.rest(r)
+	}
+	return b.Flush()
+}
+
+type page struct {
+	w *bufio.Writer
+	o TextOptions
+}
+
+type style string
+
+const (
+	bold   style = "1"
+	dim    style = "2"
+	red    style = "31"
+	green  style = "32"
+	yellow style = "33"
+	cyan   style = "36"
+	alarm  style = "1;31"
+)
+
+func severityStyle(s finding.Severity) style {
+	switch s {
+	case finding.Critical:
+		return alarm
+	case finding.High:
+		return red
+	case finding.Medium:
+		return yellow
+	case finding.Low:
+		return cyan
+	}
+	return dim
+}
+
+// paint styles a text; it is a no-op off a terminal.
+func (p *page) paint(s style, text string) string {
+	if !p.o.Color || text == "" {
+		return text
+	}
+	return "\x1b[" + string(s) + "m" + text + "\x1b[0m"
+}
+
+// line writes one line, cut to the width. lead is styled, text is not.
+func (p *page) line(s style, lead, text string) {
+	lead = Cut(lead, p.o.Width)
+	text = Cut(text, p.o.Width-Width(lead))
+	p.w.WriteString(p.paint(s, lead) + text + "\n")
+}
+
+func (p *page) blank() { p.w.WriteByte('\n') }
+
+// wrap writes a paragraph, broken at spaces, every line indented.
+func (p *page) wrap(indent, text string) {
+	width := max(p.o.Width-Width(indent), 20)
+	for _, para := range strings.Split(text, "\n") {
+		cur := ""
+		for _, word := range strings.Fields(para) {
+			for Width(word) > width { // a word longer than a line is broken
+				if cur != "" {
+					p.w.WriteString(indent + cur + "\n")
+					cur = ""
+				}
+				head := strings.TrimSuffix(Cut(word, width), "…")
+				if head == "" {
+					break
+				}
+				p.w.WriteString(indent + head + "\n")
+				word = word[len(head):]
+			}
+			switch {
+			case cur == "":
+				cur = word
+			case Width(cur)+1+Width(word) <= width:
+				cur += " " + word
+			default:
+				p.w.WriteString(indent + cur + "\n")
+				cur = word
+			}
+		}
+		if cur != "" {
+			p.w.WriteString(indent + cur + "\n")
+		}
+	}
+}
+
+// firstScreen is at most 24 lines: a header, the verdict, five actions of three
+// lines, and what was and was not looked at.
+func (p *page) firstScreen(r finding.Report) {
+	host := []string{}
+	for _, v := range []string{r.Host.Name, r.Host.OS} {
+		if v != "" {
+			host = append(host, v)
+		}
+	}
+	if r.Host.Kernel != "" {
+		host = append(host, "Linux "+r.Host.Kernel)
+	}
+	if r.Host.Mode == string(fact.ModeRoot) {
+		host = append(host, "directory tree, no running kernel")
+	}
+	role := r.Role.Name
+	if r.Role.Inferred {
+		role += " (inferred, see --role)"
+	}
+	p.line(bold, "sixfence audit", "  "+strings.Join(append(host, role), ", "))
+	p.verdict(r)
+
+	failed := groups(r.Findings, func(f finding.Finding) bool { return f.Status == finding.Fail && own(f) })
+	for i, g := range failed[:min(len(failed), MaxActions)] {
+		if i == 0 {
+			p.blank()
+		}
+		p.action(i+1, g)
+	}
+	p.blank()
+	if n := len(failed) - MaxActions; n > 0 {
+		p.line(dim, "More     ", plural(n, "further cause", "further causes")+", below")
+	}
+	p.line(dim, "Looked   ", fmt.Sprintf("%s, %s, %s: %s passed, %s did not apply",
+		plural(r.Summary.Namespaces, "network namespace", "network namespaces"),
+		plural(r.Summary.Interfaces, "interface", "interfaces"),
+		plural(r.Summary.Listeners, "listener", "listeners"),
+		thousands(r.Summary.ByStatus[finding.Pass]), thousands(r.Summary.ByStatus[finding.NotApplicable])))
+	p.gapLine(r)
+	p.waiverLine(r)
+	p.strangers(r)
+	p.line(dim, "Next     ", "sixfence explain CONTROL teaches one; --verbose shows evidence and all fixes")
+}
+
+// verdict is the one line that answers.
+func (p *page) verdict(r finding.Report) {
+	count := map[finding.Severity]int{}
+	worst := finding.Severity("")
+	var from []finding.Position
+	undecided := map[string]bool{}
+	for _, f := range r.Findings {
+		switch {
+		case !own(f):
+		case f.Status == finding.Fail:
+			count[f.Severity]++
+			if worst == "" || f.Severity.Rank() > worst.Rank() || f.Severity == worst && reachRank(f.Positions) < reachRank(from) {
+				worst, from = f.Severity, f.Positions
+			}
+		case f.Status == finding.Unknown && p.o.FailOn != "" && f.Severity.AtLeast(p.o.FailOn):
+			undecided[f.Control] = true
+		}
+	}
+	var parts []string
+	for _, s := range finding.Severities() {
+		if count[s] > 0 {
+			parts = append(parts, fmt.Sprintf("%s %s", thousands(count[s]), s))
+		}
+	}
+	counts := strings.Join(parts, ", ")
+	switch {
+	case worst != "" && p.o.FailOn != "" && worst.AtLeast(p.o.FailOn):
+		text := " " + counts
+		if worst.AtLeast(finding.High) && len(from) > 0 {
+			text += ". The worst serves an attacker at: " + positionsText(from)
+		}
+		p.line(alarm, "FAIL", text)
+	case worst != "":
+		p.line(yellow, "FINDINGS", " "+counts+"; none counts as a failure"+p.limit())
+	case len(undecided) > 0:
+		p.line(yellow, "UNDECIDED", fmt.Sprintf(" nothing failed, but %s at or over %s could not be decided",
+			plural(len(undecided), "control", "controls"), p.o.FailOn))
+	default:
+		p.line(green, "PASS", " nothing failed"+p.decided(r))
+	}
+}
+
+func (p *page) limit() string {
+	if p.o.FailOn == "" {
+		return ""
+	}
+	return " (--fail-on " + string(p.o.FailOn) + ")"
+}
+
+func (p *page) decided(r finding.Report) string {
+	if r.Summary.ByStatus[finding.Pass] == 0 {
+		return ", and nothing could be shown to be right either"
+	}
+	return fmt.Sprintf(", %s passed", plural(r.Summary.ByStatus[finding.Pass], "check", "checks"))
+}
+
+// action is three lines: what, where and for whom, what to do.
+func (p *page) action(n int, g group) {
+	lead := fmt.Sprintf("%d. %-8s ", n, strings.ToUpper(string(g.severity)))
+	count := ""
+	if len(g.findings) > 1 {
+		count = fmt.Sprintf(" (%s places)", thousands(len(g.findings)))
+	}
+	p.line(severityStyle(g.severity), lead, Cut(g.title, p.o.Width-Width(lead)-Width(count))+count)
+	where, tail := "   "+g.control+" on ", ""
+	if g.severity.AtLeast(finding.High) && len(g.positions) > 0 {
+		tail = "; attacker: " + positionsText(g.positions)
+	}
+	p.line("", "", where+list(g.subjects(), p.o.Width-Width(where)-Width(tail))+tail)
+	if cmd, more := g.command(); cmd != "" && !strings.Contains(cmd, "\n") {
+		tail := ""
+		if more > 0 {
+			tail = fmt.Sprintf("   (+%d alike, below)", more)
+		}
+		if Width("   fix: "+cmd+tail) <= p.o.Width {
+			p.line(bold, "   fix: "+cmd, tail)
+			return
+		}
+	}
+	p.line(bold, "   next: sixfence explain "+g.control, "")
+}
+
+// gapLine says in one line what stayed unknown and how to close it.
+func (p *page) gapLine(r finding.Report) {
+	if len(r.Gaps) == 0 {
+		return
+	}
+	controls := map[string]bool{}
+	byReason := map[fact.Reason]int{}
+	for _, g := range r.Gaps {
+		byReason[g.Reason]++
+		for _, c := range g.Controls {
+			controls[c] = true
+		}
+	}
+	text := plural(len(controls), "control", "controls") + " by " + plural(len(r.Gaps), "gap", "gaps")
+	switch {
+	case byReason[fact.Permission] > 0:
+		text += fmt.Sprintf("; %d need rights: run as root", byReason[fact.Permission])
+	case len(controls) > 0:
+		text += "; listed below under NOT DECIDED"
+	}
+	p.line(yellow, "Unknown  ", text)
+}
+
+func (p *page) waiverLine(r finding.Report) {
+	n := map[string]int{}
+	for _, f := range r.Findings {
+		if f.Waiver != nil {
+			n[f.Waiver.State]++
+		}
+	}
+	if len(n)+len(r.UnusedWaivers) == 0 {
+		return
+	}
+	var parts []string
+	for _, s := range []string{finding.WaiverActive, finding.WaiverReopened, finding.WaiverExpired} {
+		if n[s] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n[s], s))
+		}
+	}
+	if u := len(r.UnusedWaivers); u > 0 {
+		parts = append(parts, fmt.Sprintf("%d unused", u))
+	}
+	p.line(dim, "Waivers  ", strings.Join(parts, ", "))
+}
+
+// strangers folds what was found in namespaces that any user could have made.
+func (p *page) strangers(r finding.Report) {
+	spaces, failed := map[string]bool{}, 0
+	for _, f := range r.Findings {
+		if f.Foreign {
+			spaces[f.Subject.NetNS] = true
+			if f.Status == finding.Fail {
+				failed++
+			}
+		}
+	}
+	if len(spaces) == 0 {
+		return
+	}
+	p.line(dim, "Users'   ", fmt.Sprintf("%s of unprivileged users: %s there, folded",
+		plural(len(spaces), "namespace", "namespaces"), plural(failed, "finding", "findings")))
+}
