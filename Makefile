@@ -1,0 +1,45 @@
+# Few targets, each usable on a fresh Debian machine with Go.
+#
+#   make test    everything that must pass (installs what the labs need; root)
+#   make lint    linters, and the proof that our own rules fire
+#   make bench   the numbers of docs/performance.md (installs peers to compare with)
+#   make build   static binaries for linux/amd64 and linux/arm64 in bin/
+#   make docs    regenerate the generated pages of docs/
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := test
+.PHONY: test lint bench build docs
+
+GO ?= go
+export CGO_ENABLED := 0
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+# Debian packages: what the tests run, and what the benchmarks compare with.
+TEST_PACKAGES := iproute2 nftables iptables dhcpcd-base ifupdown systemd systemd-sysv procps util-linux kmod
+BENCH_PACKAGES := lynis openscap-scanner ssg-debian hyperfine time
+
+# The race detector needs cgo; these packages have goroutines that share state.
+RACE_PACKAGES := ./internal/host/collect/... ./internal/host/netns/...
+
+test:
+	@tools/need $(TEST_PACKAGES)
+	@echo "== gofmt"; out=$$(git ls-files '*.go' | xargs -r gofmt -l); if [ -n "$$out" ]; then echo "run gofmt -w on:"; echo "$$out"; exit 1; fi
+	@echo "== go vet"; $(GO) vet ./...
+	@echo "== go vet, arm64"; GOARCH=arm64 $(GO) vet ./...
+	@echo "== go test"; $(GO) test -timeout 10m ./...
+
+lint:
+	@tools/lint
+
+bench:
+	@tools/need $(TEST_PACKAGES) $(BENCH_PACKAGES)
+	@bench/run
+
+build:
+	for arch in amd64 arm64; do GOOS=linux GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/sixfence-linux-$$arch ./cmd/sixfence; done
+	ls -l bin/
+
+docs:
+	$(GO) test ./internal/... ./cmd/... -run 'Generated|Docs' -args -update
