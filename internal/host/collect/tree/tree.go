@@ -14,6 +14,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -31,6 +32,7 @@ type Tree struct {
 	fd   int
 	name string // what people called it
 	live bool   // it is the "/" of this process
+	walk bool   // resolve step by step although the kernel could (tests)
 }
 
 // Host opens the "/" of this process.
@@ -54,7 +56,7 @@ func (t *Tree) Close() error { return unix.Close(t.fd) }
 // say can be compared with the running kernel.
 func (t *Tree) Live() bool { return t.live }
 
-// gap turns an error into the state of a fact.
+// state turns an error into the state of a fact.
 func state[T any](err error, what string) fact.Known[T] {
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
@@ -66,19 +68,27 @@ func state[T any](err error, what string) fact.Known[T] {
 	}
 }
 
+// noOpenat2 remembers that the kernel (before Linux 5.6) or a seccomp filter
+// refuses openat2.
+var noOpenat2 atomic.Bool
+
 // look opens name without opening it: O_PATH has no side effect on devices and fifos.
 func (t *Tree) look(name string, nofollow bool) (int, error) {
-	flags := uint64(unix.O_PATH | unix.O_CLOEXEC)
+	flags := unix.O_PATH | unix.O_CLOEXEC
 	if nofollow {
 		flags |= unix.O_NOFOLLOW
 	}
-	how := unix.OpenHow{Flags: flags, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	if t.walk || noOpenat2.Load() {
+		return t.lookOld(name, flags)
+	}
+	how := unix.OpenHow{Flags: uint64(flags), Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
 	for range 8 {
 		fd, err := unix.Openat2(t.fd, clean(name), &how)
-		switch err {
-		case unix.EAGAIN, unix.EINTR: // a rename raced with the resolution
+		switch {
+		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR): // a rename raced with the resolution
 			continue
-		case unix.ENOSYS: // before Linux 5.6
+		case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EPERM) && t.refused():
+			noOpenat2.Store(true)
 			return t.lookOld(name, flags)
 		}
 		return fd, err
@@ -86,13 +96,23 @@ func (t *Tree) look(name string, nofollow bool) (int, error) {
 	return -1, unix.EAGAIN
 }
 
-// lookOld serves kernels without openat2: the host's own root needs no
-// confinement, any other is refused rather than read wrongly.
-func (t *Tree) lookOld(name string, flags uint64) (int, error) {
-	if !t.live {
-		return -1, fmt.Errorf("openat2 (Linux 5.6) is needed to read a foreign root: %w", unix.ENOSYS)
+// refused tells whether EPERM came from a seccomp filter that does not know
+// openat2 (Docker before 20.10), not from the file.
+func (t *Tree) refused() bool {
+	fd, err := unix.Openat2(t.fd, ".", &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC})
+	if err == nil {
+		unix.Close(fd)
 	}
-	return unix.Openat(t.fd, clean(name), int(flags), 0)
+	return errors.Is(err, unix.EPERM)
+}
+
+// lookOld serves kernels without openat2: the host's own root needs no
+// confinement, any other is walked step by step.
+func (t *Tree) lookOld(name string, flags int) (int, error) {
+	if t.live && !t.walk {
+		return unix.Openat(t.fd, clean(name), flags, 0)
+	}
+	return walk(t.fd, clean(name), flags&unix.O_NOFOLLOW != 0)
 }
 
 func clean(name string) string {
@@ -118,20 +138,38 @@ func (t *Tree) ReadFile(name string, max int64) fact.Known[[]byte] {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return fact.Missing[[]byte](fact.Gap{Reason: fact.UnsupportedGap, What: name + " is not a regular file"})
 	}
+	// The look was at this very inode: opening it by its descriptor cannot be
+	// diverted to a device or a fifo that took its place.
 	r, err := unix.Open("/proc/self/fd/"+strconv.Itoa(fd), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		// It is there: only /proc is not.
+		return fact.Missing[[]byte](fact.Gap{Reason: fact.NotCollected, What: name + ": needs /proc to be mounted"})
+	}
 	if err != nil {
 		return state[[]byte](err, name)
 	}
 	f := os.NewFile(uintptr(r), name)
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, max+1))
+	if errors.Is(err, unix.EAGAIN) {
+		return fact.Missing[[]byte](fact.Gap{Reason: fact.NotCollected, What: name + ": a read would wait"})
+	}
 	if err != nil {
-		return state[[]byte](err, name)
+		return state[[]byte](unwrapPath(err), name)
 	}
 	if int64(len(b)) > max {
 		return fact.Missing[[]byte](fact.Gap{Reason: fact.Truncated, What: fmt.Sprintf("%s is larger than %d bytes", name, max)})
 	}
 	return fact.Value(b)
+}
+
+// unwrapPath takes the descriptor's name out of an error: the caller names the file.
+func unwrapPath(err error) error {
+	var pe *os.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
 }
 
 // List returns the names in a directory, sorted.
@@ -149,7 +187,7 @@ func (t *Tree) List(dir string) fact.Known[[]string] {
 	defer f.Close()
 	names, err := f.Readdirnames(maxEntries + 1)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return state[[]string](err, dir)
+		return state[[]string](unwrapPath(err), dir)
 	}
 	if len(names) > maxEntries {
 		return fact.Missing[[]string](fact.Gap{Reason: fact.Truncated, What: dir + " has too many entries"})
@@ -191,7 +229,14 @@ func (i Info) IsDir() bool { return i.Mode&unix.S_IFMT == unix.S_IFDIR }
 
 // Stat looks at a file, following links inside the root.
 func (t *Tree) Stat(name string) fact.Known[Info] {
-	fd, err := t.look(name, false)
+	return t.info(name, false)
+}
+
+// Lstat looks at a file; of a symbolic link at the link itself.
+func (t *Tree) Lstat(name string) fact.Known[Info] { return t.info(name, true) }
+
+func (t *Tree) info(name string, nofollow bool) fact.Known[Info] {
+	fd, err := t.look(name, nofollow)
 	if err != nil {
 		return state[Info](err, name)
 	}
