@@ -99,7 +99,9 @@ type Tunnel struct {
 	SixRDRelay      netip.Prefix `json:"sixrdRelay,omitzero"`
 	Fallback        bool         `json:"fallback,omitempty"`        // sit0, tunl0, ip6tnl0 …: made by the module itself
 	CollectMetadata bool         `json:"collectMetadata,omitempty"` // external: peers are chosen per packet
-	// Complete is false when the kind's attributes were not understood.
+	// Complete is false when the kind's attributes were not understood, and for
+	// kinds that keep their peers where RTM_GETLINK does not show them (wireguard,
+	// xfrm, gtp, ppp, ovpn): Remote then says nothing.
 	Complete bool `json:"complete"`
 }
 
@@ -155,6 +157,9 @@ type Route struct {
 	Pref     uint8        `json:"pref,omitempty"`   // RFC 4191: 0 medium, 1 high, 3 low
 	Expires  Known[int64] `json:"expires,omitzero"` // seconds until it goes; absent: never
 	NextHops []NextHop    `json:"nextHops,omitempty"`
+	// NextHopID is the nexthop object the route refers to (RTA_NH_ID). NextHops
+	// holds what it resolves to; with an ID and no NextHops it could not be resolved.
+	NextHopID uint32 `json:"nextHopId,omitempty"`
 }
 
 // Route protocols (include/uapi/linux/rtnetlink.h).
@@ -188,6 +193,10 @@ type Rule struct {
 	Table    uint32       `json:"table"`
 	Action   uint8        `json:"action"` // FR_ACT_*
 	Invert   bool         `json:"invert,omitempty"`
+	// Conditions are the selectors that have no field of their own, one each, as
+	// ip-rule(8) writes them ("uidrange 0-99", "suppress_prefixlength 0"): a rule
+	// that has any does not apply to every packet or does not end the lookup.
+	Conditions []string `json:"conditions,omitempty"`
 }
 
 // Neighbour is an entry of the neighbour cache (RTM_NEWNEIGH, AF_INET6).
