@@ -14,6 +14,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -77,6 +78,12 @@ func (t *Tree) look(name string, nofollow bool) (int, error) {
 	flags := unix.O_PATH | unix.O_CLOEXEC
 	if nofollow {
 		flags |= unix.O_NOFOLLOW
+	}
+	if strings.IndexByte(name, 0) >= 0 {
+		return -1, unix.EINVAL
+	}
+	if len(clean(name)) >= unix.PathMax {
+		return -1, unix.ENAMETOOLONG
 	}
 	if t.walk || noOpenat2.Load() {
 		return t.lookOld(name, flags)
