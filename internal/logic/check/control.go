@@ -43,6 +43,8 @@ type Result struct {
 	Status finding.Status
 	// Severity overrides the control's; empty keeps it.
 	Severity finding.Severity
+	// Positions override the control's; nil keeps them.
+	Positions []finding.Position
 	// Title overrides the control's title.
 	Title       string
 	Message     string // what was found, in one or two sentences; says why when not-applicable

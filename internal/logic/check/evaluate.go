@@ -1,8 +1,9 @@
 package check
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
-	"hash/fnv"
 	"slices"
 	"strings"
 
@@ -64,6 +65,9 @@ func ask(c *Context, ctl Control) (rs []Result) {
 	if c.Snap.Host.Mode == fact.ModeRoot && ctl.Live {
 		return []Result{unknown(finding.Subject{}, fact.Gap{Reason: fact.NotCollected, What: RootGap})}
 	}
+	if ctl.Live && len(c.spaces) == 0 {
+		return []Result{unknown(finding.Subject{}, fact.Gap{Reason: fact.NotCollected, What: "network namespaces of this host"})}
+	}
 	rs = ctl.Eval(c)
 	if len(rs) == 0 {
 		rs = []Result{notApplicable(finding.Subject{}, "Nothing on this host is subject to this control.")}
@@ -103,6 +107,9 @@ func (e *evaluation) add(ctl Control, r Result, shared bool) {
 	if len(f.Remediation) == 0 {
 		f.Remediation = ctl.Fix
 	}
+	if r.Positions != nil {
+		f.Positions = r.Positions
+	}
 	if f.Evidence == nil {
 		f.Evidence = []finding.Evidence{}
 	}
@@ -123,9 +130,10 @@ func (e *evaluation) add(ctl Control, r Result, shared bool) {
 
 // gap registers a Gap once per namespace and returns its id.
 func (e *evaluation) gap(g fact.Gap, netns, control string, shared bool) string {
-	h := fnv.New32a()
-	fmt.Fprintf(h, "%s|%s|%s", g.Reason, g.What, netns)
-	id := fmt.Sprintf("gap-%08x", h.Sum32())
+	// What may hold text from a hostile file: a hash that can be collided
+	// would let one Gap hide another.
+	h := sha256.Sum256(fmt.Appendf(nil, "%s|%d:%s|%s", g.Reason, len(g.What), g.What, netns))
+	id := "gap-" + hex.EncodeToString(h[:6])
 	i, ok := e.gaps[id]
 	if !ok {
 		i = len(e.report.Gaps)
