@@ -16,9 +16,12 @@ type Socket struct {
 	Remote netip.AddrPort `json:"remote,omitzero"` // of connected UDP and raw sockets
 	// V6Only is IPV6_V6ONLY (INET_DIAG_SKV6ONLY). Absent for ipv4 and packet sockets.
 	V6Only Known[bool] `json:"v6only,omitzero"`
-	Index  int         `json:"index,omitempty"` // ifindex of SO_BINDTODEVICE, or of a packet socket
-	Inode  uint64      `json:"inode"`
-	UID    uint32      `json:"uid"`
+	Index  int         `json:"index,omitempty"` // ifindex of SO_BINDTODEVICE, or of a packet socket; 0: none
+	// IndexUnknown is set when the source could not tell whether the socket is
+	// bound to an interface (/proc/net shows none); Index is then meaningless.
+	IndexUnknown bool   `json:"indexUnknown,omitempty"`
+	Inode        uint64 `json:"inode"`
+	UID          uint32 `json:"uid"`
 	// Owners are the processes that hold it. Absent: none does (a kernel
 	// socket such as WireGuard's or vxlan's, or one whose holder is in another PID
 	// namespace); a Gap: it could not be told.
