@@ -256,7 +256,7 @@ type NeighbourParms struct {
 type Membership struct {
 	Index int        `json:"index"`
 	Group netip.Addr `json:"group"`
-	Users int        `json:"users,omitempty"`
+	Users int        `json:"users,omitempty"` // 0: not told (RTM_GETMULTICAST has no such field)
 }
 
 // Unread marks every fact of a namespace that was not entered with the reason.
