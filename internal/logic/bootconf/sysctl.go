@@ -114,6 +114,9 @@ type write struct {
 	glob  bool
 	stage int
 	at    int
+	// redundant: the key holds this value already, and systemd-sysctl from v251
+	// suppresses such writes, so that conf/all is not copied once more.
+	redundant bool
 }
 
 func (w write) after(o write) bool {
@@ -137,11 +140,20 @@ func (c *Config) lastWrite(key string) (write, bool) {
 			default:
 				continue
 			}
-			last, found = write{set: e.set, glob: e.glob != nil, stage: n, at: i}, true
+			before := bootValue
+			if found {
+				before = last.set.Value
+			}
+			last = write{set: e.set, glob: e.glob != nil, stage: n, at: i, redundant: st.by == BySystemd && e.set.Value == before}
+			found = true
 		}
 	}
 	return last, found
 }
+
+// bootValue is what every key that conf/all is copied from holds before boot
+// writes it.
+const bootValue = "0"
 
 // last is lastWrite over a key and its aliases.
 func (c *Config) last(key string) (write, bool) {
@@ -223,6 +235,9 @@ func (c *Config) Sysctl(key string) (Outcome, bool) {
 	}
 	out.Certain = true
 	switch {
+	case hasDirect && hasAll && all.after(direct) && all.redundant && direct.set.Value != all.set.Value:
+		out.decide(direct, "")
+		out.rival(all) // systemd before v251 writes it all the same
 	case hasDirect && hasAll && all.after(direct):
 		out.decide(all, ViaAll)
 		// udev runs systemd-sysctl once more for the interface when it appears

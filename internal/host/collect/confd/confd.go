@@ -12,8 +12,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/sixfence/sixfence/internal/host/collect/tree"
 	"github.com/sixfence/sixfence/internal/model/fact"
 )
@@ -60,13 +58,23 @@ func (b *Budget) Read(t *tree.Tree, path string) File {
 	return f
 }
 
-// Names lists the base names with a suffix in dirs, each with the path of
-// highest precedence, sorted by name. Hidden files, and directories, do not count.
-func Names(t *tree.Tree, dirs []string, suffix string) ([]File, []fact.Gap) {
+// Query says which fragments are meant.
+type Query struct {
+	Dirs   []string // by precedence
+	Suffix string
+	// DirsHide: a directory of that name hides files of lower precedence, though it
+	// says nothing itself (systemd; kmod skips it).
+	DirsHide bool
+}
+
+// Names lists the base names with the suffix, each with the path of highest
+// precedence, sorted by name. Hidden files do not count.
+func Names(t *tree.Tree, q Query) ([]File, []fact.Gap) {
+	suffix := q.Suffix
 	seen := map[string]bool{}
 	var out []File
 	var gaps []fact.Gap
-	for _, dir := range dirs {
+	for _, dir := range q.Dirs {
 		k := t.List(dir)
 		names, ok := k.Get()
 		if g, gap := k.Gap(); gap {
@@ -80,8 +88,7 @@ func Names(t *tree.Tree, dirs []string, suffix string) ([]File, []fact.Gap) {
 				continue
 			}
 			path := dir + "/" + n
-			// A directory is no fragment; a link to one hides like a file.
-			if i, ok := t.Lstat(path).Get(); ok && i.Mode&unix.S_IFMT != unix.S_IFREG && i.Mode&unix.S_IFMT != unix.S_IFLNK {
+			if i, ok := t.Lstat(path).Get(); ok && i.IsDir() && !q.DirsHide {
 				continue
 			}
 			if len(out) >= MaxFiles {
@@ -98,10 +105,10 @@ func Names(t *tree.Tree, dirs []string, suffix string) ([]File, []fact.Gap) {
 // Gather reads the fragments that Names lists. A missing content (a link into
 // nowhere) and an empty one hide the files of the same name all the same; they
 // come back as they are.
-func (b *Budget) Gather(t *tree.Tree, dirs []string, suffix string) ([]File, []fact.Gap) {
-	files, gaps := Names(t, dirs, suffix)
+func (b *Budget) Gather(t *tree.Tree, q Query) ([]File, []fact.Gap) {
+	files, gaps := Names(t, q)
 	for i := range files {
-		if Masked(t, files[i].Path) {
+		if info, ok := t.Stat(files[i].Path).Get(); ok && info.IsDir() || Masked(t, files[i].Path) {
 			files[i].Content = fact.Absent[[]byte]()
 			continue
 		}
@@ -117,9 +124,9 @@ func Masked(t *tree.Tree, path string) bool {
 	return ok && (target == "/dev/null" || strings.HasSuffix(target, "/dev/null") && strings.HasPrefix(target, ".."))
 }
 
-// FourDirs are the standard directories for fragments of a name, by precedence.
-func FourDirs(name string) []string {
-	return []string{"/etc/" + name, "/run/" + name, "/usr/local/lib/" + name, "/usr/lib/" + name, "/lib/" + name}
+// Standard are the *.conf fragments of a name in the usual directories.
+func Standard(name string) Query {
+	return Query{Dirs: []string{"/etc/" + name, "/run/" + name, "/usr/local/lib/" + name, "/usr/lib/" + name, "/lib/" + name}, Suffix: ".conf", DirsHide: true}
 }
 
 // Gaps returns the gaps among files.
