@@ -123,11 +123,11 @@ func ndpStates() map[string][]state {
 		},
 		"NDP-13": {
 			{name: "default", want: finding.Pass},
-			{name: "raised", edit: table(func(t *fact.NeighbourTable) { t.Parms[2].QueueBytes = 4 << 20 }), want: finding.Fail, subject: finding.Subject{Interface: "eth0"}},
+			{name: "raised", edit: edits(table(func(t *fact.NeighbourTable) { t.Parms[2].QueueBytes = 4 << 20 }), sysctls("net/ipv6/neigh/eth0/unres_qlen_bytes", "4194304")), want: finding.Fail, subject: finding.Subject{Interface: "eth0"}},
 		},
 		"NDP-14": {
 			{name: "defaults", want: finding.Pass},
-			{name: "an RA changed them", edit: table(func(t *fact.NeighbourTable) { t.Parms[2].BaseReachableMs, t.Parms[2].RetransMs = 1000, 8 }), want: finding.Fail},
+			{name: "an RA changed them", edit: edits(table(func(t *fact.NeighbourTable) { t.Parms[2].BaseReachableMs, t.Parms[2].RetransMs = 1000, 8 }), sysctls("net/ipv6/neigh/eth0/base_reachable_time_ms", "1000", "net/ipv6/neigh/eth0/retrans_time_ms", "8")), want: finding.Fail},
 			{name: "the machine's default is another", edit: table(func(t *fact.NeighbourTable) { t.Parms[0].BaseReachableMs, t.Parms[2].BaseReachableMs = 15000, 15000 }), want: finding.Pass},
 			{name: "a file says so", edit: edits(table(func(t *fact.NeighbourTable) { t.Parms[2].BaseReachableMs = 15000 }), func(s *fact.Snapshot) {
 				s.Host.Files.Sysctl = fact.Value([]fact.SysctlSetting{{Key: "net/ipv6/neigh/eth0/base_reachable_time_ms", Value: "15000", By: "systemd-sysctl", Origin: fact.Origin{File: "/etc/sysctl.d/x.conf", Line: 1}}})
