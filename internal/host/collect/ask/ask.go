@@ -41,7 +41,7 @@ func New(f func(subsystem string) bool, keepLog bool) *Asker {
 
 // Present tells whether a kernel subsystem (module name with underscores:
 // "nf_tables", "nfnetlink", "inet_diag", "tcp_diag", "udp_diag", "raw_diag",
-// "sctp_diag", "packet_diag", "ip_set", "ip6_tables", "nfnetlink_hook") is loaded
+// "sctp_diag", "packet_diag", "ip_set", "ip6_tables", "nfnetlink_hook", and "bpf" for the system call) is loaded
 // or built in, so that asking it cannot load anything.
 func (a *Asker) Present(subsystem string) bool {
 	yes := a.present(subsystem)

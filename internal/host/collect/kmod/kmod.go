@@ -198,8 +198,8 @@ func (d *Dump) Present(subsystem string) bool {
 	if s, ok := synonyms[name]; ok {
 		name = s
 	}
-	if d.loaded[name] || d.built[name] {
-		return true
+	if d.loaded[name] || d.built[name] || name == "bpf" && d.live {
+		return true // bpf is a system call, never a module
 	}
 	if !d.monolithic() {
 		return false

@@ -1,25 +1,90 @@
-// Package packetfilter (stub).
+// Package packetfilter reads a namespace's packet filter as the kernel tells it: raw
+// nf_tables messages of one generation, the legacy x_tables tables that already
+// exist, and BPF programs on netfilter hooks. Bytes in, bytes out: what they mean
+// is logic/pfdecode's business, because libraries that decode here drop what they
+// do not know.
+//
+// Nothing is woken. NETLINK_NETFILTER is opened only where nfnetlink and nf_tables
+// are there already, and a legacy table is asked for only when the kernel lists it:
+// a bare getsockopt creates the table.
 package packetfilter
 
 import (
+	"errors"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
 	"github.com/sixfence/sixfence/internal/host/collect/ask"
 	"github.com/sixfence/sixfence/internal/model/fact"
 )
 
 // Dump is what was read, not yet interpreted.
-type Dump struct{}
+type Dump struct {
+	nft    fact.Known[fact.NFTables]
+	legacy fact.Known[[]fact.LegacyTable]
+	eb     fact.Known[bool]
+	bridge fact.Known[string]
+}
 
 // Read reads in the network namespace of the calling thread.
-func Read(a *ask.Asker, b *ask.Budget) *Dump { return &Dump{} }
+func Read(a *ask.Asker, b *ask.Budget) *Dump {
+	return &Dump{
+		nft:    readNFTables(a, b),
+		legacy: readLegacy(a, b),
+		eb:     readEBTables(a),
+		bridge: readBridge(a),
+	}
+}
 
-// Decode interprets the dump and fills its part of the namespace.
-func (d *Dump) Decode(ns *fact.Namespace) {}
+// Decode fills the namespace's part. The messages stay as they are.
+func (d *Dump) Decode(ns *fact.Namespace) {
+	ns.PacketFilter = fact.PacketFilter{NFTables: d.nft, Legacy: d.legacy, EBTables: d.eb, BridgeNFCall: d.bridge}
+}
 
-// BPFDump is what was read about BPF programs outside any namespace.
-type BPFDump struct{}
+// readEBTables tells whether the bridge tables of x_tables may hold rules. Their
+// getsockopt creates the table and no file lists them, so that only their
+// modules can be asked about.
+func readEBTables(a *ask.Asker) fact.Known[bool] {
+	for _, m := range []string{"ebtable_filter", "ebtable_nat", "ebtable_broute"} {
+		if a.Present(m) {
+			return fact.Value(true)
+		}
+		if g := a.Doubt(m); g != nil {
+			return fact.Missing[bool](*g)
+		}
+	}
+	return fact.Value(false)
+}
 
-// ReadBPF asks for BPF netfilter links.
-func ReadBPF(a *ask.Asker) *BPFDump { return &BPFDump{} }
+// readBridge reads net.bridge.bridge-nf-call-ip6tables.
+func readBridge(a *ask.Asker) fact.Known[string] {
+	const name = "/proc/sys/net/bridge/bridge-nf-call-ip6tables"
+	a.Note("open", name)
+	s, err := os.ReadFile(name)
+	switch {
+	case err == nil:
+		return fact.Value(strings.TrimSpace(string(s)))
+	case !errors.Is(err, os.ErrNotExist):
+		return fact.Missing[string](gapOf(err, name))
+	case a.Present("br_netfilter"):
+		// Before Linux 5.3 the one setting lives in the initial namespace.
+		return fact.Missing[string](fact.Gap{Reason: fact.UnsupportedGap, What: name + " is not shown in this namespace"})
+	}
+	if g := a.Doubt("br_netfilter"); g != nil {
+		return fact.Missing[string](*g)
+	}
+	return fact.Absent[string]()
+}
 
-// Decode interprets it.
-func (d *BPFDump) Decode(h *fact.Host) {}
+// gapOf classifies an error of a read.
+func gapOf(err error, what string) fact.Gap {
+	switch {
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return fact.Gap{Reason: fact.Permission, What: what}
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
+		return fact.Gap{Reason: fact.Truncated, What: what + ": " + err.Error()}
+	}
+	return fact.Gap{Reason: fact.NotCollected, What: what + ": " + err.Error()}
+}
