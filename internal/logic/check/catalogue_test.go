@@ -115,6 +115,9 @@ func answers(s *fact.Snapshot, role string, ctl Control) []Result {
 		if rs[i].Compliance == "" {
 			rs[i].Compliance = rs[i].Effective
 		}
+		if rs[i].Status == "" {
+			rs[i].Status = rs[i].Effective
+		}
 		if rs[i].Severity == "" {
 			rs[i].Severity = ctl.Severity
 		}
@@ -127,8 +130,8 @@ func (st state) verify(ctl Control) error {
 	var got []string
 	n := map[finding.Status]int{}
 	for _, r := range rs {
-		n[r.Effective]++
-		got = append(got, fmt.Sprintf("\n\t%s (compliance %s) %s: %s: %s", r.Effective, r.Compliance, r.Severity, r.Subject, r.Message))
+		n[r.Status]++
+		got = append(got, fmt.Sprintf("\n\t%s (compliance %s) %s: %s: %s", r.Status, r.Compliance, r.Severity, r.Subject, r.Message))
 	}
 	ok := n[st.want] > 0
 	switch st.want {
@@ -143,7 +146,7 @@ func (st state) verify(ctl Control) error {
 		return fmt.Errorf("want %s, got %s", st.want, strings.Join(got, ""))
 	}
 	for _, r := range rs {
-		if r.Effective != st.want {
+		if r.Status != st.want {
 			continue
 		}
 		if st.compliance != "" && r.Compliance != st.compliance {
@@ -383,7 +386,10 @@ func TestUnknownIsNeverPass(t *testing.T) {
 			"/host/orphanSockets", "/host/userNamespaces", "/links", "/addresses", "/sysctls", "/routes", "/rules", "/neighbours",
 			"/proxyNeighbours", "/neighbourTable", "/multicast", "/sockets", "/packetFilter", "/ipv6", "/complete", "/values/",
 		} {
-			for _, f := range all {
+			for i, f := range all {
+				if i > 0 && all[i-1].id == f.id {
+					continue // one state of each control; the rest at random
+				}
 				check(t, f, func(p string) bool { return strings.Contains(p, group) })
 			}
 		}

@@ -41,6 +41,79 @@ type Space struct {
 	links   []fact.Link
 	byIndex map[int]*fact.Link
 	inbound map[string]inboundFilter
+	// Filled on first use, because each is one pass over a list that may be long.
+	byIf   map[int]*ifIndex
+	global *ifIndex
+	ra     map[int]raState
+	output map[string]*fact.Gap // forward path, by ingress interface
+}
+
+// ifIndex is what the address and route lists say about one interface.
+type ifIndex struct {
+	addrs    []fact.Address
+	defaults []*fact.Route // IPv6 default routes
+	learned  []*fact.Route // IPv6 routes with protocol ra
+	gateway  bool          // an IPv6 route through a router leads out here
+}
+
+// index reads the address and route lists once.
+func (s *Space) index() {
+	if s.byIf != nil {
+		return
+	}
+	s.byIf, s.global = map[int]*ifIndex{}, &ifIndex{}
+	at := func(i int) *ifIndex {
+		if s.byIf[i] == nil {
+			s.byIf[i] = &ifIndex{}
+		}
+		return s.byIf[i]
+	}
+	addrs, _ := s.Addresses.Get()
+	for _, a := range addrs {
+		x := at(a.Index)
+		x.addrs = append(x.addrs, a)
+	}
+	routes, _ := s.Routes.Get()
+	for i := range routes {
+		r := &routes[i]
+		if r.Family != "ipv6" || r.Type != rtnUnicast {
+			continue
+		}
+		s.global.note(r, r.NextHops)
+		for j := range r.NextHops {
+			at(r.NextHops[j].Index).note(r, r.NextHops[j:j+1])
+		}
+	}
+}
+
+// rtnUnicast is RTN_UNICAST: a route that leads somewhere.
+const rtnUnicast = 1
+
+func (x *ifIndex) note(r *fact.Route, hops []fact.NextHop) {
+	if r.Dst.Bits() == 0 && !r.Src.IsValid() || r.Dst.Bits() == 0 && r.Src.Bits() == 0 {
+		x.defaults = append(x.defaults, r)
+	}
+	if r.Protocol == fact.ProtoRA {
+		x.learned = append(x.learned, r)
+	}
+	for _, h := range hops {
+		x.gateway = x.gateway || h.Via.IsValid()
+	}
+}
+
+// on is the index of one interface; never nil.
+func (s *Space) on(ifindex int) *ifIndex {
+	s.index()
+	if x := s.byIf[ifindex]; x != nil {
+		return x
+	}
+	return &ifIndex{}
+}
+
+// anywhere is the index of all interfaces together.
+func (s *Space) anywhere() *ifIndex {
+	s.index()
+	return s.global
 }
 
 // NewContext indexes a Snapshot. Role is inferred when role is empty.
@@ -152,6 +225,20 @@ func (c *Context) At() string {
 	return c.Now.UTC().Format(time.RFC3339)
 }
 
+// confEvidence is net.ipv6.conf.IF.KEY as evidence, from where Conf had it.
+func (s *Space) confEvidence(ifname, key string) finding.Evidence {
+	p := "net/ipv6/conf/" + ifname + "/" + key
+	v, ok := s.Conf(ifname, key).Get()
+	if !ok {
+		v = s.Conf(ifname, key).State().String()
+	}
+	e := s.sysctlEvidence(p, v)
+	if _, ok := s.Sysctl(p).Get(); !ok {
+		e.Source = "IFLA_INET6_CONF of " + ifname
+	}
+	return e
+}
+
 // Sysctl evidence for a key below /proc/sys.
 func (s *Space) sysctlEvidence(p, value string) finding.Evidence {
 	return finding.Evidence{Source: "/proc/sys/" + p, Key: strings.ReplaceAll(path.Base(p), "/", "."), Value: value, At: s.ctx.At()}
@@ -160,11 +247,11 @@ func (s *Space) sysctlEvidence(p, value string) finding.Evidence {
 // Addrs returns the addresses of an interface (0 = all) of one family ("" = both).
 func (s *Space) Addrs(index int, family string) []fact.Address {
 	all, _ := s.Addresses.Get()
+	if index != 0 {
+		all = s.on(index).addrs
+	}
 	var out []fact.Address
 	for _, a := range all {
-		if index != 0 && a.Index != index {
-			continue
-		}
 		if family != "" && family != FamilyOf(a.Prefix.Addr()) {
 			continue
 		}

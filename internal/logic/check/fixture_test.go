@@ -19,7 +19,8 @@ type state struct {
 	name string
 	edit func(*fact.Snapshot) // of the hardened host(); nil leaves it as it is
 	role string               // as given with --role; empty: inferred
-	// want is the effective verdict. fail: at least one subject fails. pass: at
+	// want is the verdict that counts: the effective one, unless the control is
+	// about a benchmark only. fail: at least one subject fails. pass: at
 	// least one passes and none fails or is unknown. unknown: at least one is and
 	// none fails. not-applicable: all are.
 	want       finding.Status
@@ -315,6 +316,8 @@ func setSysctlIn(n *fact.Namespace, path, value string) {
 		if m, ok := l.Inet6.Get(); ok && l.Name == rest[:i] {
 			if v, err := strconv.ParseInt(value, 10, 32); err == nil {
 				m[rest[i+1:]] = int32(v)
+			} else {
+				delete(m, rest[i+1:])
 			}
 		}
 	}
@@ -397,7 +400,9 @@ func editLink(name string, f func(*fact.Link)) func(*fact.Snapshot) {
 
 func addSocket(s *fact.Snapshot, k fact.Socket) { addSocketIn(&s.Namespaces[0], k) }
 
-func addSocketIn(n *fact.Namespace, k fact.Socket) { n.Sockets = fact.Value(append(must(n.Sockets), k)) }
+func addSocketIn(n *fact.Namespace, k fact.Socket) {
+	n.Sockets = fact.Value(append(must(n.Sockets), k))
+}
 
 func addRoute(s *fact.Snapshot, r fact.Route) {
 	s.Namespaces[0].Routes = fact.Value(append(must(s.Namespaces[0].Routes), r))

@@ -147,6 +147,12 @@ func (s *Space) hearsNobody(l *fact.Link) (why string, gap *fact.Gap) {
 		}
 		return "Frames that arrive here are handed to " + m + ", which is checked instead.", nil
 	}
+	if l.Name == "all" || l.Name == "default" {
+		return "The kernel gives no interface of this name IPv6 settings (addrconf_sysctl_register).", nil
+	}
+	if l.Kind == "vrf" {
+		return "A VRF device has no neighbours: neighbour discovery stays on its member interfaces, which are checked.", nil
+	}
 	d := s.ConfInt(l.Name, "disable_ipv6")
 	if v, ok := d.Get(); ok {
 		if v != 0 {

@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/sixfence/sixfence/internal/model/fact"
@@ -35,8 +36,13 @@ func (c *Context) primary() *Space {
 	return nil
 }
 
-// inferRole guesses what the host is for, and says why. A role never turns a
-// fail into a pass by itself: controls use it to choose severity and advice.
+// routerDaemons are programs that only a router runs.
+var routerDaemons = []string{"radvd", "corerad", "bird", "bird6", "zebra", "bgpd", "ospf6d", "isisd", "babeld", "holod"}
+
+// inferRole guesses what the host is for, and says why. Forwarding by itself
+// says nothing: a host that forwards by mistake would excuse itself. Only
+// programs from system directories in the host's own namespace count, because
+// any user can name a program radvd.
 func inferRole(c *Context, named string) finding.Role {
 	r := finding.Role{Name: named, Addressing: map[string]string{}}
 	p := c.primary()
@@ -58,30 +64,29 @@ func inferRole(c *Context, named string) finding.Role {
 		if r.Name == "" {
 			r.Name = role
 		}
-		if r.Name == role {
-			r.Because = append(r.Because, fmt.Sprintf(f, a...))
+		why := fmt.Sprintf(f, a...)
+		if r.Name == role && !slices.Contains(r.Because, why) {
+			r.Because = append(r.Because, why)
 		}
 	}
 	h := &c.Snap.Host
 	if k, ok := h.Runtimes.Kubelet.Get(); ok && (k.Running || k.Pods > 0) {
-		because(RoleKubeNode, "a kubelet runs here or pods exist (%d pod cgroups)", k.Pods)
+		if k.Running {
+			because(RoleKubeNode, "a kubelet runs here")
+		}
+		if k.Pods > 0 {
+			because(RoleKubeNode, "there are %d pod cgroups", k.Pods)
+		}
 	}
-	if l, ok := h.Runtimes.Libvirt.Get(); ok && (l.Guests > 0 || l.Running) {
-		because(RoleHypervisor, "libvirt runs here (%d guests)", l.Guests)
+	if l, ok := h.Runtimes.Libvirt.Get(); ok && l.Guests > 0 {
+		because(RoleHypervisor, "libvirt runs %d guests", l.Guests)
 	}
 	ps, _ := h.Processes.Get()
 	for i := range ps {
 		exe, _ := ps[i].Exe.Get()
 		base := exe[strings.LastIndexByte(exe, '/')+1:]
-		switch base {
-		case "radvd", "bird", "bird6", "zebra", "frr", "bgpd", "ospf6d", "corerad":
+		if slices.Contains(routerDaemons, base) && c.systemProcess(&ps[i]) {
 			because(RoleRouter, "%s is running", base)
-		}
-	}
-	if p != nil {
-		docker, hasDocker := h.Runtimes.Docker.Get()
-		if v, ok := p.SysctlInt("net/ipv6/conf/all/forwarding").Get(); ok && v == 1 && !(hasDocker && docker.Running) {
-			because(RoleRouter, "net.ipv6.conf.all.forwarding is 1 and no container runtime explains it")
 		}
 	}
 	if r.Name == "" {
@@ -89,6 +94,24 @@ func inferRole(c *Context, named string) finding.Role {
 		r.Because = []string{"nothing says that this host routes, runs pods or guests"}
 	}
 	return r
+}
+
+// systemProcess tells whether a process is one of the host's own programs:
+// installed where users cannot write, in the primary namespace, with our root.
+func (c *Context) systemProcess(p *fact.Process) bool {
+	exe, ok := p.Exe.Get()
+	if !ok || p.Root || p.Container != "" {
+		return false
+	}
+	if ns, ok := p.NetNS.Get(); ok && c.primary() != nil && ns != c.primary().ID {
+		return false
+	}
+	for _, dir := range []string{"/usr/", "/sbin/", "/bin/", "/lib/", "/opt/"} {
+		if strings.HasPrefix(exe, dir) {
+			return true
+		}
+	}
+	return false
 }
 
 // Addressing tells how an interface gets its global IPv6 addresses, from the
