@@ -67,7 +67,7 @@ func (n *NS) daemon(script string) *Daemon {
 		}
 		n.killAll()
 		if n.t.Failed() {
-			n.t.Logf("output of %s:\n%s", script[strings.LastIndexByte(script, '\n')+1:], tail(d.Log(), 4000))
+			n.t.Logf("output of %s:\n%s", script[strings.LastIndexByte(script, '\n')+1:], tail(d.Log(), 1500))
 		}
 	})
 	return d
