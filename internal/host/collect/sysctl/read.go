@@ -12,8 +12,11 @@ import (
 )
 
 const (
-	// bufferSize is more than any setting read here can hold.
+	// bufferSize is that of a directory read.
 	bufferSize = 32 << 10
+	// valueSize is more than any setting read here can hold. The kernel clears as
+	// many bytes as it is offered for each read, so offering much is slow.
+	valueSize = 511
 	// maxDepth is that of net/ipv6/conf/IF.
 	maxDepth = 3
 )
@@ -216,22 +219,13 @@ func (r *reader) file(fd int, name string) (f file, gone bool) {
 }
 
 func (r *reader) value(h int, f *file) unix.Errno {
-	n := 0
-	for {
-		m, errno := readFD(h, r.buf[n:])
-		if errno != 0 {
-			return errno
-		}
-		if m == 0 {
-			break
-		}
-		if n += m; n == len(r.buf) {
-			f.state, f.reason, f.detail = failed, fact.Truncated, "longer than expected"
-			return 0
-		}
-		if r.buf[n-1] == '\n' { // a setting is one line
-			break
-		}
+	n, errno := readFD(h, r.buf[:valueSize])
+	if errno != 0 {
+		return errno
+	}
+	if n == valueSize {
+		f.state, f.reason, f.detail = failed, fact.Truncated, "longer than expected"
+		return 0
 	}
 	if gap := r.budget.Take("settings", 1, n); gap != nil {
 		r.dump.gap = gap
