@@ -12,18 +12,37 @@ import (
 // until reach reads rulesets.
 const notAnalysed = "packet filter present, not yet analysed"
 
-// inboundFilter is what stands between an interface and the local stack.
+// inboundFilter is what stands between the interfaces of a namespace and its
+// local stack, for one family. The kernel asks in this order, and each may drop:
+//
+//	XDP → TC ingress, TCX → netdev and inet ingress chains    per device, from the
+//	                                                          lowest of a stack up
+//	bridge prerouting, input; ebtables                        where a bridge is in the stack
+//	prerouting, input: ip, ip6, inet chains of every type,    once per family
+//	x_tables, BPF links
+//
+// Forward, output and postrouting hooks, arp chains and flowtables never see a
+// packet on its way to a local socket; bridge-nf-call-* only moves the third line
+// to an earlier moment.
 type inboundFilter struct {
-	chains  []pfdecode.Chain
-	legacy  []string
-	broken  *fact.Gap // what could not be read
-	decoded bool
+	present  bool             // something on the third line
+	ingress  []pfdecode.Chain // chains bound to devices
+	bridge   bool             // bridge chains, or ebtables tables that may exist
+	broken   *fact.Gap        // what could not be read of them, whatever the interface
+	brBroken *fact.Gap        // what could not be read that matters on bridges only
+
+	byName map[string]*fact.Link
+	ports  map[int][]*fact.Link // by master
+	memo   map[string]*fact.Gap // answers by interface
 }
 
 // Inbound says what keeps us from claiming that a packet of this family that
 // arrives on ifname reaches the local stack: nil when the namespace surely has
 // no base chain, legacy table, XDP, TC or BPF netfilter program on that path.
-// An empty ifname asks for every interface.
+//
+// An empty ifname asks for every interface. A name that no interface has stands
+// for one that is yet to come: whatever is bound to no single device counts. For a
+// tunnel, what can stop the packets around it counts too.
 func (s *Space) Inbound(family, ifname string) *fact.Gap {
 	if s.inbound == nil {
 		s.inbound = map[string]inboundFilter{}
@@ -33,124 +52,283 @@ func (s *Space) Inbound(family, ifname string) *fact.Gap {
 		f = s.readInbound(family)
 		s.inbound[family] = f
 	}
-	if len(f.chains) > 0 && slices.ContainsFunc(f.chains, func(c pfdecode.Chain) bool { return onPath(c, s, ifname) }) {
-		return &fact.Gap{Reason: fact.NotCollected, What: notAnalysed}
+	g, ok := f.memo[ifname]
+	if !ok {
+		g = s.onPath(&f, family, ifname)
+		f.memo[ifname] = g
 	}
-	if len(f.legacy) > 0 {
-		return &fact.Gap{Reason: fact.NotCollected, What: notAnalysed}
+	if g == nil {
+		return nil
 	}
-	for i := range s.links {
-		l := &s.links[i]
-		if !s.carries(l, ifname) {
-			continue
+	c := *g // callers may keep and change it
+	return &c
+}
+
+// onPath looks at one interface.
+func (s *Space) onPath(f *inboundFilter, family, ifname string) *fact.Gap {
+	present := &fact.Gap{Reason: fact.NotCollected, What: notAnalysed}
+	if f.present {
+		return present
+	}
+	broken := f.broken
+	note := func(g *fact.Gap) {
+		if broken == nil {
+			broken = g
+		}
+	}
+	// Without the list of interfaces nothing is known about the devices on the path.
+	if g, gap := s.Links.Gap(); gap {
+		if len(f.ingress) > 0 || f.bridge {
+			return present
+		}
+		note(&fact.Gap{Reason: g.Reason, What: "interfaces, and the XDP and TC programs on them"})
+		return broken
+	}
+	path, kind := s.path(f, ifname)
+	if kind == pathFuture {
+		if slices.ContainsFunc(f.ingress, func(c pfdecode.Chain) bool { return c.AnyDevice || len(c.Devices) == 0 }) {
+			return present
+		}
+		return broken
+	}
+	for _, l := range path {
+		if slices.ContainsFunc(f.ingress, func(c pfdecode.Chain) bool { return c.OnDevice(l.Name) }) {
+			return present
+		}
+		if l.Kind == "openvswitch" {
+			return present // its flow table decides what arrives
+		}
+		if l.Kind == "bridge" || l.SlaveKind == "bridge" {
+			if f.bridge {
+				return present
+			}
+			if f.brBroken != nil {
+				note(f.brBroken)
+			}
 		}
 		if x, ok := l.XDP.Get(); ok && x != 0 {
-			return &fact.Gap{Reason: fact.NotCollected, What: notAnalysed}
-		} else if g, gap := l.XDP.Gap(); gap && f.broken == nil {
-			f.broken = &fact.Gap{Reason: g.Reason, What: "XDP programs of " + l.Name}
+			return present
+		} else if g, gap := l.XDP.Gap(); gap {
+			note(&fact.Gap{Reason: g.Reason, What: "XDP programs of " + l.Name})
 		}
 		if t, ok := l.TCIngress.Get(); ok && t {
-			return &fact.Gap{Reason: fact.NotCollected, What: notAnalysed}
-		} else if g, gap := l.TCIngress.Gap(); gap && f.broken == nil {
-			f.broken = &fact.Gap{Reason: g.Reason, What: "TC programs of " + l.Name}
+			return present
+		} else if g, gap := l.TCIngress.Gap(); gap {
+			note(&fact.Gap{Reason: g.Reason, What: "TC programs of " + l.Name})
 		}
 	}
-	return f.broken
+	if kind == pathTunnel {
+		// The packets around those in the tunnel may be of the other family, and
+		// come in anywhere.
+		other := "ipv4"
+		if family == "ipv4" {
+			other = "ipv6"
+		}
+		for _, fam := range []string{family, other} {
+			g := s.Inbound(fam, "")
+			if g != nil && g.What == notAnalysed {
+				return g
+			}
+			if g != nil {
+				note(g)
+			}
+		}
+	}
+	return broken
 }
 
-// carries tells whether packets for ifname ("" = any) can come in through l:
-// l itself, a port below it, or the device it is stacked on.
-func (s *Space) carries(l *fact.Link, ifname string) bool {
-	if ifname == "" || l.Name == ifname {
-		return true
+// pathKind says what the devices below an interface are.
+type pathKind int
+
+const (
+	pathDevices pathKind = iota // the stack of devices, or all for ""
+	pathFuture                  // no such interface
+	pathTunnel                  // it, or one below it, takes packets out of others
+)
+
+// path returns the devices whose ingress a packet for ifname passes: itself, the
+// ports of a master, the device it is stacked on, and so on down.
+func (s *Space) path(f *inboundFilter, ifname string) ([]*fact.Link, pathKind) {
+	if ifname == "" {
+		all := make([]*fact.Link, len(s.links))
+		for i := range s.links {
+			all[i] = &s.links[i]
+		}
+		return all, pathDevices
 	}
-	for i := range s.links {
-		if s.links[i].Name == ifname {
-			t := &s.links[i]
-			return l.Master == t.Index && l.Master != 0 || t.Parent == l.Index && t.Parent != 0 && t.PeerNS == nil && t.Kind != "veth"
+	top := f.byName[ifname]
+	if top == nil {
+		return nil, pathFuture
+	}
+	kind := pathDevices
+	var out []*fact.Link
+	seen := map[int]bool{}
+	for todo := []*fact.Link{top}; len(todo) > 0; todo = todo[1:] {
+		l := todo[0]
+		if seen[l.Index] {
+			continue
+		}
+		seen[l.Index] = true
+		out = append(out, l)
+		if l.Tunnel != nil || tunnelKinds[l.Kind] {
+			kind = pathTunnel
+		}
+		todo = append(todo, f.ports[l.Index]...)
+		// The other end of a pair sends to us; it is not below us.
+		if l.Parent != 0 && l.PeerNS == nil && !pairKinds[l.Kind] {
+			if p := s.byIndex[l.Parent]; p != nil {
+				todo = append(todo, p)
+			}
 		}
 	}
-	return false
+	return out, kind
 }
 
-func onPath(c pfdecode.Chain, s *Space, ifname string) bool {
-	if len(c.Devices) == 0 || ifname == "" {
-		return true
-	}
-	for i := range s.links {
-		if s.carries(&s.links[i], ifname) && slices.Contains(c.Devices, s.links[i].Name) {
-			return true
-		}
-	}
-	return false
+// pairKinds are two interfaces back to back: IFLA_LINK names the other one.
+var pairKinds = map[string]bool{"veth": true, "netkit": true, "vxcan": true}
+
+// tunnelKinds take packets out of IP packets that the kernel delivers locally.
+var tunnelKinds = map[string]bool{
+	"sit": true, "ipip": true, "gre": true, "gretap": true, "erspan": true, "ip6tnl": true, "ip6gre": true,
+	"ip6gretap": true, "ip6erspan": true, "vti": true, "vti6": true, "xfrm": true, "vxlan": true, "geneve": true,
+	"bareudp": true, "amt": true, "gtp": true, "wireguard": true, "ovpn": true, "l2tpeth": true, "ppp": true,
+	"batadv": true,
 }
 
 func (s *Space) readInbound(family string) inboundFilter {
-	var f inboundFilter
-	missing := func(g fact.Gap, what string) {
-		if f.broken == nil {
-			f.broken = &fact.Gap{Reason: g.Reason, What: what}
-		}
-	}
-	if nft, ok := s.PacketFilter.NFTables.Get(); ok {
-		var order binary.ByteOrder = binary.LittleEndian
-		if s.ctx.Snap.Host.ByteOrder == "big" {
-			order = binary.BigEndian
-		}
-		cs, err := pfdecode.Chains(nft.Chains, order)
-		if err != nil {
-			missing(fact.Gap{Reason: fact.ParseGap}, "nf_tables chains: "+err.Error())
-		}
-		if nft.Truncated != nil && len(nft.Chains) == 0 {
-			missing(*nft.Truncated, "nf_tables chains")
-		}
-		for _, c := range cs {
-			if inboundHook(c, family) {
-				f.chains = append(f.chains, c)
+	f := inboundFilter{byName: map[string]*fact.Link{}, ports: map[int][]*fact.Link{}, memo: map[string]*fact.Gap{}}
+	for i := range s.links {
+		l := &s.links[i]
+		f.byName[l.Name] = l
+		for _, n := range l.AltNames {
+			if f.byName[n] == nil {
+				f.byName[n] = l
 			}
 		}
-	} else if g, gap := s.PacketFilter.NFTables.Gap(); gap {
-		missing(g, "nf_tables ruleset")
-	}
-	if lt, ok := s.PacketFilter.Legacy.Get(); ok {
-		for _, t := range lt {
-			// PRE_ROUTING or LOCAL_IN; a table whose hooks are unknown counts.
-			if t.Family == family && (t.Hooks == 0 || t.Hooks&0b11 != 0) {
-				f.legacy = append(f.legacy, t.Name)
-			}
+		if l.Master != 0 {
+			f.ports[l.Master] = append(f.ports[l.Master], l)
 		}
-	} else if g, gap := s.PacketFilter.Legacy.Gap(); gap {
-		missing(g, "x_tables")
 	}
+	s.readChains(&f, family)
+	s.readTables(&f, family)
 	if links, ok := s.ctx.Snap.Host.BPF.NetfilterLinks.Get(); ok {
 		for _, l := range links {
-			if l.Hook <= 1 && (l.NetNS == 0 || l.NetNS == s.ID.Inode) {
-				f.legacy = append(f.legacy, "BPF netfilter link")
+			// The kernel does not say which namespace a link belongs to: 0 is any.
+			if l.NetNS != 0 && l.NetNS != s.ID.Inode {
+				continue
+			}
+			other := l.Family == pfdecode.FamilyIPv4 && family == "ipv6" || l.Family == pfdecode.FamilyIPv6 && family == "ipv4"
+			if !other && (l.Hook <= pfdecode.HookInput || l.Hook > pfdecode.HookPostrouting) {
+				f.present = true
 			}
 		}
 	} else if g, gap := s.ctx.Snap.Host.BPF.NetfilterLinks.Gap(); gap {
-		missing(g, "BPF netfilter links")
+		f.missing(g, "BPF netfilter links")
 	}
 	return f
 }
 
-func inboundHook(c pfdecode.Chain, family string) bool {
+// missing notes what could not be read; the first such thing is reported.
+func (f *inboundFilter) missing(g fact.Gap, what string) {
+	if f.broken == nil {
+		f.broken = &fact.Gap{Reason: g.Reason, What: what}
+	}
+}
+
+func (s *Space) readChains(f *inboundFilter, family string) {
+	nft, ok := s.PacketFilter.NFTables.Get()
+	if !ok {
+		if g, gap := s.PacketFilter.NFTables.Gap(); gap {
+			f.missing(g, "nf_tables ruleset")
+		}
+		return
+	}
+	var order binary.ByteOrder = binary.LittleEndian
+	if s.ctx.Snap.Host.ByteOrder == "big" {
+		order = binary.BigEndian
+	}
+	cs, err := pfdecode.Chains(nft.Chains, order)
+	if err != nil {
+		f.missing(fact.Gap{Reason: fact.ParseGap}, "nf_tables chains: "+err.Error())
+	}
+	// Chains are read before sets, rules and objects.
+	if nft.Truncated != nil && len(nft.Sets)+len(nft.Rules)+len(nft.Objects) == 0 {
+		f.missing(*nft.Truncated, "nf_tables chains")
+	}
+	for _, c := range cs {
+		switch at, bridge := inboundHook(&c, family); {
+		case at == hookElsewhere:
+		case at == hookDevice:
+			f.ingress = append(f.ingress, c)
+		case bridge:
+			f.bridge = true
+		default:
+			f.present = true
+		}
+	}
+}
+
+func (s *Space) readTables(f *inboundFilter, family string) {
+	if lt, ok := s.PacketFilter.Legacy.Get(); ok {
+		for _, t := range lt {
+			other := t.Family == "arp" || t.Family == "ipv4" && family == "ipv6" || t.Family == "ipv6" && family == "ipv4"
+			// PRE_ROUTING or LOCAL_IN; a table whose hooks are unknown counts.
+			if !other && (t.Hooks == 0 || t.Hooks&(1<<pfdecode.HookPrerouting|1<<pfdecode.HookInput) != 0) {
+				f.present = true
+			}
+		}
+	} else if g, gap := s.PacketFilter.Legacy.Gap(); gap {
+		f.missing(g, "x_tables")
+	}
+	if eb, ok := s.PacketFilter.EBTables.Get(); ok && eb {
+		f.bridge = true
+	} else if g, gap := s.PacketFilter.EBTables.Gap(); gap {
+		f.brBroken = &fact.Gap{Reason: g.Reason, What: "ebtables"}
+	}
+}
+
+// Where a chain meets packets that come in for a local socket.
+const (
+	hookElsewhere = iota // it does not
+	hookDevice           // on its devices
+	hookNamespace        // always, or on bridges
+)
+
+// inboundHook tells where a chain stands. What is not understood counts as on
+// every path.
+func inboundHook(c *pfdecode.Chain, family string) (at int, bridge bool) {
 	if !c.Base {
-		return false
+		return hookElsewhere, false
+	}
+	stack := hookElsewhere
+	if c.Hook <= pfdecode.HookInput || c.Hook > pfdecode.HookPostrouting {
+		stack = hookNamespace
 	}
 	switch c.Family {
 	case pfdecode.FamilyInet:
-		return c.Hook == pfdecode.HookPrerouting || c.Hook == pfdecode.HookInput || c.Hook == pfdecode.HookInetIngress
+		if c.Hook == pfdecode.HookInetIngress {
+			return hookDevice, false
+		}
+		return stack, false
 	case pfdecode.FamilyIPv4:
-		return family == "ipv4" && c.Hook <= pfdecode.HookInput
+		if family == "ipv6" {
+			return hookElsewhere, false
+		}
+		return stack, false
 	case pfdecode.FamilyIPv6:
-		return family == "ipv6" && c.Hook <= pfdecode.HookInput
+		if family == "ipv4" {
+			return hookElsewhere, false
+		}
+		return stack, false
 	case pfdecode.FamilyNetdev:
-		return c.Hook == pfdecode.HookNetdevIngress
+		if c.Hook == pfdecode.HookNetdevEgress {
+			return hookElsewhere, false
+		}
+		return hookDevice, false
 	case pfdecode.FamilyBridge:
-		return c.Hook <= pfdecode.HookForward
+		return stack, true
 	case pfdecode.FamilyARP:
-		return false
+		return hookElsewhere, false
 	}
-	return true
+	return hookNamespace, false
 }

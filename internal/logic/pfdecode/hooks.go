@@ -10,6 +10,7 @@ package pfdecode
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -45,8 +46,23 @@ type Chain struct {
 	Base     bool   // it has a hook
 	Hook     uint32
 	Priority int32
-	Policy   uint32   // 0 drop, 1 accept
-	Devices  []string // netdev and inet ingress chains
+	Policy   uint32 // 0 drop, 1 accept
+	// Devices are the interfaces of a netdev or inet ingress chain, DevicePrefixes
+	// its wildcards ("veth" for veth*, Linux 6.16). AnyDevice is set when the list
+	// held something this decoder does not know.
+	Devices        []string
+	DevicePrefixes []string
+	AnyDevice      bool
+}
+
+// OnDevice tells whether an ingress or egress chain may see packets of the
+// interface. A chain without any device says nothing about them: true.
+func (c *Chain) OnDevice(name string) bool {
+	if c.AnyDevice || len(c.Devices)+len(c.DevicePrefixes) == 0 {
+		return true
+	}
+	return slices.Contains(c.Devices, name) ||
+		slices.ContainsFunc(c.DevicePrefixes, func(p string) bool { return strings.HasPrefix(name, p) })
 }
 
 // FamilyName is the word nft uses.
@@ -94,6 +110,9 @@ const (
 	attrHookPriority = 2
 	attrHookDev      = 3
 	attrHookDevs     = 4
+
+	attrDeviceName   = 1 // NFTA_DEVICE_NAME
+	attrDevicePrefix = 2 // NFTA_DEVICE_PREFIX
 )
 
 func chain(m []byte, order binary.ByteOrder) (Chain, error) {
@@ -141,15 +160,19 @@ func hook(c *Chain, b []byte, order binary.ByteOrder) error {
 			}
 			c.Hook, seen = binary.BigEndian.Uint32(v), true
 		case attrHookPriority:
-			if len(v) == 4 {
-				c.Priority = int32(binary.BigEndian.Uint32(v))
+			if len(v) != 4 {
+				bad = fmt.Errorf("hook priority of %d bytes", len(v))
+				return
 			}
+			c.Priority = int32(binary.BigEndian.Uint32(v))
 		case attrHookDev:
-			c.Devices = append(c.Devices, cstring(v))
+			c.device(attrDeviceName, v)
 		case attrHookDevs:
-			if err := walk(v, order, func(_ uint16, d []byte) { c.Devices = append(c.Devices, cstring(d)) }); err != nil {
+			if err := walk(v, order, c.device); err != nil {
 				bad = err
 			}
+		default:
+			c.AnyDevice = true
 		}
 	})
 	switch {
@@ -161,6 +184,20 @@ func hook(c *Chain, b []byte, order binary.ByteOrder) error {
 		return fmt.Errorf("hook without a number")
 	}
 	return nil
+}
+
+// device adds an entry of the device list. Linux 6.16 writes a wildcard as a name
+// without its NUL, later ones have an attribute for it.
+func (c *Chain) device(t uint16, v []byte) {
+	terminated := len(v) > 0 && v[len(v)-1] == 0
+	switch {
+	case t == attrDeviceName && terminated:
+		c.Devices = append(c.Devices, cstring(v))
+	case t == attrDeviceName, t == attrDevicePrefix:
+		c.DevicePrefixes = append(c.DevicePrefixes, cstring(v))
+	default:
+		c.AnyDevice = true
+	}
 }
 
 // walk visits netlink attributes (struct nlattr, host byte order, 4-byte aligned).
@@ -183,4 +220,7 @@ func walk(b []byte, order binary.ByteOrder, f func(t uint16, v []byte)) error {
 	return nil
 }
 
-func cstring(b []byte) string { return strings.TrimRight(string(b), "\x00") }
+func cstring(b []byte) string {
+	s, _, _ := strings.Cut(string(b), "\x00")
+	return s
+}
