@@ -153,20 +153,20 @@ func (p *page) undecided(r finding.Report) {
 			break
 		}
 		shown++
-		what := g.What
+		what := orText(g.What, "something unnamed")
 		if g.NetNS != "" && g.NetNS != "init" {
 			what += " (netns " + g.NetNS + ")"
 		}
-		p.line(bold, fmt.Sprintf("  %-13s ", g.Reason), what)
+		p.hang(bold, fmt.Sprintf("  %-13s ", g.Reason), what)
+		text := closeHint(g.Reason, p.o.Root)
 		if len(g.Controls) > 0 {
-			lead := "                leaves open, " + string(g.severity) + " at worst: "
-			if p.o.Verbose {
-				p.wrap("                ", strings.TrimSpace(lead)+" "+strings.Join(g.Controls, ", "))
-			} else {
-				p.line("", "", lead+list(g.Controls, p.o.Width-Width(lead)))
+			names := strings.Join(g.Controls, ", ")
+			if !p.o.Verbose {
+				names = list(g.Controls, p.o.Width)
 			}
+			text += "; leaves open (" + string(g.severity) + " at worst): " + names
 		}
-		p.line(dim, "                ", closeHint(g.Reason))
+		p.wrap("                ", text)
 		if p.o.Verbose {
 			p.unknownOf(r, g.ID)
 		}
@@ -179,7 +179,7 @@ func (p *page) unknownOf(r finding.Report, id string) {
 		if f.Status != finding.Unknown || len(f.Gaps) == 0 || f.Gaps[0] != id || f.Foreign {
 			continue
 		}
-		p.wrap("                - ", f.Control+" "+subjectText(f.Subject)+": "+f.Message)
+		p.hang("", "                - ", f.Control+" "+subjectText(f.Subject)+": "+f.Message)
 	}
 }
 

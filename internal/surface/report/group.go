@@ -173,18 +173,20 @@ func gapUses(r finding.Report) []gapUse {
 }
 
 // closeHint says what a person can do about a kind of Gap.
-func closeHint(r fact.Reason) string {
-	switch r {
-	case fact.Permission:
+func closeHint(r fact.Reason, root bool) string {
+	switch {
+	case r == fact.Permission && !root:
 		return "run as root: sudo sixfence audit"
-	case fact.UnsupportedGap:
-		return "this kernel cannot tell; accept with --allow-gaps=unsupported"
-	case fact.Truncated:
-		return "a safety limit was reached; accept with --allow-gaps=truncated"
-	case fact.ParseGap:
-		return "not understood: please report it with `sixfence snapshot`"
+	case r == fact.Permission:
+		return "refused even to root (container or security module?)"
+	case r == fact.UnsupportedGap:
+		return "this kernel cannot tell"
+	case r == fact.Truncated:
+		return "a safety limit was reached"
+	case r == fact.ParseGap:
+		return "not understood; please report it"
 	}
-	return "not looked at in this run; accept with --allow-gaps=not-collected"
+	return "not looked at in this run"
 }
 
 // own tells whether a finding is about the host itself, not about a namespace

@@ -2,6 +2,7 @@ package report
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"strings"
@@ -16,6 +17,8 @@ type TextOptions struct {
 	Color   bool             // SGR sequences
 	Verbose bool             // evidence, remediation, references, and what passed
 	Quiet   bool             // the verdict only
+	Short   bool             // the first screen only
+	Root    bool             // root did the reading: rights are not what was missing
 	FailOn  finding.Severity // from here on a finding counts; empty: nothing counts
 }
 
@@ -40,6 +43,9 @@ func Text(w io.Writer, r finding.Report, o TextOptions) error {
 		return b.Flush()
 	}
 	p.firstScreen(r)
+	if o.Short {
+		return b.Flush()
+	}
 	p.failed(r)
 	p.undecided(r)
 	p.waived(r)
@@ -131,6 +137,20 @@ func (p *page) wrap(indent, text string) {
 	}
 }
 
+// hang writes a paragraph whose first line follows lead and whose others are
+// indented as deep.
+func (p *page) hang(s style, lead, text string) {
+	var b bytes.Buffer
+	q := &page{w: bufio.NewWriter(&b), o: p.o}
+	q.wrap(strings.Repeat(" ", Width(lead)), text)
+	q.w.Flush()
+	out := b.String()
+	if len(out) < Width(lead) {
+		out = strings.Repeat(" ", Width(lead)) + "\n"
+	}
+	p.w.WriteString(p.paint(s, lead) + out[Width(lead):])
+}
+
 // firstScreen is at most 24 lines: a header, the verdict, five actions of three
 // lines, and what was and was not looked at.
 func (p *page) firstScreen(r finding.Report) {
@@ -140,17 +160,12 @@ func (p *page) firstScreen(r finding.Report) {
 			host = append(host, v)
 		}
 	}
-	if r.Host.Kernel != "" {
-		host = append(host, "Linux "+r.Host.Kernel)
-	}
 	if r.Host.Mode == string(fact.ModeRoot) {
 		host = append(host, "directory tree, no running kernel")
+	} else if r.Host.Kernel != "" {
+		host = append(host, "Linux "+r.Host.Kernel)
 	}
-	role := r.Role.Name
-	if r.Role.Inferred {
-		role += " (inferred, see --role)"
-	}
-	p.line(bold, "sixfence audit", "  "+strings.Join(append(host, role), ", "))
+	p.line(bold, "sixfence audit", "  "+strings.Join(host, ", "))
 	p.verdict(r)
 
 	failed := groups(r.Findings, func(f finding.Finding) bool { return f.Status == finding.Fail && own(f) })
@@ -161,18 +176,26 @@ func (p *page) firstScreen(r finding.Report) {
 		p.action(i+1, g)
 	}
 	p.blank()
-	if n := len(failed) - MaxActions; n > 0 {
-		p.line(dim, "More     ", plural(n, "further cause", "further causes")+", below")
+	role := r.Role.Name
+	if r.Role.Inferred {
+		role += " (inferred, else give --role)"
+		if len(r.Role.Because) > 0 {
+			role += ": " + r.Role.Because[0]
+		}
 	}
-	p.line(dim, "Looked   ", fmt.Sprintf("%s, %s, %s: %s passed, %s did not apply",
-		plural(r.Summary.Namespaces, "network namespace", "network namespaces"),
+	p.line(dim, "Role     ", role)
+	p.line(dim, "Looked   ", fmt.Sprintf("%s, %s, %s; %s passed, %s not applicable",
+		plural(r.Summary.Namespaces, "namespace", "namespaces"),
 		plural(r.Summary.Interfaces, "interface", "interfaces"),
 		plural(r.Summary.Listeners, "listener", "listeners"),
 		thousands(r.Summary.ByStatus[finding.Pass]), thousands(r.Summary.ByStatus[finding.NotApplicable])))
 	p.gapLine(r)
-	p.waiverLine(r)
-	p.strangers(r)
-	p.line(dim, "Next     ", "sixfence explain CONTROL teaches one; --verbose shows evidence and all fixes")
+	p.alsoLine(r)
+	next := "sixfence explain CONTROL teaches; audit --verbose shows all evidence"
+	if n := len(failed) - MaxActions; n > 0 {
+		next = plural(n, "further cause", "further causes") + ": sixfence audit | less; explain CONTROL teaches"
+	}
+	p.line(dim, "Next     ", next)
 }
 
 // verdict is the one line that answers.
@@ -271,41 +294,25 @@ func (p *page) gapLine(r finding.Report) {
 		}
 	}
 	text := plural(len(controls), "control", "controls") + " by " + plural(len(r.Gaps), "gap", "gaps")
-	switch {
-	case byReason[fact.Permission] > 0:
-		text += fmt.Sprintf("; %d need rights: run as root", byReason[fact.Permission])
+	switch n := byReason[fact.Permission]; {
+	case n > 0 && !p.o.Root:
+		text += fmt.Sprintf("; root could close %d: sudo sixfence audit", n)
 	case len(controls) > 0:
-		text += "; listed below under NOT DECIDED"
+		text += "; see NOT DECIDED below"
 	}
 	p.line(yellow, "Unknown  ", text)
 }
 
-func (p *page) waiverLine(r finding.Report) {
-	n := map[string]int{}
-	for _, f := range r.Findings {
-		if f.Waiver != nil {
-			n[f.Waiver.State]++
-		}
-	}
-	if len(n)+len(r.UnusedWaivers) == 0 {
-		return
-	}
+// alsoLine folds waivers, and what was found in namespaces that any user could
+// have made, into one line.
+func (p *page) alsoLine(r finding.Report) {
 	var parts []string
-	for _, s := range []string{finding.WaiverActive, finding.WaiverReopened, finding.WaiverExpired} {
-		if n[s] > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", n[s], s))
-		}
-	}
-	if u := len(r.UnusedWaivers); u > 0 {
-		parts = append(parts, fmt.Sprintf("%d unused", u))
-	}
-	p.line(dim, "Waivers  ", strings.Join(parts, ", "))
-}
-
-// strangers folds what was found in namespaces that any user could have made.
-func (p *page) strangers(r finding.Report) {
+	waivers := map[string]int{}
 	spaces, failed := map[string]bool{}, 0
 	for _, f := range r.Findings {
+		if f.Waiver != nil {
+			waivers[f.Waiver.State]++
+		}
 		if f.Foreign {
 			spaces[f.Subject.NetNS] = true
 			if f.Status == finding.Fail {
@@ -313,9 +320,18 @@ func (p *page) strangers(r finding.Report) {
 			}
 		}
 	}
-	if len(spaces) == 0 {
-		return
+	if len(spaces) > 0 {
+		parts = append(parts, fmt.Sprintf("%s in %s that users made", plural(failed, "finding", "findings"), plural(len(spaces), "namespace", "namespaces")))
 	}
-	p.line(dim, "Users'   ", fmt.Sprintf("%s of unprivileged users: %s there, folded",
-		plural(len(spaces), "namespace", "namespaces"), plural(failed, "finding", "findings")))
+	for _, s := range []string{finding.WaiverActive, finding.WaiverReopened, finding.WaiverExpired} {
+		if waivers[s] > 0 {
+			parts = append(parts, plural(waivers[s], s+" waiver", s+" waivers"))
+		}
+	}
+	if u := len(r.UnusedWaivers); u > 0 {
+		parts = append(parts, plural(u, "unused waiver", "unused waivers"))
+	}
+	if len(parts) > 0 {
+		p.line(dim, "Also     ", strings.Join(parts, "; "))
+	}
 }

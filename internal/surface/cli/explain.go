@@ -1,0 +1,128 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sixfence/sixfence/internal/logic/check"
+	"github.com/sixfence/sixfence/internal/surface/report"
+)
+
+func (a *app) explainCommand() *cobra.Command {
+	var format string
+	var noColor, quiet bool
+	cmd := &cobra.Command{
+		Use:   "explain [CONTROL]",
+		Short: "Teach one control: what, why, attack, fix, trade-off, how we check",
+		Long: "explain teaches one control: what it looks at, why it matters, how it is attacked,\n" +
+			"how to fix it, what the fix costs, and how sixfence checks it. Without a control\n" +
+			"it lists all.",
+		Example: "  sixfence explain\n  sixfence explain SYSCTL-RA-01",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return &usageError{msg: "explain takes one control", hint: "see: sixfence explain --help"}
+			}
+			return nil
+		},
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			var out []cobra.Completion
+			if len(args) == 0 {
+				for _, c := range check.Catalogue() {
+					out = append(out, cobra.CompletionWithDesc(c.ID, c.Title))
+				}
+			}
+			return out, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(_ *cobra.Command, args []string) error { return a.explain(args, format, noColor) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&format, "format", "text", "output `FORMAT`: text or json")
+	f.BoolVar(&noColor, "no-color", false, "no colour (also: NO_COLOR=1; never off a terminal)")
+	f.BoolVarP(&quiet, "quiet", "q", false, "accepted like everywhere; there are no notes")
+	completeWords(cmd, "format", "text", "json")
+	return cmd
+}
+
+func (a *app) explain(args []string, format string, noColor bool) error {
+	if err := oneOf("--format", format, "text", "json"); err != nil {
+		return err
+	}
+	o := a.styled(noColor)
+	if len(args) == 0 {
+		if format == "json" {
+			return outputError(report.ExplainJSON(a.stdout, check.Catalogue(), true))
+		}
+		return outputError(report.ExplainList(a.stdout, check.Catalogue(), o))
+	}
+	id := strings.ToUpper(args[0])
+	c, ok := check.Find(id)
+	if !ok {
+		return unknownControl(args[0], id)
+	}
+	if format == "json" {
+		return outputError(report.ExplainJSON(a.stdout, []check.Control{c}, false))
+	}
+	_, err := io.WriteString(a.stdout, report.Explain(c, o))
+	return outputError(err)
+}
+
+func unknownControl(given, id string) error {
+	for _, d := range check.Dispositions() {
+		if d.ID == id {
+			e := &usageError{msg: fmt.Sprintf("%s (%s) is not implemented: %s", d.ID, d.Title, d.State), hint: "`sixfence explain` lists the controls that are"}
+			if d.Because != "" {
+				e.msg += ", because " + d.Because
+			}
+			return e
+		}
+	}
+	e := &usageError{msg: fmt.Sprintf("there is no control %q", given), hint: "`sixfence explain` lists the controls"}
+	if near := nearest(id); len(near) > 0 {
+		e.hint = "did you mean " + strings.Join(near, " or ") + "? `sixfence explain` lists the controls"
+	}
+	return e
+}
+
+// nearest are the IDs that a typing error away from id, at most three.
+func nearest(id string) []string {
+	if len(id) > 40 {
+		return nil
+	}
+	var out []string
+	best := 4
+	for _, c := range check.Catalogue() {
+		d := distance(id, c.ID)
+		if d < best {
+			best, out = d, nil
+		}
+		if d == best && d < 4 {
+			out = append(out, c.ID)
+		}
+	}
+	slices.Sort(out)
+	return out[:min(len(out), 3)]
+}
+
+// distance is the Levenshtein distance in bytes.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		prev := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			prev, row[j+1] = row[j+1], min(prev+cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

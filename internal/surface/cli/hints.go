@@ -1,0 +1,46 @@
+package cli
+
+import (
+	"errors"
+	"io/fs"
+
+	"github.com/sixfence/sixfence/internal/host/store"
+	"github.com/sixfence/sixfence/internal/surface/config"
+)
+
+// hints collects the remedies that an error carries.
+func hints(err error) []string {
+	var out []string
+	add := func(h string) {
+		if h != "" {
+			out = append(out, h)
+		}
+	}
+	var (
+		usage    *usageError
+		refused  *store.RefusedError
+		snapshot *store.SnapshotError
+		conf     *config.Error
+	)
+	if errors.As(err, &usage) {
+		add(usage.hint)
+	}
+	if errors.As(err, &refused) {
+		add(refused.Hint)
+	}
+	if errors.As(err, &snapshot) {
+		add(snapshot.Hint)
+	}
+	if errors.As(err, &conf) {
+		add(conf.Hint)
+	}
+	if len(out) == 0 {
+		switch {
+		case errors.Is(err, fs.ErrPermission):
+			add("run it as root, or choose a file you may read")
+		case errors.Is(err, fs.ErrNotExist):
+			add("check the path")
+		}
+	}
+	return out
+}
