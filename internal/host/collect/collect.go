@@ -7,9 +7,6 @@ package collect
 
 import (
 	"encoding/binary"
-	"fmt"
-	"os"
-	"runtime"
 	"sync"
 	"time"
 
@@ -27,7 +24,6 @@ import (
 	"github.com/sixfence/sixfence/internal/host/collect/space"
 	"github.com/sixfence/sixfence/internal/host/collect/sysctl"
 	"github.com/sixfence/sixfence/internal/host/collect/tree"
-	"github.com/sixfence/sixfence/internal/host/netns"
 	"github.com/sixfence/sixfence/internal/model/fact"
 )
 
@@ -91,6 +87,8 @@ type spaceDump struct {
 	sysctl *sysctl.Dump
 	sock   *sock.Dump
 	filter *packetfilter.Dump
+	fd     int     // while collecting
+	lost   []int32 // netns ids that lead to no namespace that was found
 }
 
 // Log is the request log of the collection.
@@ -142,50 +140,18 @@ func runLive(o Options) (*Collection, error) {
 	c := &Collection{snap: base(fact.ModeLive)}
 	h := &c.snap.Host
 	h.Hostname, h.Kernel = uname()
-	h.Privilege.UID = uint32(os.Geteuid())
+	h.Privilege = privilege(t)
 
 	mods := kmod.Read(t)
 	a := ask.New(mods.Present, o.KeepLog)
 	a.SetDoubt(mods.Doubt)
 	c.log = a
-	own := func(name string) *ask.Budget {
-		return ask.NewBudget(name, budgets.Own.Time, budgets.Own.Objects, budgets.Own.Bytes)
-	}
-	c.procs = proc.Scan(a, own("process table"))
-	spaces, gaps := space.Discover(a, own("namespace list"), c.procs)
+	v := &visitor{c: c, a: a, budgets: budgets, end: time.Now().Add(maxTotal)}
+	c.procs = proc.Scan(a, v.own("process table"))
+	spaces, gaps := space.Discover(a, v.own("namespace list"), c.procs)
 	c.snap.Gaps = append(c.snap.Gaps, gaps...)
-	defer closeAll(spaces)
+	defer func() { closeAll(v.spaces) }()
 
-	foreign := ask.NewBudget("namespaces of other user namespaces", budgets.Foreign.Time, budgets.Foreign.Objects, budgets.Foreign.Bytes)
-	entered, left := 0, 0
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, max(2, runtime.NumCPU()))
-	for i := range spaces {
-		sp := &spaces[i]
-		d := &spaceDump{ns: sp.Namespace, gap: sp.Gap}
-		b := foreign
-		if !sp.Namespace.Foreign {
-			b = own("netns " + sp.Namespace.Name)
-		} else if entered++; entered > budgets.Spaces || time.Now().After(foreign.Deadline()) {
-			left++
-			continue
-		}
-		c.space = append(c.space, d)
-		if sp.Gap != nil {
-			continue
-		}
-		wg.Add(1)
-		slots <- struct{}{}
-		go func() {
-			defer func() { <-slots; wg.Done() }()
-			if err := netns.Do(sp.FD, func() { d.read(a, b) }); err != nil {
-				d.gap = &fact.Gap{Reason: fact.Permission, What: "netns " + sp.Namespace.Name}
-			}
-		}()
-	}
-	if left > 0 {
-		c.snap.Gaps = append(c.snap.Gaps, fact.Gap{Reason: fact.Truncated, What: fmt.Sprintf("%d more network namespaces made by users (of %d) were not entered", left, entered)})
-	}
 	var init fact.NamespaceID
 	for i := range spaces {
 		if spaces[i].Namespace.IsInit || init == (fact.NamespaceID{}) && spaces[i].Namespace.IsSelf {
@@ -195,7 +161,15 @@ func runLive(o Options) (*Collection, error) {
 			h.Privilege.InitialNetNS = true
 		}
 	}
-	c.host = append(c.host, mods, files.Read(t), apps.Read(t), packetfilter.ReadBPF(a), manager.Read(t, running(c.procs), init))
+	managers := running(c.procs)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		c.host = append(c.host, mods, files.Read(t), apps.Read(t), packetfilter.ReadBPF(a), manager.Read(t, managers, init))
+	})
+	v.visit(spaces)
+	v.join(c.procs, h)
+	v.peers()
+	c.snap.Gaps = append(c.snap.Gaps, v.leftGap()...)
 	wg.Wait()
 	return c, nil
 }
@@ -233,6 +207,7 @@ func (c *Collection) Snapshot() *fact.Snapshot {
 		d.sysctl.Decode(ns)
 		d.sock.Decode(ns, c.procs.Owners)
 		d.filter.Decode(ns)
+		s.Gaps = append(s.Gaps, d.lostPeers(ns)...)
 	}
 	if c.procs != nil {
 		var gaps []fact.Gap
@@ -241,8 +216,6 @@ func (c *Collection) Snapshot() *fact.Snapshot {
 	}
 	return s
 }
-
-func running(*proc.Table) []manager.Process { return nil }
 
 func uname() (fact.Known[string], fact.Known[fact.Kernel]) {
 	var u unix.Utsname

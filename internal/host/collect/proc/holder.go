@@ -126,3 +126,35 @@ func (s Socket) flag(level, opt int) fact.Known[bool] {
 	}
 	return fact.Value(v != 0)
 }
+
+// Options asks a socket, through a copy of its holder's descriptor, what /proc/net
+// does not show: IPV6_V6ONLY, and the interface it is bound to (SO_BINDTOIFINDEX,
+// Linux 5.0).
+func (t *Table) Options(inode uint64) (v6only fact.Known[bool], index fact.Known[int]) {
+	missing := func(err error) (fact.Known[bool], fact.Known[int]) {
+		g := fact.Gap{Reason: reason(err), What: "options of a socket that /proc does not show: " + err.Error()}
+		return fact.Missing[bool](g), fact.Missing[int](g)
+	}
+	h, ok := t.Holder(inode)
+	if !ok {
+		if t.unseen != nil {
+			return fact.Missing[bool](*t.unseen), fact.Missing[int](*t.unseen)
+		}
+		return missing(errors.New("no process holds it"))
+	}
+	if _, err := h.Protocol(); err != nil {
+		return missing(err)
+	}
+	s, err := h.Duplicate()
+	if err != nil {
+		return missing(err)
+	}
+	defer s.Close()
+	v, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX)
+	if err != nil {
+		_, index = missing(err)
+	} else {
+		index = fact.Value(v)
+	}
+	return s.V6Only(), index
+}

@@ -136,8 +136,11 @@ func (t *Table) hidden(r fact.Reason, what string) {
 }
 
 func reason(err error) fact.Reason {
-	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+	switch {
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return fact.Permission
+	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.ENOPROTOOPT):
+		return fact.UnsupportedGap
 	}
 	return fact.NotCollected
 }

@@ -248,6 +248,12 @@ func (w *worker) links(dir int, names []int32, pid, task int32) {
 			w.held = append(w.held, Holding{Inode: inode, PID: pid, Task: task, FD: n})
 		} else if inode, ok := bracketed(to[:l], linkNet); ok {
 			w.network(inode).add(Handle{PID: int(pid), Task: int(task), FD: int(n)})
+		} else if l == 1 && to[0] == '/' {
+			// The text of a descriptor opened through a name below /run/netns whose
+			// mount is gone: the namespace lives on, and nothing else shows it.
+			if inode, ok := nsfsInode(dir, name, w.s.t.dev); ok {
+				w.network(inode).add(Handle{PID: int(pid), Task: int(task), FD: int(n)})
+			}
 		}
 	}
 }
