@@ -75,6 +75,7 @@ func (a *app) completionCommand() *cobra.Command {
 
 func (a *app) versionCommand() *cobra.Command {
 	var format string
+	var features bool
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
@@ -82,6 +83,9 @@ func (a *app) versionCommand() *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			if err := oneOf("--format", format, "text", "json"); err != nil {
 				return err
+			}
+			if features {
+				return a.features(format)
 			}
 			b := a.build
 			if format == "json" {
@@ -102,6 +106,7 @@ func (a *app) versionCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&format, "format", "text", "output `FORMAT`: text or json")
+	cmd.Flags().BoolVar(&features, "features", false, "print what the running kernel lets an audit see instead")
 	completeWords(cmd, "format", "text", "json")
 	return cmd
 }
