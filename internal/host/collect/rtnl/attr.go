@@ -69,6 +69,14 @@ func (a *attrs) u32() uint32 {
 	return binary.NativeEndian.Uint32(a.v)
 }
 
+func (a *attrs) be32() uint32 {
+	if len(a.v) < 4 {
+		a.bad = true
+		return 0
+	}
+	return binary.BigEndian.Uint32(a.v)
+}
+
 func (a *attrs) u64() uint64 {
 	if len(a.v) < 8 {
 		a.bad = true

@@ -32,6 +32,12 @@ const (
 	fraIPProto           = 22
 	fraSportRange        = 23
 	fraDportRange        = 24
+	fraDSCP              = 25
+	fraFlowLabel         = 26
+	fraFlowLabelMask     = 27
+	fraSportMask         = 28
+	fraDportMask         = 29
+	fraDSCPMask          = 30
 
 	fibRuleInvert = 0x2 // FIB_RULE_INVERT
 )
@@ -119,6 +125,26 @@ func decodeRule(b []byte, family byte) (fact.Rule, verdict) {
 			portRange("sport", a.v)
 		case fraDportRange:
 			portRange("dport", a.v)
+		case fraDSCP:
+			cond("dscp %d", a.u8())
+		case fraDSCPMask:
+			if v := a.u8(); v != 0x3f {
+				cond("dscp mask %#x", v)
+			}
+		case fraFlowLabel:
+			cond("flowlabel %#x", a.be32())
+		case fraFlowLabelMask:
+			if v := a.be32(); v != 0xfffff {
+				cond("flowlabel mask %#x", v)
+			}
+		case fraSportMask: // of a single port; a range has none
+			if v := a.u16(); v != 0xffff {
+				cond("sport mask %#x", v)
+			}
+		case fraDportMask:
+			if v := a.u16(); v != 0xffff {
+				cond("dport mask %#x", v)
+			}
 		case fraPad, fraProtocol:
 		default:
 			cond("attribute %d", a.typ) // a selector of a newer kernel
