@@ -16,7 +16,7 @@ const (
 	attrPktInfo   = 0  // PACKET_DIAG_INFO: index, version, …
 	attrPktUID    = 5  // PACKET_DIAG_UID, u32
 	inetMsgSize   = 72 // struct inet_diag_msg
-	packetMsgSize = 20 // struct packet_diag_msg
+	packetMsgSize = 16 // struct packet_diag_msg
 	storageSize   = 128
 )
 
