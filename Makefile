@@ -18,7 +18,7 @@ LDFLAGS := -s -w -X github.com/sixfence/sixfence/internal/surface/obs.Version=$(
 
 # Debian packages: what the tests run, and what the benchmarks compare with.
 TEST_PACKAGES := iproute2 nftables iptables dhcpcd-base ifupdown systemd systemd-sysv procps util-linux kmod
-BENCH_PACKAGES := lynis openscap-scanner ssg-debian hyperfine time
+BENCH_PACKAGES := lynis openscap-scanner ssg-debian
 
 # The race detector needs cgo; these packages have goroutines that share state.
 RACE_PACKAGES := ./internal/host/collect/... ./internal/host/netns/...
@@ -35,11 +35,12 @@ lint:
 
 bench:
 	@tools/need $(TEST_PACKAGES) $(BENCH_PACKAGES)
-	@bench/run
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./bench
 
 build:
 	for arch in amd64 arm64; do GOOS=linux GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/sixfence-linux-$$arch ./cmd/sixfence; done
 	ls -l bin/
 
 docs:
-	$(GO) test ./internal/... ./cmd/... -run 'Generated|Docs' -args -update
+	$(GO) run ./cmd/sixfence docs .
+	$(GO) test ./internal/host/feature ./cmd/sixfence -run 'TestDocs' -args -update
