@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/sixfence/sixfence/internal/model/finding"
 )
@@ -33,12 +34,13 @@ func (p *page) failed(r finding.Report) {
 			about += "; attacker: " + positionsText(g.positions)
 		}
 		p.line("", "", about)
-		for i, m := range merge(g.findings) {
+		entries := merge(g.findings, p.o.Verbose)
+		for i, m := range entries {
 			if i == maxPerGroup && !p.o.Verbose {
-				p.line(dim, "  ", fmt.Sprintf("… and %d more; --verbose lists them", len(merge(g.findings))-i))
+				p.line(dim, "  ", fmt.Sprintf("… and %d more; --verbose lists them", len(entries)-i))
 				break
 			}
-			p.entry(m)
+			p.entry(m, r.At.UTC().Format(time.RFC3339))
 		}
 	}
 }
@@ -49,12 +51,16 @@ type same struct {
 	subjects []string
 }
 
-// merge joins findings whose text is the same but for the subject.
-func merge(fs []finding.Finding) []same {
+// merge joins findings whose text is the same but for the subject; with apart it
+// keeps each on its own, because evidence and fingerprints are shown.
+func merge(fs []finding.Finding, apart bool) []same {
 	at := map[string]int{}
 	var out []same
 	for _, f := range fs {
 		key := string(f.Severity) + "\x00" + f.Message + "\x00" + string(f.Compliance)
+		if apart {
+			key += "\x00" + f.Fingerprint
+		}
 		if f.Waiver != nil {
 			key += "\x00" + f.Waiver.State + f.Waiver.Detail
 		}
@@ -72,7 +78,7 @@ func merge(fs []finding.Finding) []same {
 	return out
 }
 
-func (p *page) entry(m same) {
+func (p *page) entry(m same, now string) {
 	p.line(bold, "  "+list(m.subjects, p.o.Width-2), "")
 	p.wrap("    ", m.Message)
 	if m.Compliance != m.Effective && m.Compliance != "" {
@@ -82,7 +88,7 @@ func (p *page) entry(m same) {
 		p.wrap("    ", "Waiver of "+w.Owner+" ("+w.Reason+") "+w.State+": "+w.Detail)
 	}
 	if p.o.Verbose {
-		p.all(m.Finding)
+		p.all(m.Finding, now)
 		return
 	}
 	for _, r := range m.Remediation {
@@ -111,11 +117,12 @@ func (p *page) command(lead, text string) {
 	}
 }
 
-// all writes everything a finding knows.
-func (p *page) all(f finding.Finding) {
+// all writes everything a finding knows. What was read when the Snapshot was taken
+// needs no time of its own.
+func (p *page) all(f finding.Finding, now string) {
 	for _, e := range f.Evidence {
 		text := e.String()
-		if e.At != "" {
+		if e.At != "" && e.At != now {
 			text += "  [" + e.At + "]"
 		}
 		p.wrap("    | ", Cut(text, 4*p.o.Width))
@@ -217,7 +224,7 @@ func (p *page) rest(r finding.Report) {
 		}
 		p.heading(s.head)
 		for _, g := range gs {
-			for _, m := range merge(g.findings) {
+			for _, m := range merge(g.findings, false) {
 				p.line("", "", "  "+g.control+" "+list(m.subjects, p.o.Width-3-Width(g.control)))
 				p.wrap("    ", m.Message)
 			}

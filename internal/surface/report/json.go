@@ -29,6 +29,17 @@ func JSON(w io.Writer, r finding.Report) error {
 	if r.Gaps == nil {
 		r.Gaps = []finding.Gap{}
 	}
+	for i := range r.Gaps {
+		if r.Gaps[i].Controls == nil {
+			r.Gaps[i].Controls = []string{}
+		}
+	}
+	if r.Summary.ByStatus == nil {
+		r.Summary.ByStatus = map[finding.Status]int{}
+	}
+	if r.Summary.BySeverity == nil {
+		r.Summary.BySeverity = map[finding.Severity]int{}
+	}
 	return encode(w, r)
 }
 

@@ -227,7 +227,7 @@ func (p *page) verdict(r finding.Report) {
 	case worst != "" && p.o.FailOn != "" && worst.AtLeast(p.o.FailOn):
 		text := " " + counts
 		if worst.AtLeast(finding.High) && len(from) > 0 {
-			text += ". The worst serves an attacker at: " + positionsText(from)
+			text += "; the worst is usable from: " + positionsText(from)
 		}
 		p.line(alarm, "FAIL", text)
 	case worst != "":
@@ -293,7 +293,7 @@ func (p *page) gapLine(r finding.Report) {
 			controls[c] = true
 		}
 	}
-	text := plural(len(controls), "control", "controls") + " by " + plural(len(r.Gaps), "gap", "gaps")
+	text := plural(len(controls), "control", "controls") + " left open by " + plural(len(r.Gaps), "gap", "gaps")
 	switch n := byReason[fact.Permission]; {
 	case n > 0 && !p.o.Root:
 		text += fmt.Sprintf("; root could close %d: sudo sixfence audit", n)
@@ -321,15 +321,15 @@ func (p *page) alsoLine(r finding.Report) {
 		}
 	}
 	if len(spaces) > 0 {
-		parts = append(parts, fmt.Sprintf("%s in %s that users made", plural(failed, "finding", "findings"), plural(len(spaces), "namespace", "namespaces")))
+		parts = append(parts, fmt.Sprintf("%s in %s", plural(failed, "finding", "findings"), plural(len(spaces), "user-made namespace", "user-made namespaces")))
 	}
 	for _, s := range []string{finding.WaiverActive, finding.WaiverReopened, finding.WaiverExpired} {
 		if waivers[s] > 0 {
-			parts = append(parts, plural(waivers[s], s+" waiver", s+" waivers"))
+			parts = append(parts, plural(waivers[s], "waiver ", "waivers ")+s)
 		}
 	}
 	if u := len(r.UnusedWaivers); u > 0 {
-		parts = append(parts, plural(u, "unused waiver", "unused waivers"))
+		parts = append(parts, plural(u, "waiver", "waivers")+" unused")
 	}
 	if len(parts) > 0 {
 		p.line(dim, "Also     ", strings.Join(parts, "; "))
