@@ -177,13 +177,20 @@ func (w *worker) process(c candidate) {
 		denied = w.threads(fd, c, inside) || denied
 	}
 	p.sockets = len(w.held) - before
-	if denied {
+	if denied && alive(fd, "status") {
 		s.denied.Add(1)
 	}
 	w.identify(fd, &p)
 	if p.sockets > 0 || p.daemon != "" {
 		w.procs = append(w.procs, p)
 	}
+}
+
+// alive tells a process that may not be read from one that has just ended: the
+// kernel says EACCES for the links of both (proc_ns_readlink, fs/proc/namespaces.c).
+func alive(dir int, name string) bool {
+	var st unix.Stat_t
+	return unix.Fstatat(dir, name, &st, 0) == nil
 }
 
 // table reads one descriptor table. ok is false when a bound was reached; err is
@@ -289,14 +296,14 @@ func (w *worker) threads(dir int, c candidate, inside map[uint64]bool) (denied b
 				n.Users++
 				n.add(Handle{PID: int(c.pid), Task: int(tid), FD: -1})
 			}
-		case !gone(err):
+		case !gone(err) && alive(fd, name+"/status"):
 			denied = true
 		}
 		if sharesFiles(int(c.pid), int(tid)) {
 			continue
 		}
 		if ok, err := w.table(fd, name+"/fd", c, tid); err != nil {
-			denied = true
+			denied = denied || alive(fd, name+"/status")
 		} else if !ok {
 			break
 		}
