@@ -41,11 +41,14 @@ type Space struct {
 	links   []fact.Link
 	byIndex map[int]*fact.Link
 	inbound map[string]inboundFilter
+	heard   *ears // listening() fills it
 	// Filled on first use, because each is one pass over a list that may be long.
 	byIf   map[int]*ifIndex
 	global *ifIndex
 	ra     map[int]raState
-	output map[string]*fact.Gap // forward path, by ingress interface
+	// forwardGap is what forwardPath found.
+	forwardGap  *fact.Gap
+	forwardRead bool
 }
 
 // ifIndex is what the address and route lists say about one interface.

@@ -1,5 +1,187 @@
 package check
 
-func listenControls() []Control { return nil }
+import "github.com/sixfence/sixfence/internal/model/finding"
 
-func listenDispositions() []Disposition { return nil }
+// listenControls are the controls on sockets: what each one really takes, per
+// family, and where the two families differ.
+func listenControls() []Control { return append(socketControls(), serviceControls()...) }
+
+func socketControls() []Control {
+	anyone := []finding.Position{finding.FromInternet, finding.FromLink, finding.FromPod}
+	return []Control{
+		{
+			ID: "LISTEN-01", Title: "Receiving sockets, and what each one really takes", Live: true,
+			Severity: finding.Info, Reason: "an inventory; a socket that no namespace shows is medium",
+			Positions: anyone,
+			Source:    "inet_diag with INET_DIAG_SKV6ONLY (/proc where the kernel lacks it), joined with /proc/PID/fd, in every namespace that could be entered",
+			Rule:      "A socket on :: takes IPv6, and IPv4 too unless IPV6_V6ONLY is set; 0.0.0.0 takes IPv4 only; ::ffff:a.b.c.d takes IPv4 only although the socket is an IPv6 one. A listing of IPv4 sockets does not show the first kind.",
+			What:      "Every socket that waits for packets, in every network namespace, with the families it takes and the executable that holds it; and sockets that processes hold in namespaces nobody could enter.",
+			Why:       "Whoever counts IPv4 sockets misses every dual-stack one, and a listener in a namespace that no tool enters is not audited at all.",
+			Attack:    "A service that the operator believes to be closed answers on the family, or in the namespace, that nobody looked at.",
+			Check:     "Each socket is one entry. It is unknown where v6only could not be read. A socket found in a process and in no namespace fails.",
+			Fix: []finding.Remediation{
+				command("ss -tulnpe; ip netns list; lsns -t net"),
+				advice("Run the audit as root, or with CAP_SYS_ADMIN and CAP_SYS_PTRACE, so that every namespace can be entered."),
+				intent("services:\n  - {name: NAME, ports: [tcp/PORT]}"),
+			},
+			TradeOff: "None: this only lists.",
+			Refs:     cite("RFC 3493 §5.3", "RFC 4038 §6"),
+			Eval:     socketInventory,
+		},
+		{
+			ID: "LISTEN-02", Title: "Service bound to all of IPv6 and only to loopback on IPv4", Live: true,
+			Severity: finding.Critical, Reason: "somebody meant this port to stay on the host, and the other family is open",
+			Positions: anyone,
+			Source:    "inet_diag (addresses, v6only, bound device) grouped by namespace, protocol and port; addresses and interfaces of the namespace",
+			Rule:      "The kernel picks the most specific socket: IPv4 to 127.0.0.1 goes to the loopback socket, IPv6 to every address goes to the one on [::]. When that one is dual-stack (SO_REUSEPORT or, for UDP, SO_REUSEADDR make this possible) IPv4 to any other address goes to it as well.",
+			What:      "Ports whose IPv4 sockets are all on loopback while an IPv6 socket is bound wider, compared by scope and not by port number.",
+			Why:       "Comparing lists of ports shows 5432 on both sides and looks fine. The IPv4 side tells that the service was meant to be local.",
+			Attack:    "Connect to the port over IPv6: from the internet where the host has a global address, from the link otherwise. Or, as a local user, put a listener on the free [::] side and let clients that resolve localhost to ::1 come.",
+			Check:     "A group fails when it has an IPv4 socket on loopback, none wider, and an IPv6 socket that hears others. A single dual-stack socket, ::1 beside 127.0.0.1, and a namespace in which nobody else is heard pass. Behind a packet filter the answer is unknown.",
+			Fix: []finding.Remediation{
+				command("ss -tulnpe 'sport = :PORT'"),
+				advice("Bind the service to ::1 beside 127.0.0.1 (PostgreSQL: listen_addresses = '127.0.0.1, ::1'; Redis: bind 127.0.0.1 ::1), or to the addresses it is meant for in both families."),
+				intent("services: []   # a port that is not listed is closed in both families"),
+			},
+			TradeOff: "Remote clients that use the IPv6 side lose it.",
+			Refs:     cite("RFC 4942 §2.2", "RFC 9099 §2.7.1", "RFC 3493 §5.3"),
+			Eval:     splitExposure,
+		},
+		{
+			ID: "LISTEN-04", Title: "Configured for IPv4 only, and the socket takes IPv6", Live: true,
+			Severity: finding.High, Reason: "the operator's own configuration says that this should not be",
+			Positions: anyone,
+			Source:    "sshd_config (AddressFamily, ListenAddress), PostgreSQL's listen_addresses, against the sockets of these programs and of systemd on their ports",
+			Rule:      "What listens is what was bound, not what a file says: socket activation, a restart that never happened and languages that open :: for 0.0.0.0 (Go's net.Listen \"tcp\") all end in a socket on ::.",
+			What:      "IPv6 sockets of programs whose configuration names IPv4 addresses only.",
+			Why:       "The file is what reviews look at.",
+			Attack:    "Connect over IPv6 to a service whose access rules were written for IPv4.",
+			Check:     "Only contradictions between a file and a socket fail. For other dual-stack sockets no configuration is read, so nothing is claimed: LISTEN-01 lists them. The same restraint holds for programs in containers, which have files of their own.",
+			Fix: []finding.Remediation{
+				command("systemctl restart SERVICE; systemctl cat SERVICE.socket"),
+				advice("With socket activation the addresses belong into the .socket unit (ListenStream=, BindIPv6Only=). In Go use \"tcp4\"."),
+				intent("services:\n  - {name: NAME, ports: [tcp/PORT], families: [ipv4]}"),
+			},
+			TradeOff: "IPv6 clients lose the service.",
+			Refs:     cite("RFC 4942 §2.2", "RFC 3493 §5.3", "systemd.socket(5)"),
+			Eval:     configuredForIPv4,
+		},
+		{
+			ID: "LISTEN-05", Title: "Raw or packet socket of a program not known to need one", Live: true,
+			Severity: finding.Low, Reason: "it needs CAP_NET_RAW, so its holder was trusted already",
+			Source: "packet_diag and /proc/net/packet, raw sockets by inet_diag or /proc/net/raw and raw6, with their owners",
+			Rule:   "A packet socket is given a copy of every matching frame before nftables' ingress, TC and the input chain; only XDP comes earlier. A raw socket is behind the input chain and gets a copy of what the kernel's own protocols get.",
+			What:   "Raw and packet sockets and the executables that hold them. ICMPv6 is RA-05, tunnel protocols are TUN-10.",
+			Why:    "No list of TCP and UDP ports shows them, and no firewall rule closes a packet socket.",
+			Attack: "A backdoor that waits for a magic packet on a packet socket is visible in no port scan.",
+			Check:  "Programs known to use such sockets (DHCP clients, routing and VRRP daemons, capture tools, intrusion detection) pass; others fail.",
+			Fix: []finding.Remediation{
+				command("ss -0np; ss -wnp"),
+				advice("Find out what the program is for. If it does not need the socket, take CAP_NET_RAW from its unit (CapabilityBoundingSet=)."),
+				intent("services: []"),
+			},
+			TradeOff: "Programs that build their own packets stop working without the capability.",
+			Refs:     cite("RFC 9099 §2.7", "packet(7)", "raw(7)"),
+			Eval:     rawAndPacket,
+		},
+		{
+			ID: "LISTEN-07", Title: "Services answer on link-local addresses as well", Live: true,
+			Severity: finding.Info, Reason: "normal for a wildcard socket; worth knowing where access lists name global prefixes",
+			Source: "wildcard IPv6 sockets; RTM_GETADDR link-local addresses of interfaces that are up",
+			Rule:   "A socket on :: takes packets to every address of the host, link-local ones included. Every IPv6 interface has one, also where no IPv6 was configured.",
+			What:   "Interfaces with a link-local address in namespaces with wildcard IPv6 sockets.",
+			Why:    "Access rules that deny a global prefix do not match a neighbour that comes from fe80::, and a host without any global address still serves its link.",
+			Attack: "A neighbour connects to fe80::…%eth0 and so bypasses rules written for its global or IPv4 address.",
+			Check:  "One entry an interface, with the services it would serve.",
+			Fix: []finding.Remediation{
+				command("nft add rule inet FILTER input ip6 daddr fe80::/10 tcp flags syn drop"),
+				intent("services:\n  - {name: ssh, ports: [tcp/22], from: [\"2001:db8:aa::/48\"]}"),
+			},
+			TradeOff: "mDNS, DHCPv6 and recovery over link-local addresses need exceptions.",
+			Refs:     cite("RFC 7404 §2.2", "RFC 4942 §2.1.10"),
+			Eval:     linkLocalServices,
+		},
+		{
+			ID: "LISTEN-08", Title: "Listeners bound on IPv6 in another network namespace", Live: true,
+			Severity: finding.High, Reason: "neither ss nor the firewall of the host covers them",
+			Positions: anyone,
+			Source:    "the sockets, addresses and packet filter of every other namespace",
+			Rule:      "Sockets, addresses and rules belong to one namespace. The host's input chain does not see what another namespace receives on an interface of its own (macvlan, a moved NIC, a veth behind a bridge).",
+			What:      "Namespaces besides the host's own with sockets that hear IPv6 from outside them.",
+			Why:       "Tools that look at the namespace they run in report a clean host.",
+			Attack:    "Connect to the address of the namespace: the service answers past every rule the host has.",
+			Check:     "A namespace fails when a socket in it hears others over IPv6 and nothing filters there: high with a global address, medium with link-local ones only, low for containers and on nodes that run pods, where services in namespaces are the point.",
+			Fix: []finding.Remediation{
+				command("lsns -t net; nsenter -t PID -n ss -tulnp"),
+				advice("Give the namespace rules of its own, bind the service narrower, or switch IPv6 off inside (net.ipv6.conf.all.disable_ipv6=1)."),
+				intent("services:\n  - {name: NAME, ports: [tcp/PORT]}"),
+			},
+			TradeOff: "Rules inside a namespace have to be kept beside the host's.",
+			Refs:     cite("RFC 9099 §2.7.1", "network_namespaces(7)"),
+			Eval:     otherNamespaces,
+		},
+		{
+			ID: "LISTEN-09", Title: "Published container port is proxied for IPv6 clients", Live: true,
+			Severity: finding.Medium, Reason: "the container serves IPv6 clients it cannot tell apart",
+			Positions: anyone,
+			Source:    "sockets of docker-proxy; daemon.json",
+			Rule:      "docker-proxy on [::] accepts IPv6 connections and opens an IPv4 one to the container: the container sees the bridge's gateway as the client. kube-proxy opens no sockets; its NodePorts live in rules and belong to reach.",
+			What:      "Ports that docker-proxy has bound on IPv6 beyond loopback.",
+			Why:       "A port published without an address is published on both families, although the container may have no IPv6 at all. Its access rules and logs then see one address for every client.",
+			Attack:    "Come over IPv6: lists of client addresses, rate limits and bans inside the container apply to the gateway, not to you.",
+			Check:     "A docker-proxy socket that hears IPv6 from others. Behind a packet filter the answer is unknown.",
+			Fix: []finding.Remediation{
+				command("docker run -p 127.0.0.1:8080:80 …   # or 192.0.2.10:8080:80: name the address to publish on"),
+				advice("Give the container network an IPv6 prefix (\"ipv6\": true, \"ip6tables\": true) so that clients keep their addresses, or set \"ip\" in daemon.json to the address to publish on."),
+				intent("services:\n  - {name: web, ports: [tcp/8080], families: [ipv4]}"),
+			},
+			TradeOff: "IPv6 clients lose the service unless the container gets IPv6.",
+			Refs:     cite("RFC 9099 §2.7.1", "docker/docs port publishing"),
+			Eval:     dockerProxy,
+		},
+		{
+			ID: "LISTEN-10", Title: "A program needs ::1, and the loopback interface has none", Live: true,
+			Severity: finding.Medium, Reason: "the service fails with an error that does not name the cause",
+			Source: "sockets bound to ::1, resolv.conf, RTM_GETADDR of the loopback interface",
+			Rule:   "disable_ipv6=1 on lo (or on all) removes ::1. A socket bound before stays open and gets nothing; bind and connect to ::1 fail with EADDRNOTAVAIL or ENETUNREACH.",
+			What:   "Sockets on ::1 and resolvers named ::1, against whether ::1 exists.",
+			Why:    "Switching IPv6 off breaks local services in ways that look like crashes of those services.",
+			Attack: "None: this is about what hardening breaks. Run it before disabling IPv6 on lo.",
+			Check:  "With ::1 present the entry passes and names what would break without it.",
+			Fix: []finding.Remediation{
+				command("sysctl -w net.ipv6.conf.lo.disable_ipv6=0"),
+				advice("Or bind the service to 127.0.0.1 as well, and take ::1 out of /etc/hosts and resolv.conf."),
+				intent("families: disabled-keep-loopback"),
+			},
+			TradeOff: "Keeping ::1 keeps a part of the stack; nobody outside can send to it.",
+			Refs:     cite("RFC 4291 §2.5.3", "RFC 6761 §6.3"),
+			Eval:     needsLoopback,
+		},
+		{
+			ID: "LISTEN-12", Title: "UDP service takes packets with a forged IPv4-mapped source", Live: true,
+			Severity: finding.High, Reason: "the service sees a peer that it knows as 127.0.0.1 or as one of its own networks",
+			Positions: []finding.Position{finding.FromLink, finding.FromPod, finding.FromInternet},
+			Source:    "UDP sockets of the IPv6 family (inet_diag), kernel release, addresses and interfaces",
+			Rule:      "The kernel accepts IPv6 packets with a source in ::ffff:0:0/96 and hands them to unconnected UDP and raw IPv6 sockets, v6only or not. TCP drops them (tcp_v6_conn_request); connected sockets and those bound to a mapped address do not get them. Kernels 5.4 to 5.11 dropped all of them until a stable update took that back.",
+			What:      "Unconnected UDP sockets of the IPv6 family that hear others.",
+			Why:       "On a dual-stack socket a mapped source is how an IPv4 client looks. The program cannot tell a forged ::ffff:127.0.0.1 from a real local client, and rules for IPv4 sources do not see the packet.",
+			Attack:    "Send one IPv6 datagram with source ::ffff:127.0.0.1 to the port. A service that trusts loopback or RFC 1918 clients (SNMP, syslog, statsd, SIP, memcached) acts on it; replies are lost.",
+			Check:     "High for a dual-stack wildcard socket on a chosen port; low for sockets that never see real mapped peers (v6only, or bound to one IPv6 address) and for client sockets. Sockets on ::1 and of the kernel itself pass. Whether the program trusts addresses is not known.",
+			Fix: []finding.Remediation{
+				command("nft add table inet guard; nft add chain inet guard pre '{ type filter hook prerouting priority -300; }'; nft add rule inet guard pre ip6 saddr ::ffff:0:0/96 drop"),
+				advice("Or let the service open one socket per family, with IPV6_V6ONLY."),
+				intent("firewall: {manage: both}"),
+			},
+			TradeOff: "None: no legitimate packet on a wire has such a source (RFC 4942 §2.2), except inside some translators.",
+			Refs:     cite("RFC 4942 §2.2", "draft-itojun-v6ops-v4mapped-harmful", "net/ipv6/tcp_ipv6.c tcp_v6_conn_request"),
+			Eval:     mappedSource,
+		},
+	}
+}
+
+func listenDispositions() []Disposition {
+	return []Disposition{
+		{ID: "LISTEN-03", Title: "Dual-stack socket on a host whose IPv6 filter is weaker", State: "needs reach", Because: "it compares what the rulesets of both families let through."},
+		{ID: "LISTEN-06", Title: "Effective exposure: listener and filter, per family and source", State: "needs reach", Because: "it needs the verdict of the ruleset for every source."},
+	}
+}

@@ -67,3 +67,8 @@ func sortedUnique(words []string) []string {
 	slices.Sort(words)
 	return slices.Compact(words)
 }
+
+// tunnelProtocols are the IP protocols that carry packets inside packets.
+var tunnelProtocols = map[uint16]string{
+	4: "IPv4 in IP", 41: "IPv6 in IP", 47: "GRE", 97: "EtherIP", 98: "ENCAP", 115: "L2TPv3", 137: "MPLS in IP",
+}

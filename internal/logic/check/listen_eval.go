@@ -1,0 +1,595 @@
+package check
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/sixfence/sixfence/internal/model/fact"
+	"github.com/sixfence/sixfence/internal/model/finding"
+)
+
+// eachEars runs f for every namespace whose sockets could be read.
+func (c *Context) eachEars(f func(*Space, *ears) []Result) []Result {
+	return c.eachSpace(func(s *Space) []Result {
+		e := s.listening()
+		if e.gap != nil {
+			return []Result{unknown(s.Subject(), *e.gap)}
+		}
+		return f(s, e)
+	})
+}
+
+// fold keeps one result a subject, so that ports that change at every boot do
+// not multiply entries.
+func fold(rs []Result) []Result { return dedupe(rs) }
+
+func socketInventory(c *Context) []Result {
+	out := c.eachEars(func(s *Space, e *ears) []Result {
+		out := make([]Result, 0, len(e.list))
+		for i := range e.list {
+			a := &e.list[i]
+			sub := s.socketSubject(a)
+			if a.gap4 != nil || a.gap6 != nil {
+				var gaps []fact.Gap
+				for _, g := range []*fact.Gap{a.gap4, a.gap6} {
+					if g != nil && !slices.Contains(gaps, *g) {
+						gaps = append(gaps, *g)
+					}
+				}
+				out = append(out, unknown(sub, gaps...))
+				continue
+			}
+			out = append(out, pass(sub, endpoint(a)+" takes "+takes(a)+".", s.socketEvidence(a)))
+		}
+		if len(out) == 0 {
+			return []Result{notApplicable(s.Subject(), "No socket waits for packets in this network namespace.")}
+		}
+		return fold(out)
+	})
+	orphans, ok := c.Snap.Host.Orphans.Get()
+	if !ok {
+		if g := gapOf(c.Snap.Host.Orphans); g != nil {
+			out = append(out, unknown(finding.Subject{Key: "sockets in no visible namespace"}, *g))
+		}
+		return out
+	}
+	var lost []Result
+	for _, o := range orphans {
+		exe := ""
+		if p := c.procs[o.PID]; p != nil {
+			exe = p.Exe.Or("")
+		}
+		sub := finding.Subject{Proto: o.Protocol, Process: exe, Key: "sockets in no visible namespace"}
+		r := fail(sub, fmt.Sprintf("A process (%s) holds a %s socket that is in none of the network namespaces this audit could enter: what it listens on is not audited.", cmp.Or(exe, "executable unknown"), o.Protocol),
+			c.passing("/proc/PID/fd", "pid", strconv.Itoa(o.PID)), c.observed("/proc/PID/exe", "executable", cmp.Or(exe, "unknown")))
+		r.Title = "Socket held by a process in a namespace that nobody audits"
+		r.Severity = finding.Medium
+		if l, known := o.Listening.Get(); known && !l {
+			r.Severity = finding.Low
+		}
+		lost = append(lost, r)
+	}
+	return append(out, fold(lost)...)
+}
+
+// portGroup is everything bound to one port.
+type portGroup struct {
+	proto string
+	port  uint16
+	ears  []*ear
+}
+
+// byPort groups the sockets of a namespace, in the order of protocol and port.
+func (e *ears) byPort() []portGroup {
+	type key struct {
+		proto string
+		port  uint16
+	}
+	at := map[key]int{}
+	var out []portGroup
+	for i := range e.list {
+		a := &e.list[i]
+		if a.Protocol == "raw" {
+			continue
+		}
+		k := key{a.Protocol, a.Port}
+		j, ok := at[k]
+		if !ok {
+			j = len(out)
+			at[k] = j
+			out = append(out, portGroup{proto: a.Protocol, port: a.Port})
+		}
+		out[j].ears = append(out[j].ears, a)
+	}
+	slices.SortFunc(out, func(x, y portGroup) int {
+		return cmp.Or(strings.Compare(x.proto, y.proto), cmp.Compare(x.port, y.port))
+	})
+	for i := range out {
+		slices.SortStableFunc(out[i].ears, func(x, y *ear) int {
+			return cmp.Or(x.Local.Compare(y.Local), strings.Compare(x.exe, y.exe), cmp.Compare(x.Inode, y.Inode))
+		})
+	}
+	return out
+}
+
+func splitExposure(c *Context) []Result {
+	return c.eachEars(func(s *Space, e *ears) []Result {
+		var out []Result
+		for _, g := range e.byPort() {
+			if r, ok := s.judgePort(&e.way, g); ok {
+				out = append(out, r)
+			}
+		}
+		return fold(out)
+	})
+}
+
+// meantLocal tells whether a socket was bound to loopback on purpose.
+func (w *ways) meantLocal(a *ear) bool {
+	return a.Local.IsValid() && a.Local.Unmap().IsLoopback() || a.Index != 0 && a.Index == w.loIndex
+}
+
+func (s *Space) judgePort(w *ways, g portGroup) (Result, bool) {
+	var loop4, wide4, wide6, loop6, doubt []*ear
+	for _, a := range g.ears {
+		switch {
+		case a.v4 == thisHost && !a.dual && w.meantLocal(a):
+			loop4 = append(loop4, a)
+		case a.v4 > thisHost && !a.dual:
+			wide4 = append(wide4, a)
+		}
+		switch {
+		case a.v6 > thisHost:
+			wide6 = append(wide6, a)
+		case a.v6 == thisHost && a.gap6 != nil:
+			doubt = append(doubt, a)
+		case a.v6 == thisHost:
+			loop6 = append(loop6, a)
+		}
+	}
+	first := func(of ...[]*ear) *ear {
+		for _, l := range of {
+			if len(l) > 0 {
+				return l[0]
+			}
+		}
+		return nil
+	}
+	a := first(wide6, doubt, loop6)
+	if a == nil {
+		return Result{}, false // IPv4 only
+	}
+	sub := s.socketSubject(a)
+	if len(loop4) > 0 {
+		// Two sockets on one port are no coincidence of the ephemeral range.
+		sub.Port, sub.Key = a.Port, ""
+	}
+	evidence := func() (ev []finding.Evidence) {
+		for _, a := range g.ears {
+			if len(ev) == 8 {
+				break
+			}
+			ev = append(ev, s.socketEvidence(a))
+		}
+		return ev
+	}
+	switch {
+	case len(loop4) > 0 && len(wide4) == 0 && len(wide6) > 0:
+		v4 := loop4[0]
+		msg := fmt.Sprintf("%s is bound to %s, so IPv4 clients must be on this host; %s of the same port takes IPv6 from others", g.proto+"/"+strconv.Itoa(int(g.port)), endpoint(v4), endpoint(a))
+		if a.v6 == sameLink {
+			msg = strings.Replace(msg, "takes IPv6 from others", "takes IPv6 from neighbours (no global address is configured)", 1)
+		}
+		if a.dual && a.v4 > thisHost {
+			msg += ", and IPv4 to every other address of this host as well, because it is dual-stack"
+		}
+		switch {
+		case a.exe != "" && v4.exe != "" && a.exe != v4.exe:
+			msg += fmt.Sprintf(". The IPv4 side belongs to %s, the IPv6 side to %s: a client that resolves localhost to ::1 first meets the second", v4.exe, a.exe)
+		case a.exe != "":
+			msg += ". Held by " + a.exe
+		}
+		r := fail(sub, msg+".", evidence()...)
+		if a.ephemeral && a.Protocol == "udp" && a.exe != v4.exe {
+			r.Severity = finding.Medium // two clients that were given the same port
+		}
+		return s.behindFilter("ipv6", sub.Interface, r), true
+	case len(loop4) > 0 && len(wide4) == 0 && len(doubt) > 0:
+		return unknown(sub, *doubt[0].gap6), true
+	case len(loop4) > 0 && len(wide6) == 0:
+		return pass(sub, "Loopback only, in both families.", evidence()...), true
+	case len(wide6) == 0 && len(doubt) == 0:
+		return pass(sub, "Takes IPv6 from this host only.", evidence()...), true
+	case len(wide4) > 0:
+		return pass(sub, "Bound beyond loopback in both families.", evidence()...), true
+	case a.dual:
+		return pass(sub, "One dual-stack socket serves both families alike.", evidence()...), true
+	}
+	if len(doubt) > 0 && len(wide6) == 0 {
+		return unknown(sub, *doubt[0].gap6), true
+	}
+	return pass(sub, "Bound on IPv6 and not on IPv4: there is no narrower twin.", evidence()...), true
+}
+
+// intention is what a program's configuration says about families.
+type intention struct {
+	programs []string // base names of executables
+	ports    []uint16
+	origin   fact.Origin
+	says     string
+}
+
+// intentions are the configurations that name IPv4 addresses only.
+func (c *Context) intentions() (out []intention, gaps []fact.Gap) {
+	apps := &c.Snap.Host.Apps
+	if d, ok := apps.SSHD.Get(); ok {
+		var says string
+		switch {
+		case d.AddressFamily == "inet":
+			says = "AddressFamily inet"
+		case onlyIPv4(d.Listen):
+			says = "ListenAddress " + strings.Join(d.Listen, ", ")
+		}
+		if says != "" {
+			ports := d.Ports
+			if len(ports) == 0 {
+				ports = []uint16{22}
+			}
+			for _, l := range d.Listen {
+				if ap, err := netip.ParseAddrPort(l); err == nil {
+					ports = append(slices.Clone(ports), ap.Port())
+				}
+			}
+			out = append(out, intention{[]string{"sshd", "systemd"}, ports, d.Origin, says})
+		}
+	} else if g := gapOf(apps.SSHD); g != nil {
+		gaps = append(gaps, *g)
+	}
+	if ps, ok := apps.Postgres.Get(); ok {
+		for _, p := range ps {
+			if onlyIPv4(p.Listen) {
+				port := cmp.Or(p.Port, 5432)
+				out = append(out, intention{[]string{"postgres", "postmaster"}, []uint16{port}, p.Origin, "listen_addresses = '" + strings.Join(p.Listen, ",") + "'"})
+			}
+		}
+	} else if g := gapOf(apps.Postgres); g != nil {
+		gaps = append(gaps, *g)
+	}
+	return out, gaps
+}
+
+// onlyIPv4 tells whether every listed address is an IPv4 one. Names and
+// wildcards may be either.
+func onlyIPv4(list []string) bool {
+	for _, l := range list {
+		a, err := netip.ParseAddr(l)
+		if err != nil {
+			ap, err := netip.ParseAddrPort(l)
+			if err != nil {
+				return false
+			}
+			a = ap.Addr()
+		}
+		if !a.Is4() {
+			return false
+		}
+	}
+	return len(list) > 0
+}
+
+func configuredForIPv4(c *Context) []Result {
+	want, gaps := c.intentions()
+	return c.eachEars(func(s *Space, e *ears) []Result {
+		var out []Result
+		var doubts []fact.Gap
+		six := 0
+		for i := range e.list {
+			a := &e.list[i]
+			if a.Family != "ipv6" || a.Protocol != "tcp" || a.v6 == nobody || c.ownRoot(a.Socket) {
+				continue
+			}
+			six++
+			if g := gapOf(a.Owners); g != nil && a.exe == "" && len(want) > 0 && !slices.Contains(doubts, *g) {
+				doubts = append(doubts, *g)
+			}
+			for _, in := range want {
+				if !slices.Contains(in.ports, a.Port) || !slices.Contains(in.programs, baseName(a.exe)) {
+					continue
+				}
+				sub := s.socketSubject(a)
+				msg := fmt.Sprintf("%s says %s, and %s holds %s, which takes %s.", in.origin.File, in.says, a.exe, endpoint(a), takes(a))
+				ev := []finding.Evidence{s.socketEvidence(a), written(in.origin, "configured", in.says)}
+				if a.v6 == thisHost && a.gap6 == nil {
+					out = append(out, pass(sub, msg+" Nobody else can send to it.", ev...))
+					continue
+				}
+				out = append(out, s.behindFilter("ipv6", sub.Interface, fail(sub, msg, ev...)))
+			}
+		}
+		if len(out) > 0 {
+			return fold(out)
+		}
+		doubts = append(doubts, gaps...)
+		if six > 0 && len(doubts) > 0 {
+			return []Result{unknown(s.Subject(), doubts...)}
+		}
+		if six == 0 {
+			return []Result{notApplicable(s.Subject(), "No TCP socket of the IPv6 family listens here.")}
+		}
+		return []Result{pass(s.Subject(), fmt.Sprintf("%s of the IPv6 family; none contradicts a configuration that was read (sshd, PostgreSQL). What other programs were meant to do is not known.", count(six, "TCP listener")))}
+	})
+}
+
+// ownRoot tells whether a socket belongs to a process with files of its own.
+func (c *Context) ownRoot(k *fact.Socket) bool {
+	pids, _ := k.Owners.Get()
+	return slices.ContainsFunc(pids, func(pid int) bool { p := c.procs[pid]; return p != nil && (p.Root || p.Container != "") })
+}
+
+// rawUsers are programs known to use packet or raw sockets.
+var rawUsers = []string{
+	"systemd-networkd", "NetworkManager", "dhclient", "dhcpcd", "udhcpc", "connmand", "nm-dhcp-helper", "dhcpd", "kea-dhcp4", "dnsmasq", "lldpd", "lldpad", "ladvd",
+	"wpa_supplicant", "hostapd", "iwd", "pppd", "pppoe", "keepalived", "bird", "bird6", "zebra", "ospfd", "ospf6d", "isisd", "bfdd", "pimd", "vrrpd", "babeld", "bgpd", "eigrpd", "ldpd", "gobgpd",
+	"tcpdump", "dumpcap", "tshark", "wireshark", "arpwatch", "addrwatch", "ndpmon", "suricata", "snort", "zeek", "ntopng", "softflowd", "pmacctd", "fprobe", "darkstat", "iftop", "nethogs", "vnstatd",
+	"ping", "ping6", "fping", "arping", "traceroute", "mtr-packet", "nmap", "avahi-autoipd", "ptp4l", "openvswitch", "ovs-vswitchd", "qemu-system-x86_64", "cilium-agent", "calico-node", "cloud-init", "radvd", "sixfence",
+	"arp-scan", "rarpd", "irqbalance", "conntrackd", "corosync", "charon", "pluto",
+}
+
+func rawAndPacket(c *Context) []Result {
+	return c.eachSpace(func(s *Space) []Result {
+		if g := gapOf(s.Sockets); g != nil {
+			return []Result{unknown(s.Subject(), *g)}
+		}
+		var out []Result
+		socks, _ := s.Sockets.Get()
+		for i := range socks {
+			k := &socks[i]
+			if k.Protocol != "raw" && k.Protocol != "packet" || k.Protocol == "raw" && (k.Number == protoICMPv6 || tunnelProtocols[k.Number] != "") {
+				continue
+			}
+			sub := s.Subject()
+			sub.Proto = k.Protocol
+			sub.Key = fmt.Sprintf("protocol %d", k.Number)
+			if k.Protocol == "packet" {
+				sub.Key = fmt.Sprintf("ethertype 0x%04x", k.Number)
+			}
+			exe := c.holder(k)
+			if exe == "" {
+				g := gapOf(k.Owners)
+				if g == nil {
+					g = &fact.Gap{Reason: fact.NotCollected, What: "holder of a " + k.Protocol + " socket (none is visible from here)"}
+				}
+				out = append(out, unknown(sub, *g))
+				continue
+			}
+			sub.Process = exe
+			ev := c.observed(cmp.Or(k.Source, "packet_diag"), k.Protocol, sub.Key+" "+exe)
+			if slices.Contains(rawUsers, baseName(exe)) {
+				out = append(out, pass(sub, exe+" is known to need such a socket.", ev))
+				continue
+			}
+			r := fail(sub, fmt.Sprintf("%s holds a %s socket (%s).", exe, k.Protocol, sub.Key), ev)
+			if k.Protocol == "packet" {
+				r.Message += " It would be given frames before any nftables, iptables or TC rule sees them."
+			} else {
+				r = s.behindFilter(k.Family, "", r)
+			}
+			out = append(out, r)
+		}
+		if out == nil {
+			out = append(out, pass(s.Subject(), "No raw or packet socket is open (ICMPv6 and tunnels aside)."))
+		}
+		return fold(out)
+	})
+}
+
+func linkLocalServices(c *Context) []Result {
+	return c.eachEars(func(s *Space, e *ears) []Result {
+		var names []string
+		var doubt *fact.Gap
+		for i := range e.list {
+			a := &e.list[i]
+			switch {
+			case a.Family != "ipv6" || a.Protocol == "raw" || a.ephemeral || a.Local.IsValid() && !a.Local.IsUnspecified():
+			case a.v6 > thisHost:
+				names = append(names, a.Protocol+"/"+strconv.Itoa(int(a.Port)))
+			case a.gap6 != nil:
+				doubt = a.gap6
+			}
+		}
+		names = sortedUnique(names)
+		var out []Result
+		for _, i := range e.way.v6 {
+			sub := s.On(s.IfName(i))
+			switch {
+			case !e.way.ll[i] && e.way.addrGap != nil:
+				out = append(out, unknown(sub, *e.way.addrGap))
+			case !e.way.ll[i]:
+				out = append(out, pass(sub, "No link-local address is configured here."))
+			case len(names) > 0:
+				out = append(out, s.behindFilter("ipv6", sub.Interface, fail(sub, fmt.Sprintf("Neighbours on %s would be served on its link-local address by %s.", sub.Interface, listing(names, 8)),
+					c.observed("inet_diag", "wildcard IPv6 sockets", listing(names, 30)))))
+			case doubt != nil:
+				out = append(out, unknown(sub, *doubt))
+			default:
+				out = append(out, pass(sub, "No service is bound to all addresses."))
+			}
+		}
+		if g := e.way.gap; g != nil {
+			out = append(out, unknown(s.Subject(), *g))
+		}
+		return out
+	})
+}
+
+func otherNamespaces(c *Context) []Result {
+	p := c.primary()
+	contained := map[fact.NamespaceID]bool{}
+	for _, pr := range c.procs {
+		if id, ok := pr.NetNS.Get(); ok && pr.Container != "" {
+			contained[id] = true
+		}
+	}
+	return c.eachEars(func(s *Space, e *ears) []Result {
+		if s == p {
+			return []Result{notApplicable(s.Subject(), "This is the namespace that the host's own tools show.")}
+		}
+		far := nobody
+		var names []string
+		var doubt *fact.Gap
+		for i := range e.list {
+			a := &e.list[i]
+			if a.Protocol == "raw" || a.ephemeral && a.Protocol != "tcp" {
+				continue
+			}
+			if a.gap6 != nil {
+				doubt = a.gap6
+			}
+			if a.v6 > thisHost {
+				far = max(far, a.v6)
+				names = append(names, service(a))
+			}
+		}
+		if doubt != nil && len(names) == 0 {
+			return []Result{unknown(s.Subject(), *doubt)}
+		}
+		if len(names) == 0 {
+			return []Result{pass(s.Subject(), "No socket in this namespace hears IPv6 from outside it.")}
+		}
+		names = sortedUnique(names)
+		r := fail(s.Subject(), fmt.Sprintf("%s bound on IPv6 here: %s. The host's socket lists and rules do not cover them.", count(len(names), "service"), listing(names, 5)),
+			c.observed("inet_diag", "sockets that hear others", listing(names, 30)))
+		switch {
+		case contained[s.ID] || strings.HasPrefix(s.Name, "container:") || c.Role.Name == RoleKubeNode:
+			r.Severity = finding.Low
+		case far == sameLink:
+			r.Severity = finding.Medium
+		}
+		return []Result{s.behindFilter("ipv6", "", r)}
+	})
+}
+
+func dockerProxy(c *Context) []Result {
+	return c.eachEars(func(s *Space, e *ears) []Result {
+		var out []Result
+		for i := range e.list {
+			a := &e.list[i]
+			if baseName(a.exe) != "docker-proxy" {
+				continue
+			}
+			sub := s.socketSubject(a)
+			sub.Port, sub.Key = a.Port, "" // published, not picked
+			switch {
+			case a.v6 > thisHost:
+				out = append(out, s.behindFilter("ipv6", sub.Interface, fail(sub, fmt.Sprintf("docker-proxy holds %s for a container and would carry IPv6 clients to it over IPv4, under one address.", endpoint(a)), s.socketEvidence(a))))
+			case a.gap6 != nil:
+				out = append(out, unknown(sub, *a.gap6))
+			default:
+				out = append(out, pass(sub, "Published for "+takes(a)+" only.", s.socketEvidence(a)))
+			}
+		}
+		return fold(out)
+	})
+}
+
+func needsLoopback(c *Context) []Result {
+	one := netip.IPv6Loopback()
+	return c.eachEars(func(s *Space, e *ears) []Result {
+		var users []string
+		for i := range e.list {
+			if a := &e.list[i]; a.Local.WithZone("") == one && !a.ephemeral {
+				users = append(users, service(a))
+			}
+		}
+		if r, ok := c.Snap.Host.Files.Resolver.Get(); ok && s == c.primary() && slices.Contains(r.Nameservers, "::1") {
+			users = append(users, "the resolver (nameserver ::1)")
+		}
+		if len(users) == 0 {
+			return []Result{notApplicable(s.Subject(), "Nothing here is bound to ::1.")}
+		}
+		users = sortedUnique(users)
+		sub := s.Subject()
+		sub.Address = "::1"
+		if g := gapOf(s.Addresses); g != nil {
+			return []Result{unknown(sub, *g)}
+		}
+		ev := c.observed("inet_diag", "users of ::1", listing(users, 20))
+		if !slices.ContainsFunc(s.Addrs(0, "ipv6"), func(a fact.Address) bool { return a.Prefix.Addr() == one }) {
+			return []Result{fail(sub, fmt.Sprintf("::1 is not configured in this namespace, and %s depends on it.", listing(users, 5)), ev)}
+		}
+		return []Result{pass(sub, "::1 is there. Without it these would break: "+listing(users, 5)+".", ev)}
+	})
+}
+
+// mappedSources tells whether this kernel hands packets with an IPv4-mapped
+// source to UDP sockets.
+func (c *Context) mappedSources() *fact.Gap {
+	k, ok := c.Snap.Host.Kernel.Get()
+	if !ok {
+		if g := gapOf(c.Snap.Host.Kernel); g != nil {
+			return g
+		}
+		return &fact.Gap{Reason: fact.NotCollected, What: "the kernel's release"}
+	}
+	var major, minor int
+	if _, err := fmt.Sscanf(k.Release, "%d.%d", &major, &minor); err != nil {
+		return &fact.Gap{Reason: fact.ParseGap, What: "the kernel's release"}
+	}
+	// 6af1799aaf3f (5.4) dropped them in ip6_rcv_core, dcc32f4f183a (5.12) took that
+	// back and was carried into stable and distribution kernels.
+	if major == 5 && minor >= 4 && minor < 12 || strings.Contains(k.Release, ".el8") {
+		return &fact.Gap{Reason: fact.UnsupportedGap, What: "whether kernel " + k.Release + " drops IPv6 packets with an IPv4-mapped source (5.4 to 5.11 did until a stable update)"}
+	}
+	return nil
+}
+
+func mappedSource(c *Context) []Result {
+	gap := c.mappedSources()
+	return c.eachEars(func(s *Space, e *ears) []Result {
+		var out []Result
+		for i := range e.list {
+			a := &e.list[i]
+			if a.Family != "ipv6" || a.Protocol != "udp" && a.Protocol != "udplite" {
+				continue
+			}
+			sub, ev := s.socketSubject(a), s.socketEvidence(a)
+			switch {
+			case a.v6 == nobody:
+				out = append(out, pass(sub, "Bound to an IPv4-mapped address: no IPv6 packet comes here.", ev))
+				continue
+			case a.v6 == thisHost && a.gap6 != nil:
+				out = append(out, unknown(sub, *a.gap6))
+				continue
+			case a.v6 == thisHost:
+				out = append(out, pass(sub, "Only packets from this host come here.", ev))
+				continue
+			case a.Inode == 0 && a.Owners.State() == fact.StateAbsent:
+				out = append(out, pass(sub, "A socket of the kernel itself (a tunnel's), which trusts no source address as a local one.", ev))
+				continue
+			case gap != nil:
+				out = append(out, unknown(sub, *gap))
+				continue
+			}
+			msg := fmt.Sprintf("%s would take a datagram whose IPv6 source is ::ffff:127.0.0.1, as the kernel does not drop it.", service(a))
+			sev := finding.High
+			switch {
+			case a.ephemeral:
+				msg, sev = msg+" The port looks like a client's.", finding.Low
+			case a.dual:
+				msg += " The socket is dual-stack: to the program that peer looks like IPv4 from this host."
+			default:
+				if _, known := a.V6Only.Get(); known || !a.Local.IsUnspecified() {
+					msg, sev = msg+" The program gets no real IPv4 peers on this socket, so it is less likely to take that one for local.", finding.Low
+				}
+			}
+			r := fail(sub, msg, ev)
+			r.Severity = sev
+			out = append(out, s.behindFilter("ipv6", sub.Interface, r))
+		}
+		return fold(out)
+	})
+}
