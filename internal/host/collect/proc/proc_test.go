@@ -2,6 +2,7 @@ package proc
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"slices"
@@ -44,7 +45,12 @@ func TestEveryProcessThatHoldsASocketIsItsOwner(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("owners %v, want %v", got, want)
 	}
-	if k := tab.Owners(1<<63 + 1); k.State() != fact.StateAbsent {
+	// "Nobody holds it" is only known where every process could be read.
+	none := fact.StateAbsent
+	if !everyProcessReadable() {
+		none = fact.StateGap
+	}
+	if k := tab.Owners(1<<63 + 1); k.State() != none {
 		t.Errorf("a socket without a holder: %v, %v", k.State(), tab.Unseen())
 	}
 	list := []fact.Namespace{{Sockets: fact.Value([]fact.Socket{{Inode: inode, Owners: tab.Owners(inode)}})}}
@@ -73,6 +79,29 @@ func TestEveryProcessThatHoldsASocketIsItsOwner(t *testing.T) {
 			t.Error("a process without a listed socket is listed")
 		}
 	}
+}
+
+// everyProcessReadable looks with other means: a sandbox around the tests may
+// keep some process to itself even from root.
+func everyProcessReadable() bool {
+	if s, err := os.Readlink("/proc/self/ns/pid"); err != nil || s != "pid:[4026531836]" {
+		return false
+	}
+	dirs, err := os.ReadDir("/proc")
+	if err != nil {
+		return false
+	}
+	for _, d := range dirs {
+		if _, err := strconv.Atoi(d.Name()); err != nil {
+			continue
+		}
+		if _, err := os.Readlink("/proc/" + d.Name() + "/ns/net"); errors.Is(err, os.ErrPermission) {
+			if _, err := os.Stat("/proc/" + d.Name() + "/status"); err == nil {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // /proc/PID speaks for the first thread only.
