@@ -15,7 +15,9 @@ func Do(fd int, f func()) error {
 	errc := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the runtime ends the thread with the goroutine
-		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+		// Entering needs CAP_SYS_ADMIN even when we are inside already, which
+		// would blind an ordinary user to his own namespace.
+		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil && !inside(fd) {
 			errc <- fmt.Errorf("enter network namespace: %w", err)
 			return
 		}
@@ -23,4 +25,12 @@ func Do(fd int, f func()) error {
 		errc <- nil
 	}()
 	return <-errc
+}
+
+// inside tells whether the calling thread is in the namespace that fd refers to.
+func inside(fd int) bool {
+	var there, here unix.Stat_t
+	return unix.Fstat(fd, &there) == nil &&
+		unix.Stat("/proc/thread-self/ns/net", &here) == nil &&
+		there.Dev == here.Dev && there.Ino == here.Ino
 }
