@@ -74,8 +74,10 @@ type Docker struct {
 	IPv6          Known[bool] `json:"ipv6,omitzero"`
 	IP6Tables     Known[bool] `json:"ip6tables,omitzero"`
 	UserlandProxy Known[bool] `json:"userlandProxy,omitzero"`
-	Containers    int         `json:"containers"` // docker cgroups seen
-	Origin        Origin      `json:"origin"`
+	// FixedCIDRv6 is the IPv6 subnet of the default bridge.
+	FixedCIDRv6 Known[netip.Prefix] `json:"fixedCIDRv6,omitzero"`
+	Containers  int                 `json:"containers"` // docker cgroups seen
+	Origin      Origin              `json:"origin"`
 }
 
 // Libvirt is what /etc/libvirt and running processes say.
@@ -90,9 +92,11 @@ type Kubelet struct {
 	Running       bool     `json:"running"`
 	NodeIPs       []string `json:"nodeIPs,omitempty"`
 	ClusterDomain string   `json:"-"`
-	Pods          int      `json:"pods"` // kubepods cgroups seen
-	ProxyMode     string   `json:"proxyMode,omitempty"`
-	Origin        Origin   `json:"origin"`
+	// BindAddress is what the kubelet's API listens on (address:), absent when the file does not say.
+	BindAddress Known[netip.Addr] `json:"bindAddress,omitzero"`
+	Pods        int               `json:"pods"` // kubepods cgroups seen
+	ProxyMode   string            `json:"proxyMode,omitempty"`
+	Origin      Origin            `json:"origin"`
 }
 
 // Apps are settings of applications that decide family or source.
