@@ -65,6 +65,7 @@ type NS struct {
 func NewNS(t testing.TB, hint string) *NS {
 	t.Helper()
 	RequireRoot(t)
+	shareHost(t)
 	var r [4]byte
 	_, _ = rand.Read(r[:])
 	n := &NS{Name: "sf-" + hint + "-" + hex.EncodeToString(r[:]), t: t}

@@ -32,6 +32,10 @@ type Options struct {
 	Root    string // a directory tree to read instead of the running host
 	Budgets Budgets
 	KeepLog bool // keep the request log
+
+	// present replaces the answers from the module files in tests of the promise
+	// that what is not there is not asked.
+	present func(subsystem string) bool
 }
 
 // Budgets bound what a collection may cost. Zero fields take the default.
@@ -143,7 +147,11 @@ func runLive(o Options) (*Collection, error) {
 	h.Privilege = privilege(t)
 
 	mods := kmod.Read(t)
-	a := ask.New(mods.Present, o.KeepLog)
+	present := mods.Present
+	if o.present != nil {
+		present = o.present
+	}
+	a := ask.New(present, o.KeepLog)
 	a.SetDoubt(mods.Doubt)
 	c.log = a
 	v := &visitor{c: c, a: a, budgets: budgets, end: time.Now().Add(maxTotal)}

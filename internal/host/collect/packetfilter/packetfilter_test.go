@@ -429,6 +429,7 @@ func TestMovingRuleset(t *testing.T) {
 
 // TestBPFNetfilterLink attaches a real program and finds it.
 func TestBPFNetfilterLink(t *testing.T) {
+	testlab.OwnHost(t)
 	n := testlab.NewNS(t, "pf")
 	n.Do(func() {
 		fd, err := packetfilter.AttachBPF(unix.NFPROTO_IPV6, 1, -7, 1)

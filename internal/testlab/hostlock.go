@@ -1,0 +1,73 @@
+package testlab
+
+import (
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Namespaces keep tests apart, except for what the kernel holds once for the whole
+// host: a BPF link is seen by every audit on the machine, and the kernel does not
+// say to which namespace it belongs. Tests that make such a thing own the host;
+// every test with a namespace shares it.
+
+var (
+	owners  sync.Map     // the tests that own the host
+	sharers atomic.Int32 // namespaces of this process
+)
+
+// maxWait is how long a test waits for the host.
+const maxWait = 4 * time.Minute
+
+// OwnHost waits until no other test, of any package, has a namespace, and keeps them
+// from making one until this test ends. Call it before NewNS, in a test that
+// is not parallel.
+func OwnHost(t testing.TB) {
+	t.Helper()
+	RequireRoot(t)
+	lock(t, "gate", unix.LOCK_EX) // newcomers wait behind us
+	lock(t, "host", unix.LOCK_EX)
+	owners.Store(t, true)
+	t.Cleanup(func() { owners.Delete(t) })
+}
+
+func shareHost(t testing.TB) {
+	t.Helper()
+	if _, mine := owners.Load(t); mine {
+		return
+	}
+	if sharers.Load() == 0 {
+		// Who has a namespace already passes: an owner waits for it to end.
+		unlock := lock(t, "gate", unix.LOCK_SH)
+		defer unlock()
+	}
+	lock(t, "host", unix.LOCK_SH)
+	sharers.Add(1)
+	t.Cleanup(func() { sharers.Add(-1) })
+}
+
+// lock holds a lock file until the test ends or the returned function is called.
+func lock(t testing.TB, name string, how int) (unlock func()) {
+	t.Helper()
+	file := filepath.Join(os.TempDir(), "sixfence-testlab."+name)
+	fd, err := unix.Open(file, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		t.Fatalf("open lock file: %v", err)
+	}
+	unlock = sync.OnceFunc(func() { unix.Close(fd) })
+	t.Cleanup(unlock)
+	for end := time.Now().Add(maxWait); ; time.Sleep(5 * time.Millisecond) {
+		err := unix.Flock(fd, how|unix.LOCK_NB)
+		if err == nil {
+			return unlock
+		}
+		if time.Now().After(end) {
+			t.Fatalf("waited %v for %s: another test keeps it (%v)", maxWait, file, err)
+		}
+	}
+}
