@@ -105,6 +105,7 @@ func actor(t *testing.T, ns *testlab.NS, role string, env ...string) (pid int, f
 	if err != nil {
 		t.Fatal(err)
 	}
+	runtime.LockOSThread() // Pdeathsig comes when the thread that started it ends
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}

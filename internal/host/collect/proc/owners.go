@@ -125,7 +125,7 @@ func (t *Table) Processes(ns []fact.Namespace) (fact.Known[[]fact.Process], []fa
 			}
 		}
 	}
-	if len(t.procs) == 0 && t.unseen != nil {
+	if !t.listed {
 		return fact.Missing[[]fact.Process](*t.unseen), t.gaps
 	}
 	out := []fact.Process{}

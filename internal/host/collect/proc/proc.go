@@ -93,6 +93,7 @@ type Table struct {
 	gaps     []fact.Gap
 	dev      uint64       // device of nsfs
 	extra    map[int]bool // processes to list whatever they hold
+	listed   bool         // /proc could be listed
 	// unseen says why an inode without an owner here may have one all the same;
 	// nil: every process was read.
 	unseen *fact.Gap
@@ -167,6 +168,7 @@ func (t *Table) scan(dir int, b *ask.Budget) {
 	me.mnt, _ = linkInode(dir, "self/ns/mnt", "mnt:[", buf[:])
 	me.user, _ = linkInode(dir, "self/ns/user", "user:[", buf[:])
 
+	t.listed = err == nil
 	cands := survey(dir, pids, t, b)
 	// The system's processes first, then each user's in turn: a user who fills the
 	// budget can only hide what comes after, which is at worst other users'.
@@ -194,7 +196,7 @@ func (t *Table) scan(dir int, b *ask.Budget) {
 		t.hidden(fact.Truncated, s.overGap.What)
 	}
 	if n := s.denied.Load(); n > 0 {
-		t.hidden(fact.Permission, fmt.Sprintf("namespaces and descriptors of %d processes of other users", n))
+		t.hidden(fact.Permission, fmt.Sprintf("namespaces and descriptors of %d processes", n))
 	}
 	if n := s.cut.Load(); n > 0 {
 		t.hidden(fact.Truncated, fmt.Sprintf("descriptors of %d processes: their user holds too many", n))

@@ -58,10 +58,17 @@ func Discover(a *ask.Asker, b *ask.Budget, t *proc.Table) ([]Space, []fact.Gap) 
 		d.fromTable(n)
 	}
 	d.mounts(t)
-	for _, dir := range []string{"/run/netns", "/run/docker/netns", "/var/run/netns"} {
-		d.directory(dir)
+	d.directory("/run/netns")
+	d.directory("/run/docker/netns")
+	if !sameDirectory("/run", "/var/run") {
+		d.directory("/var/run/netns")
 	}
 	return d.result(), d.gaps
+}
+
+func sameDirectory(a, b string) bool {
+	var x, y unix.Stat_t
+	return unix.Stat(a, &x) == nil && unix.Stat(b, &y) == nil && x.Dev == y.Dev && x.Ino == y.Ino
 }
 
 // found is a namespace under construction.
