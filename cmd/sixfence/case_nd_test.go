@@ -82,8 +82,9 @@ func TestUnpinnedGateway(t *testing.T) {
 // The neighbour table is one for the whole kernel: while it is full, nobody in any
 // namespace learns a new neighbour, and every namespace can see it.
 //
-// Not parallel: for a few seconds other labs could not resolve anything either.
+// It owns the host: for a moment other labs could not resolve anything either.
 func TestNeighbourTablePressureSeenFromInside(t *testing.T) {
+	testlab.OwnHost(t)
 	ns, limit := testlab.NewPair(t, "press"), 0
 	if b, err := os.ReadFile("/proc/sys/net/ipv6/neigh/default/gc_thresh3"); err == nil {
 		limit, _ = strconv.Atoi(strings.TrimSpace(string(b)))

@@ -106,8 +106,8 @@ func diagDump(family, proto byte) error {
 	if err != nil {
 		return err
 	}
-	const nlmsgError = 2
-	if k >= 20 && buf[4] == nlmsgError {
+	const nlmsgError, nlmsgDone = 2, 3 // a dump that fails at once ends with its error
+	if k >= 20 && (buf[4] == nlmsgError || buf[4] == nlmsgDone) {
 		if e := int32(uint32(buf[16]) | uint32(buf[17])<<8 | uint32(buf[18])<<16 | uint32(buf[19])<<24); e != 0 {
 			return unix.Errno(-e)
 		}
