@@ -95,7 +95,7 @@ type Tunnel struct {
 	Port            uint16       `json:"port,omitempty"`  // UDP destination port of vxlan, geneve …
 	VNI             uint32       `json:"vni,omitempty"`
 	ISATAP          bool         `json:"isatap,omitempty"`
-	SixRD           netip.Prefix `json:"sixrd,omitzero"` // IFLA_IPTUN_6RD_PREFIX
+	SixRD           netip.Prefix `json:"sixrd,omitzero"` // IFLA_IPTUN_6RD_PREFIX; 2002::/16 (6to4) on any sit device nobody gave one
 	SixRDRelay      netip.Prefix `json:"sixrdRelay,omitzero"`
 	Fallback        bool         `json:"fallback,omitempty"`        // sit0, tunl0, ip6tnl0 …: made by the module itself
 	CollectMetadata bool         `json:"collectMetadata,omitempty"` // external: peers are chosen per packet
