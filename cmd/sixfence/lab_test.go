@@ -21,6 +21,9 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
+	if os.Getenv("LAB_SERVE") != "" {
+		serve()
+	}
 	dir, err := os.MkdirTemp("", "sixfence-e2e-")
 	if err != nil {
 		panic(err)
