@@ -104,8 +104,8 @@ func locate(name string, b []byte, err error) error {
 	switch {
 	case errors.As(err, &syntax):
 		e.At = syntax.Offset
-		e.Line = lineOf(b, int(syntax.Offset))
-		if syntax.Offset >= int64(len(b)) {
+		e.Line = lineOf(b, int(syntax.Offset)-1)
+		if len(bytes.TrimSpace(b[min(max(syntax.Offset, 0), int64(len(b))):])) == 0 {
 			e.Why = "the file ends in the middle (truncated?)"
 		}
 	case errors.As(err, &typ):

@@ -94,7 +94,6 @@ func (a *app) root() *cobra.Command {
 	})
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { fmt.Fprint(a.stdout, helpText(cmd)) })
 	root.SetUsageFunc(func(cmd *cobra.Command) error { fmt.Fprint(a.stderr, helpText(cmd)); return nil })
-	root.SetHelpCommand(&cobra.Command{Use: "help", Hidden: true, Run: func(*cobra.Command, []string) {}})
 	root.AddCommand(a.auditCommand(), a.snapshotCommand(), a.explainCommand(), a.schemaCommand(),
 		a.completionCommand(), a.versionCommand(), a.docsCommand())
 	root.SetHelpCommand(a.helpCommand())
@@ -106,7 +105,7 @@ func (a *app) helpCommand() *cobra.Command {
 		Use: "help [COMMAND]", Short: "Show help for a command", Hidden: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, _, err := cmd.Root().Find(args)
-			if err != nil || c == nil {
+			if err != nil || c == nil || c == cmd.Root() && len(args) > 0 {
 				return &usageError{msg: fmt.Sprintf("unknown command %q", strings.Join(args, " ")), hint: "`sixfence --help` lists the commands"}
 			}
 			return c.Help()

@@ -1,6 +1,11 @@
 package cli
 
-import "github.com/sixfence/sixfence/internal/host/store"
+import (
+	"strings"
+
+	"github.com/sixfence/sixfence/internal/host/sandbox"
+	"github.com/sixfence/sixfence/internal/host/store"
+)
 
 // sealing says what a run still needs once it has read its input.
 type sealing struct {
@@ -9,9 +14,35 @@ type sealing struct {
 }
 
 // collecting keeps only the capabilities that collecting a host needs.
-func (a *app) collecting() {}
+func (a *app) collecting() {
+	if err := sandbox.Collecting(); err != nil {
+		a.log.Info("more capabilities than needed while collecting", "cause", err)
+	}
+}
 
 // seal gives up everything but computing and writing the output. It comes before
-// the first collected byte is interpreted. A kernel that cannot do all of it does
-// not fail the audit: the facts are as true as before.
-func (a *app) seal(sealing) {}
+// the first collected byte is interpreted. A kernel (or a container) that cannot do
+// all of it does not fail the audit, whose facts are as true as before: --verbose
+// says what is missing.
+func (a *app) seal(s sealing) {
+	var o sandbox.Options
+	if s.output != nil && s.output.Dir() != "" {
+		o.Writable = append(o.Writable, s.output.Dir())
+	}
+	if s.root != "" {
+		o.Readable = append(o.Readable, s.root)
+	}
+	r, err := sandbox.Seal(o)
+	if err != nil {
+		a.log.Info("not fully sealed while interpreting", "cause", err)
+	}
+	if r.Landlock != "" {
+		a.log.Info("files are not fenced off while interpreting: no Landlock", "cause", r.Landlock)
+	}
+	if len(r.Capabilities) > 0 {
+		a.log.Info("capabilities kept while interpreting", "held", strings.Join(r.Capabilities, ","))
+	}
+	if !r.NoNewPrivs {
+		a.log.Info("no_new_privs is not set while interpreting")
+	}
+}
