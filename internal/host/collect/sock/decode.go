@@ -50,11 +50,12 @@ func attributes(b []byte, f func(typ uint16, v []byte)) bool {
 
 // eachInet decodes struct inet_diag_msg (include/uapi/linux/inet_diag.h).
 func eachInet(b []byte, t *table, f func(*fact.Socket)) (bad bool) {
+	var s fact.Socket // one for all: f keeps a copy
 	return messages(b, func(p []byte) bool {
 		if len(p) < inetMsgSize {
 			return false
 		}
-		s := fact.Socket{Protocol: t.protocol, Family: t.family, Source: t.source}
+		s = fact.Socket{Protocol: t.protocol, Family: t.family, Source: t.source}
 		var local, remote netip.Addr
 		switch {
 		case p[0] == unix.AF_INET && t.family == "ipv4":

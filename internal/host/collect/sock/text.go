@@ -14,6 +14,7 @@ import (
 // last line without an end was cut and counts as not understood.
 func eachLine(b []byte, t *table, f func(*fact.Socket)) (bad bool) {
 	first := true
+	var s fact.Socket // one for all: f keeps a copy
 	var fields [16][]byte
 	for len(b) > 0 {
 		i := bytes.IndexByte(b, '\n')
@@ -30,7 +31,7 @@ func eachLine(b []byte, t *table, f func(*fact.Socket)) (bad bool) {
 		if n == 0 {
 			continue
 		}
-		s := fact.Socket{Protocol: t.protocol, Family: t.family, Source: sourceProc}
+		s = fact.Socket{Protocol: t.protocol, Family: t.family, Source: sourceProc}
 		ok := false
 		switch t.protocol {
 		case "packet":
