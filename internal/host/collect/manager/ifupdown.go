@@ -222,8 +222,6 @@ func (d *ifupdownFiles) stanzas(m *fact.Manager) []stanza {
 			case w[0] == "auto", strings.HasPrefix(w[0], "allow-"), w[0] == "mapping", w[0] == "no-auto-down", w[0] == "no-scripts", w[0] == "rename", w[0] == "template":
 				cur = nil
 			case cur == nil: // below mapping, or before any iface
-			case strings.HasPrefix(w[0], "inherits") && len(w) == 2:
-				cur.inherits = append(cur.inherits, w[1])
 			default:
 				cur.options = append(cur.options, entry{w[0], strings.Join(w[1:], " "), f.Path, number})
 			}
@@ -253,8 +251,10 @@ func (s *stanza) managed(m *fact.Manager) fact.ManagedInterface {
 	mi := fact.ManagedInterface{Names: []string{s.name}, Sysctls: map[string]string{}, Origin: s.origin}
 	for _, e := range s.options {
 		switch e.key {
-		case "accept_ra", "autoconf", "privext", "dad-attempts", "dhcp", "address", "netmask", "gateway", "addr-gen-mode":
-			opt[e.key] = e
+		case "accept_ra", "autoconf", "privext", "dhcp", "address", "netmask", "gateway":
+			if _, ok := opt[e.key]; !ok { // the first one counts: a template's before the stanza's own
+				opt[e.key] = e
+			}
 		case "up", "pre-up", "post-up", "down", "pre-down", "post-down":
 			if strings.Contains(e.value, "ipv6") || strings.Contains(e.value, "sysctl") {
 				m.Gaps = append(m.Gaps, fact.Gap{Reason: fact.UnsupportedGap, What: "shell command at " + e.file + ":" + strconv.Itoa(e.line)})
@@ -279,7 +279,9 @@ func (s *stanza) managed(m *fact.Manager) fact.ManagedInterface {
 		def = "2"
 		write("autoconf", "1")
 	case "static":
-		def = "0"
+		if _, ok := opt["gateway"]; ok {
+			def = "0"
+		}
 		write("autoconf", "0")
 		if v, ok := number("autoconf"); ok {
 			write("autoconf", v)
@@ -291,15 +293,17 @@ func (s *stanza) managed(m *fact.Manager) fact.ManagedInterface {
 		}
 	}
 	mi.AcceptRA = fact.Absent[bool]()
-	if def != "" {
-		v, set := number("accept_ra")
-		if e, there := opt["accept_ra"]; there && !set {
+	v, set := number("accept_ra")
+	e, there := opt["accept_ra"]
+	if s.method == "auto" || s.method == "static" || s.method == "dhcp" {
+		switch {
+		case there && !set:
 			mi.AcceptRA = fact.Missing[bool](confd.ParseGap(e.file, e.line))
-		} else {
+		case set || def != "":
 			if !set {
 				v = def
 			} else {
-				mi.Origin = fact.Origin{File: opt["accept_ra"].file, Line: opt["accept_ra"].line}
+				mi.Origin = fact.Origin{File: e.file, Line: e.line}
 			}
 			write("accept_ra", v)
 			mi.AcceptRA, mi.AcceptRASet = fact.Value(v != "0"), set

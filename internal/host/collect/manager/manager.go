@@ -204,7 +204,7 @@ func (d *Dump) Decode(h *fact.Host) {
 	for _, in := range d.instances {
 		enabled := d.isEnabled(in.kind)
 		on := enabled.Or(false)
-		if in.process == nil && !on && (in.files == nil || !in.files.present()) {
+		if in.process == nil && (!on || in.kind.unitless) && (in.files == nil || !in.files.present()) {
 			continue
 		}
 		m := fact.Manager{Name: in.kind.name, ParsedNotRun: in.kind.notRun, Enabled: enabled, NetNS: d.init, Gaps: in.gaps}
