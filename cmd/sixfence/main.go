@@ -7,4 +7,6 @@ import (
 	"github.com/sixfence/sixfence/internal/surface/cli"
 )
 
+//go:generate go run . docs ../..
+
 func main() { os.Exit(cli.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
