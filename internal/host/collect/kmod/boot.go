@@ -3,7 +3,6 @@ package kmod
 import (
 	"strings"
 
-	"github.com/sixfence/sixfence/internal/host/collect/tree"
 	"github.com/sixfence/sixfence/internal/model/fact"
 )
 
@@ -36,20 +35,26 @@ func bootWanted(name string) bool {
 }
 
 // readCmdline reads /proc/cmdline and forgets at once what is not wanted.
-func readCmdline(t *tree.Tree) fact.Known[[]byte] {
+func readCmdline(t Source) fact.Known[[]byte] {
 	k := t.ReadFile("proc/cmdline", 64<<10)
 	b, ok := k.Get()
 	if !ok {
 		return k
 	}
+	keep := keepWanted(b)
+	clear(b)
+	return fact.Value(keep)
+}
+
+// keepWanted returns the arguments of the allow-list, each ended by a NUL.
+func keepWanted(cmdline []byte) []byte {
 	var keep []byte
-	for _, arg := range kernelArgs(string(b)) {
+	for _, arg := range kernelArgs(string(cmdline)) {
 		if name, _, _ := strings.Cut(arg, "="); bootWanted(name) {
 			keep = append(append(keep, arg...), 0)
 		}
 	}
-	clear(b)
-	return fact.Value(keep)
+	return keep
 }
 
 // kernelArgs splits a command line as lib/cmdline.c next_arg does: at white space

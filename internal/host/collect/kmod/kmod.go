@@ -28,6 +28,14 @@ import (
 // kernel has 2 MB.
 const maxIndex = 16 << 20
 
+// Source is what is read of a host; *tree.Tree is one.
+type Source interface {
+	Live() bool
+	ReadFile(name string, max int64) fact.Known[[]byte]
+	List(dir string) fact.Known[[]string]
+	Stat(name string) fact.Known[tree.Info]
+}
+
 // Dump is what was read, not yet interpreted.
 type Dump struct {
 	live    bool
@@ -56,7 +64,7 @@ type Dump struct {
 
 // Read reads module state, boot parameters and limits on user namespaces; of a
 // directory tree only what is on disk.
-func Read(t *tree.Tree) *Dump {
+func Read(t Source) *Dump {
 	d := &Dump{live: t.Live(), sysBuiltin: map[string]bool{}, sysLoaded: map[string]bool{}}
 	d.osRelease = t.ReadFile("etc/os-release", tree.MaxFile)
 	if d.osRelease.State() == fact.StateAbsent {
@@ -84,7 +92,7 @@ func Read(t *tree.Tree) *Dump {
 	return d
 }
 
-func (d *Dump) readLive(t *tree.Tree) {
+func (d *Dump) readLive(t Source) {
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
 		d.release = unix.ByteSliceToString(u.Release[:])
@@ -109,6 +117,18 @@ func (d *Dump) readLive(t *tree.Tree) {
 			d.sysBuiltin[name] = true
 		}
 	}
+	if !d.procKernel {
+		// Without /proc a missing file says nothing.
+		blind := fact.Missing[[]byte](fact.Gap{Reason: fact.NotCollected, What: "/proc/sys/kernel is not there (procfs is not mounted, or hidden)"})
+		for _, k := range []*fact.Known[[]byte]{&d.disabled, &d.modules, &d.cmdline, &d.userns[0], &d.userns[1], &d.userns[2]} {
+			if k.State() == fact.StateAbsent {
+				*k = blind
+			}
+		}
+	}
+	if d.cmdline.State() == fact.StateAbsent {
+		d.cmdline = fact.Missing[[]byte](fact.Gap{Reason: fact.NotCollected, What: "/proc/cmdline is not there"})
+	}
 	d.hasIPv6Mod = d.sysLoaded["ipv6"] || d.sysBuiltin["ipv6"]
 	d.params = map[string][]byte{}
 	for _, p := range []string{"disable", "disable_ipv6", "autoconf"} {
@@ -124,7 +144,7 @@ func (d *Dump) readLive(t *tree.Tree) {
 	}
 }
 
-func (d *Dump) readDisk(t *tree.Tree) {
+func (d *Dump) readDisk(t Source) {
 	none := fact.Absent[[]byte]()
 	d.builtin, d.dep, d.alias, d.config = none, none, none, none
 	if d.release == "" || strings.ContainsRune(d.release, '/') || d.release == ".." {
@@ -161,7 +181,7 @@ func gunzip(z []byte) fact.Known[[]byte] {
 
 // newestRelease picks among the kernels of a directory tree the newest one that
 // has modules.dep, else the newest.
-func newestRelease(t *tree.Tree) string {
+func newestRelease(t Source) string {
 	names, _ := t.List("lib/modules").Get()
 	var all, full []string
 	for _, n := range names {
