@@ -19,6 +19,10 @@ import (
 // maxTotal is how long reading all of the host's own namespaces may take.
 const maxTotal = 60 * time.Second
 
+// maxSecondLook is how many sockets the processes may hold for a second look at
+// all of them to be cheap (a tenth of a second).
+const maxSecondLook = 20_000
+
 // visitor enters namespaces and keeps what was read there.
 type visitor struct {
 	c       *Collection
@@ -119,10 +123,15 @@ func (v *visitor) listed() []uint64 {
 func (v *visitor) join(procs *proc.Table, h *fact.Host) {
 	listed := v.listed()
 	for _, inode := range listed {
-		if procs.Owners(inode).State() != fact.StateValue && os.Geteuid() == 0 {
-			procs.Again(v.a, v.own("process table, second look"))
-			break
+		if procs.Owners(inode).State() == fact.StateValue || os.Geteuid() != 0 {
+			continue
 		}
+		if procs.Held() <= maxSecondLook {
+			procs.Again(v.a, v.own("process table, second look"))
+		} else {
+			procs.Doubt(fact.Gap{Reason: fact.Truncated, What: "owner of a socket that appeared after the processes were read: too many descriptors for a second look"})
+		}
+		break
 	}
 	var orphans []fact.OrphanSocket
 	var unknown *fact.Gap

@@ -70,6 +70,16 @@ func (t *Table) UID(pid int) (uint32, bool) {
 	return t.procs[i].uid, true
 }
 
+// Held is how many descriptors refer to sockets.
+func (t *Table) Held() int { return len(t.held) }
+
+// Doubt records why a socket without an owner here may have one all the same.
+func (t *Table) Doubt(g fact.Gap) {
+	if t.unseen == nil {
+		t.unseen = &g
+	}
+}
+
 // Keep lists a process in Processes whatever it holds.
 func (t *Table) Keep(pid int) {
 	if t.extra == nil {
