@@ -2,7 +2,6 @@ package check
 
 import (
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -87,76 +86,38 @@ func notRead[T any](k fact.Known[T], what string) *fact.Gap {
 // its configuration. It is empty when there surely is none.
 func (s *Space) userspaceRA(l *fact.Link) (string, *fact.Gap) {
 	ms, ok := s.ctx.Snap.Host.Managers.Get()
-	if !ok {
-		if s.ctx.Snap.Host.Managers.State() == fact.StateGap {
-			return "", gapOf(s.ctx.Snap.Host.Managers)
-		}
-		ms = nil
+	if g := gapOf(s.ctx.Snap.Host.Managers); !ok && g != nil {
+		return "", g
 	}
 	var gap *fact.Gap
 	for i := range ms {
 		m := &ms[i]
-		if m.NetNS != s.ID {
-			continue
-		}
 		running, known := m.Running.Get()
-		if known && !running {
+		if s.ctx.managedSpace(m) != s || known && !running {
 			continue
 		}
-		for j := range m.Interfaces {
-			mi := &m.Interfaces[j]
-			if !mi.InUserspace {
-				continue
-			}
-			takes, ok := mi.AcceptRA.Get()
-			if ok && !takes {
-				continue
-			}
-			switch managed(mi, l) {
-			case matchYes:
-				if known && ok {
-					return m.Name, nil
-				}
-				gap = &fact.Gap{Reason: fact.NotCollected, What: "whether " + m.Name + " takes router advertisements on " + l.Name}
-			case matchMaybe:
-				gap = &fact.Gap{Reason: fact.NotCollected, What: "whether " + m.Name + " (" + mi.Origin.File + ") manages " + l.Name}
-			}
+		set, doubt := settingsFor(m, l)
+		if set == nil && doubt == nil && len(m.Gaps) > 0 {
+			doubt = &m.Gaps[0]
+		}
+		if set != nil && !set.InUserspace || set == nil && doubt == nil {
+			continue
+		}
+		takes, sure := false, false
+		if set != nil {
+			takes, sure = set.AcceptRA.Get()
+		}
+		switch {
+		case doubt != nil:
+			gap = doubt
+		case sure && !takes:
+		case sure && known:
+			return m.Name, nil
+		default:
+			gap = &fact.Gap{Reason: fact.NotCollected, What: "whether " + m.Name + " takes router advertisements on " + l.Name}
 		}
 	}
 	return "", gap
-}
-
-type match int
-
-const (
-	matchNo match = iota
-	matchMaybe
-	matchYes
-)
-
-// managed tells whether a manager's stanza is about this interface.
-func managed(mi *fact.ManagedInterface, l *fact.Link) match {
-	if mi.Index != 0 {
-		if mi.Index == l.Index {
-			return matchYes
-		}
-		return matchNo
-	}
-	if len(mi.Names) == 0 {
-		return matchMaybe
-	}
-	names := append([]string{l.Name}, l.AltNames...)
-	for _, glob := range mi.Names {
-		for _, n := range names {
-			if ok, err := path.Match(glob, n); err == nil && ok {
-				if len(mi.Match) > 0 {
-					return matchMaybe
-				}
-				return matchYes
-			}
-		}
-	}
-	return matchNo
 }
 
 // benchmark is what CIS, STIG and ANSSI read of a key: conf/all and
