@@ -46,9 +46,7 @@ type Space struct {
 	byIf   map[int]*ifIndex
 	global *ifIndex
 	ra     map[int]raState
-	// forwardGap is what forwardPath found.
-	forwardGap  *fact.Gap
-	forwardRead bool
+	output map[string]*fact.Gap // forward path, by ingress interface
 }
 
 // ifIndex is what the address and route lists say about one interface.
