@@ -11,8 +11,10 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/sixfence/sixfence/internal/model/fact"
 )
@@ -237,14 +239,18 @@ type Role struct {
 
 // FingerprintOf is stable across reboots: it covers the control and the subject only.
 func FingerprintOf(control string, s Subject) string {
-	h := sha256.New()
-	for _, v := range []string{control, s.NetNS, s.Interface, s.Family, s.Proto, fmt.Sprint(s.Port), s.Address, s.Process, s.File, s.Key} {
-		// A name with invalid UTF-8 must not change its fingerprint on the way
-		// through a Snapshot file: JSON turns each bad byte into U+FFFD.
-		v = string([]rune(v))
-		fmt.Fprintf(h, "%d:%s;", len(v), v)
+	b := make([]byte, 0, 256)
+	for _, v := range [...]string{control, s.NetNS, s.Interface, s.Family, s.Proto, strconv.Itoa(int(s.Port)), s.Address, s.Process, s.File, s.Key} {
+		if !utf8.ValidString(v) {
+			// A name with invalid UTF-8 must not change its fingerprint on the way
+			// through a Snapshot file: JSON turns each bad byte into U+FFFD.
+			v = string([]rune(v))
+		}
+		b = append(strconv.AppendInt(b, int64(len(v)), 10), ':')
+		b = append(append(b, v...), ';')
 	}
-	return hex.EncodeToString(h.Sum(nil)[:16])
+	h := sha256.Sum256(b)
+	return hex.EncodeToString(h[:16])
 }
 
 // Sort puts findings in the order people read them: the host's own before
@@ -252,21 +258,34 @@ func FingerprintOf(control string, s Subject) string {
 // then by control and subject.
 func Sort(f []Finding) {
 	rank := map[Status]int{Fail: 0, Unknown: 1, Waived: 2, Pass: 3, NotApplicable: 4}
-	b := func(v bool) int {
-		if v {
-			return 1
-		}
-		return 0
+	// A host with many interfaces has thousands of findings: make each key once,
+	// and compare the costly ones last.
+	type keyed struct {
+		f                    Finding
+		foreign, status, sev int
+		subject              string
 	}
-	slices.SortStableFunc(f, func(x, y Finding) int {
+	ks := make([]keyed, len(f))
+	for i := range f {
+		ks[i] = keyed{f: f[i], status: rank[f[i].Status], sev: f[i].Severity.Rank(), subject: f[i].Subject.String()}
+		if f[i].Foreign {
+			ks[i].foreign = 1
+		}
+	}
+	slices.SortStableFunc(ks, func(x, y keyed) int {
+		if c := cmp.Or(x.foreign-y.foreign, x.status-y.status, y.sev-x.sev); c != 0 {
+			return c
+		}
+		if c := strings.Compare(x.f.Control, y.f.Control); c != 0 {
+			return c
+		}
 		return cmp.Or(
-			cmp.Compare(b(x.Foreign), b(y.Foreign)),
-			cmp.Compare(rank[x.Status], rank[y.Status]),
-			cmp.Compare(y.Severity.Rank(), x.Severity.Rank()),
-			cmp.Compare(x.Control, y.Control),
-			cmp.Compare(x.Subject.NetNS, y.Subject.NetNS),
-			cmp.Compare(x.Subject.String(), y.Subject.String()),
-			cmp.Compare(x.Fingerprint, y.Fingerprint),
+			strings.Compare(x.f.Subject.NetNS, y.f.Subject.NetNS),
+			strings.Compare(x.subject, y.subject),
+			strings.Compare(x.f.Fingerprint, y.f.Fingerprint),
 		)
 	})
+	for i := range ks {
+		f[i] = ks[i].f
+	}
 }
