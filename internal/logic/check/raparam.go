@@ -226,10 +226,12 @@ func raParameterControls() []Control {
 			Refs:     []finding.Reference{rfc("4861", "§4.6.4")},
 		}),
 		raParameter{
-			key: "accept_ra_min_hop_limit", want: "64",
+			key: "accept_ra_min_hop_limit", want: "64", extra: []string{"accept_ra_defrtr"},
 			ok: "A router advertisement cannot set a hop limit too small to leave the site.",
-			judge: func(_ *Space, l *fact.Link, ra raState, v int64, _ []int64) (string, finding.Severity) {
-				if v >= 32 {
+			judge: func(_ *Space, l *fact.Link, ra raState, v int64, extra []int64) (string, finding.Severity) {
+				// ndisc_router_discovery (net/ipv6/ndisc.c) jumps over the hop limit, too,
+				// when it takes no default routers.
+				if v >= 32 || extra[0] == 0 {
 					return "", ""
 				}
 				return fmt.Sprintf("Any neighbour could set the hop limit of %s to %d (accept_ra_min_hop_limit=%d): packets then die on the way.", l.Name, max(v, 1), v), secondary(ra, finding.Medium)
@@ -237,7 +239,7 @@ func raParameterControls() []Control {
 		}.with(Control{
 			ID: "SYSCTL-RA-10", Title: "Router advertisements could set a tiny hop limit", Severity: finding.Medium,
 			Reason:   "One packet silently cuts all off-link IPv6 until the interface is reset: the value does not expire.",
-			Rule:     "Interface only. A Cur Hop Limit from accept_ra_min_hop_limit to 255 is applied; 0 means unspecified.",
+			Rule:     "Interface only. A Cur Hop Limit from accept_ra_min_hop_limit to 255 is applied, unless accept_ra_defrtr is 0; 0 means unspecified.",
 			What:     "accept_ra_min_hop_limit: the smallest hop limit that an accepted advertisement may set.",
 			Why:      "The default of 1 lets a router advertisement limit this host to its own link. Unlike routes, the hop limit has no lifetime.",
 			Attack:   "One advertisement with Cur Hop Limit 1: off-link traffic dies at the first router, on-link tests still work.",
