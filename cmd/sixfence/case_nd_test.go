@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -35,9 +36,17 @@ func TestDADFailed(t *testing.T) {
 		}
 	}
 	// The kernel refuses to use it.
-	if out, err := p.Victim.Command("ping", "-6", "-c1", "-W1", "-I", "2001:db8:1::99", "2001:db8:1::b").CombinedOutput(); err == nil {
-		t.Errorf("the address works although DAD failed:\n%s", out)
-	}
+	p.Victim.Do(func() {
+		if l, err := net.Listen("tcp6", "[2001:db8:1::99]:0"); err == nil {
+			l.Close()
+			t.Error("the address can be bound although DAD failed")
+		}
+		if l, err := net.Listen("tcp6", "[2001:db8:1::b]:0"); err != nil {
+			t.Errorf("the other address cannot be bound either: %v", err)
+		} else {
+			l.Close()
+		}
+	})
 }
 
 // An unpinned gateway moves to whoever says so; a permanent entry does not.
