@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -166,10 +167,7 @@ func TestOthersProcessesAreAGapNotAbsent(t *testing.T) {
 		t.Fatal(err)
 	}
 	exe := dir + "/scan"
-	// cp, not we: a descriptor open for writing would leak into other children.
-	if out, err := exec.Command("cp", fmt.Sprintf("/proc/%d/exe", os.Getpid()), exe).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	copySelf(t, exe)
 	c := exec.Command(exe)
 	c.Env = []string{"SIXFENCE_TEST_ROLE=scan", "SIXFENCE_TEST_INODE=" + strconv.FormatUint(inode, 10)}
 	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
@@ -190,6 +188,68 @@ func TestOthersProcessesAreAGapNotAbsent(t *testing.T) {
 	}
 	if !slices.ContainsFunc(got.Gaps, func(g fact.Gap) bool { return g.Reason == fact.Permission }) {
 		t.Errorf("gaps %v", got.Gaps)
+	}
+}
+
+// copySelf uses cp: a descriptor of ours open for writing would leak into other
+// children.
+func copySelf(t *testing.T, to string) {
+	t.Helper()
+	if out, err := exec.Command("cp", fmt.Sprintf("/proc/%d/exe", os.Getpid()), to).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+func TestDaemonsOfRootAndTheirFlags(t *testing.T) {
+	t.Parallel()
+	testlab.RequireRoot(t)
+	dir, err := os.MkdirTemp("/var/tmp", "sixfence-proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	exe := dir + "/dockerd"
+	copySelf(t, exe)
+	start := func(uid uint32) int {
+		runtime.LockOSThread()
+		c := exec.Command(exe, "--ipv6", "--ip6tables=false", "--registry-token", "SECRET-TOKEN")
+		c.Env = []string{"SIXFENCE_TEST_ROLE=sleep", "PASSWORD=SECRET-ENV"}
+		c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = c.Process.Kill()
+			_ = c.Wait()
+		})
+		return c.Process.Pid
+	}
+	roots, users := start(0), start(65534)
+	tab := scan()
+	var found []int
+	for _, d := range tab.Daemons() {
+		if d.PID == roots || d.PID == users {
+			found = append(found, d.PID)
+			if d.Name != "dockerd" || d.OwnRoot || d.NetNS.State() != fact.StateValue {
+				t.Errorf("%+v", d)
+			}
+		}
+	}
+	if !slices.Equal(found, []int{roots}) {
+		t.Errorf("daemons %v; root's is %d, the one that nobody calls dockerd %d", found, roots, users)
+	}
+	procs, _ := tab.Processes(nil)
+	all, _ := procs.Get()
+	i := slices.IndexFunc(all, func(p fact.Process) bool { return p.PID == roots })
+	if i < 0 || len(all[i].Flags) != 2 || all[i].Flags["ipv6"] != "true" || all[i].Flags["ip6tables"] != "false" {
+		t.Fatalf("%+v", all)
+	}
+	out, err := json.Marshal(all)
+	if err != nil || strings.Contains(string(out), "SECRET") {
+		t.Errorf("a secret left the process (%v): %s", err, out)
 	}
 }
 

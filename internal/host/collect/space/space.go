@@ -39,8 +39,8 @@ const (
 	// maxForeign is how many namespaces of other user namespaces are opened; the
 	// caller enters fewer. The rest are counted.
 	maxForeign = 256
-	// maxOwn bounds the descriptors; a node with more pods than this is unknown.
-	maxOwn = 16384
+	// maxPerUser is how many of one creator are opened while all are looked at.
+	maxPerUser = 64
 )
 
 // Discover finds every network namespace the caller can see: our own and the
@@ -50,7 +50,7 @@ const (
 // be identified.
 func Discover(a *ask.Asker, b *ask.Budget, t *proc.Table) ([]Space, []fact.Gap) {
 	d := newDiscovery(a, b)
-	d.own()
+	d.ourOwn()
 	for _, n := range t.Networks() {
 		if d.over(1) {
 			break
@@ -79,19 +79,25 @@ type found struct {
 }
 
 type discovery struct {
-	a      *ask.Asker
-	b      *ask.Budget
-	dev    uint64 // of nsfs
-	user   uint64 // inode of our user namespace
-	byNode map[uint64]*found
-	// foreign counts strangers' namespaces by creator, opened or not.
-	opened  int
+	a       *ask.Asker
+	b       *ask.Budget
+	dev     uint64 // of nsfs
+	user    uint64 // inode of our user namespace
+	byNode  map[uint64]*found
+	opened  map[uint32]int // strangers' namespaces by creator
+	foreign int            // descriptors kept for strangers' namespaces
+	own     int            // and for the host's
+	limit   int            // of descriptors
 	gaps    []fact.Gap
 	stopped bool
 }
 
 func newDiscovery(a *ask.Asker, b *ask.Budget) *discovery {
-	d := &discovery{a: a, b: b, byNode: map[uint64]*found{}}
+	d := &discovery{a: a, b: b, byNode: map[uint64]*found{}, opened: map[uint32]int{}, limit: 1024}
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err == nil {
+		d.limit = int(min(lim.Cur, 1<<20))
+	}
 	var st unix.Stat_t
 	if err := unix.Stat("/proc/thread-self/ns/user", &st); err == nil {
 		d.user = st.Ino
@@ -128,8 +134,8 @@ func reason(err error) fact.Reason {
 	return fact.NotCollected
 }
 
-// own is the namespace we run in.
-func (d *discovery) own() {
+// ourOwn is the namespace we run in.
+func (d *discovery) ourOwn() {
 	fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		d.gap(reason(err), "our own network namespace: %v", err)
@@ -237,16 +243,22 @@ func (d *discovery) add(fd int) *found {
 	if o, ok := f.Namespace.Owner.Get(); ok {
 		f.Namespace.Foreign = !o.Initial && o.Inode != d.user
 	}
-	if f.Namespace.Foreign {
-		if d.opened++; d.opened > 8*maxForeign {
-			// Far beyond what is entered: known and counted, not kept open.
-			unix.Close(fd)
-			f.FD = -1
-		}
-	} else if len(d.byNode) > maxOwn {
+	o, _ := f.Namespace.Owner.Get()
+	d.opened[o.UID]++
+	switch {
+	case !f.Namespace.Foreign && d.own >= d.limit/2:
 		unix.Close(fd)
 		f.FD = -1
 		f.Gap = &fact.Gap{Reason: fact.Truncated, What: fmt.Sprintf("network namespace net:[%d]: too many are open", st.Ino)}
+	case !f.Namespace.Foreign:
+		d.own++
+	case d.opened[o.UID] > maxPerUser || d.foreign >= min(d.limit/4, 8*maxForeign):
+		// Far beyond what is entered: known and counted, not kept open, so that
+		// strangers cannot use up the descriptors that the host's need.
+		unix.Close(fd)
+		f.FD = -1
+	default:
+		d.foreign++
 	}
 	d.byNode[st.Ino] = f
 	return f
@@ -350,6 +362,9 @@ func order(all []*found) {
 			o, _ := f.Namespace.Owner.Get()
 			seen[o.UID]++
 			turn[f] = seen[o.UID]
+			if f.FD < 0 { // counted only: after all that can be entered
+				turn[f] += len(all)
+			}
 		}
 	}
 	rank := func(f *found) int {
