@@ -266,7 +266,7 @@ func (a *app) render(w io.Writer, r finding.Report, o auditOptions, failOn findi
 	if tty {
 		t.Width, t.Color = width, colourful(o.noColor)
 	}
-	t.Verbose, t.Quiet, t.FailOn, t.Root = o.verbose, o.quiet, failOn, root
+	t.Verbose, t.Quiet, t.FailOn, t.Root, t.Allow = o.verbose, o.quiet, failOn, root, o.allowGaps
 	if !tty || o.verbose || o.quiet {
 		return report.Text(w, r, t)
 	}
@@ -291,26 +291,13 @@ func exitCode(r finding.Report, failOn finding.Severity, allow []string) int {
 	if failOn == "" {
 		return exitClean
 	}
-	gaps := map[string]finding.Gap{}
-	for _, g := range r.Gaps {
-		gaps[g.ID] = g
-	}
-	code := exitClean
 	for _, f := range r.Findings {
-		if !f.Severity.AtLeast(failOn) {
-			continue
-		}
-		switch f.Status {
-		case finding.Fail:
+		if f.Status == finding.Fail && f.Severity.AtLeast(failOn) {
 			return exitFindings
-		case finding.Unknown:
-			for _, id := range f.Gaps {
-				g, ok := gaps[id]
-				if !ok || !g.Shared && !slices.Contains(allow, string(g.Reason)) {
-					code = exitUnknown
-				}
-			}
 		}
 	}
-	return code
+	if len(report.Undecided(r, failOn, allow)) > 0 {
+		return exitUnknown
+	}
+	return exitClean
 }

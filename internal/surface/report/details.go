@@ -34,13 +34,16 @@ func (p *page) failed(r finding.Report) {
 			about += "; attacker: " + positionsText(g.positions)
 		}
 		p.line("", "", about)
+		if p.o.Verbose {
+			p.references(g.findings[0].References)
+		}
 		entries := merge(g.findings, p.o.Verbose)
 		for i, m := range entries {
 			if i == maxPerGroup && !p.o.Verbose {
 				p.line(dim, "  ", fmt.Sprintf("… and %d more; --verbose lists them", len(entries)-i))
 				break
 			}
-			p.entry(m, r.At.UTC().Format(time.RFC3339))
+			p.entry(m, g.severity, r.At.UTC().Format(time.RFC3339))
 		}
 	}
 }
@@ -78,8 +81,13 @@ func merge(fs []finding.Finding, apart bool) []same {
 	return out
 }
 
-func (p *page) entry(m same, now string) {
-	p.line(bold, "  "+list(m.subjects, p.o.Width-2), "")
+// entry writes one finding of a cause; worst is the severity of the whole cause.
+func (p *page) entry(m same, worst finding.Severity, now string) {
+	tail := ""
+	if m.Severity != worst {
+		tail = "  (" + string(m.Severity) + ")"
+	}
+	p.line(bold, "  "+list(m.subjects, p.o.Width-2-Width(tail)), tail)
 	p.wrap("    ", m.Message)
 	if m.Compliance != m.Effective && m.Compliance != "" {
 		p.line(dim, "    benchmark: ", "a check of the value alone says "+string(m.Compliance)+", the kernel "+string(m.Effective))
@@ -137,14 +145,18 @@ func (p *page) all(f finding.Finding, now string) {
 			p.wrap("    ", "note: "+r.Text)
 		}
 	}
-	if len(f.References) > 0 {
-		refs := make([]string, len(f.References))
-		for i, r := range f.References {
-			refs[i] = Clean(r.String())
-		}
-		p.wrap("    ", "see: "+strings.Join(refs, "; "))
-	}
 	p.line(dim, "    waive:  ", "sixfence audit --waiver-for "+f.Fingerprint)
+}
+
+func (p *page) references(rs []finding.Reference) {
+	if len(rs) == 0 {
+		return
+	}
+	refs := make([]string, len(rs))
+	for i, r := range rs {
+		refs[i] = Clean(r.String())
+	}
+	p.wrap("         ", "see: "+strings.Join(refs, "; "))
 }
 
 // undecided lists the Gaps with the controls they leave unknown.

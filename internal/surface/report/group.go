@@ -69,6 +69,17 @@ func positionsText(ps []finding.Position) string {
 	return strings.Join(s, ", ")
 }
 
+// atWorst is how many of the group's findings have its severity.
+func (g group) atWorst() int {
+	n := 0
+	for _, f := range g.findings {
+		if f.Severity == g.severity {
+			n++
+		}
+	}
+	return n
+}
+
 // subjects are the distinct subjects of a group, in order.
 func (g group) subjects() []string {
 	var out []string
@@ -187,6 +198,31 @@ func closeHint(r fact.Reason, root bool) string {
 		return "not understood; please report it"
 	}
 	return "not looked at in this run"
+}
+
+// Undecided are the controls of this severity or worse that a Gap left unknown. A
+// Gap does not count when its reason is allowed, or when it is the one that all
+// controls of a directory tree share.
+func Undecided(r finding.Report, failOn finding.Severity, allow []string) map[string]bool {
+	out := map[string]bool{}
+	if failOn == "" {
+		return out
+	}
+	gaps := map[string]finding.Gap{}
+	for _, g := range r.Gaps {
+		gaps[g.ID] = g
+	}
+	for _, f := range r.Findings {
+		if f.Status != finding.Unknown || !f.Severity.AtLeast(failOn) {
+			continue
+		}
+		for _, id := range f.Gaps {
+			if g, ok := gaps[id]; !ok || !g.Shared && !slices.Contains(allow, string(g.Reason)) {
+				out[f.Control] = true
+			}
+		}
+	}
+	return out
 }
 
 // own tells whether a finding is about the host itself, not about a namespace

@@ -20,6 +20,7 @@ type TextOptions struct {
 	Short   bool             // the first screen only
 	Root    bool             // root did the reading: rights are not what was missing
 	FailOn  finding.Severity // from here on a finding counts; empty: nothing counts
+	Allow   []string         // reasons of Gaps that were accepted
 }
 
 // MaxActions is how many actions the first screen names.
@@ -161,7 +162,7 @@ func (p *page) firstScreen(r finding.Report) {
 		}
 	}
 	if r.Host.Mode == string(fact.ModeRoot) {
-		host = append(host, "directory tree, no running kernel")
+		host = append(host, "a directory tree")
 	} else if r.Host.Kernel != "" {
 		host = append(host, "Linux "+r.Host.Kernel)
 	}
@@ -184,11 +185,11 @@ func (p *page) firstScreen(r finding.Report) {
 		}
 	}
 	p.line(dim, "Role     ", role)
-	p.line(dim, "Looked   ", fmt.Sprintf("%s, %s, %s; %s passed, %s not applicable",
+	p.line(dim, "Looked   ", fmt.Sprintf("%s, %s, %s; %s passed, %s n/a",
 		plural(r.Summary.Namespaces, "namespace", "namespaces"),
 		plural(r.Summary.Interfaces, "interface", "interfaces"),
 		plural(r.Summary.Listeners, "listener", "listeners"),
-		thousands(r.Summary.ByStatus[finding.Pass]), thousands(r.Summary.ByStatus[finding.NotApplicable])))
+		plural(r.Summary.ByStatus[finding.Pass], "check", "checks"), thousands(r.Summary.ByStatus[finding.NotApplicable])))
 	p.gapLine(r)
 	p.alsoLine(r)
 	next := "sixfence explain CONTROL teaches; audit --verbose shows all evidence"
@@ -203,17 +204,21 @@ func (p *page) verdict(r finding.Report) {
 	count := map[finding.Severity]int{}
 	worst := finding.Severity("")
 	var from []finding.Position
-	undecided := map[string]bool{}
+	strangers := 0 // findings in namespaces that users made, which count all the same
+	undecided := Undecided(r, p.o.FailOn, p.o.Allow)
 	for _, f := range r.Findings {
-		switch {
-		case !own(f):
-		case f.Status == finding.Fail:
-			count[f.Severity]++
-			if worst == "" || f.Severity.Rank() > worst.Rank() || f.Severity == worst && reachRank(f.Positions) < reachRank(from) {
-				worst, from = f.Severity, f.Positions
+		if f.Status != finding.Fail {
+			continue
+		}
+		if !own(f) {
+			if p.o.FailOn != "" && f.Severity.AtLeast(p.o.FailOn) {
+				strangers++
 			}
-		case f.Status == finding.Unknown && p.o.FailOn != "" && f.Severity.AtLeast(p.o.FailOn):
-			undecided[f.Control] = true
+			continue
+		}
+		count[f.Severity]++
+		if worst == "" || f.Severity.Rank() > worst.Rank() || f.Severity == worst && reachRank(f.Positions) < reachRank(from) {
+			worst, from = f.Severity, f.Positions
 		}
 	}
 	var parts []string
@@ -230,11 +235,16 @@ func (p *page) verdict(r finding.Report) {
 			text += "; the worst is usable from: " + positionsText(from)
 		}
 		p.line(alarm, "FAIL", text)
+	case strangers > 0:
+		p.line(alarm, "FAIL", " "+plural(strangers, "finding", "findings")+" in namespaces that users made; nothing in the host's own")
+	case len(undecided) > 0:
+		if counts == "" {
+			counts = "nothing failed"
+		}
+		p.line(yellow, "UNDECIDED", fmt.Sprintf(" %s, but %s at or over %s could not be decided",
+			counts, plural(len(undecided), "control", "controls"), p.o.FailOn))
 	case worst != "":
 		p.line(yellow, "FINDINGS", " "+counts+"; none counts as a failure"+p.limit())
-	case len(undecided) > 0:
-		p.line(yellow, "UNDECIDED", fmt.Sprintf(" nothing failed, but %s at or over %s could not be decided",
-			plural(len(undecided), "control", "controls"), p.o.FailOn))
 	default:
 		p.line(green, "PASS", " nothing failed"+p.decided(r))
 	}
@@ -242,7 +252,7 @@ func (p *page) verdict(r finding.Report) {
 
 func (p *page) limit() string {
 	if p.o.FailOn == "" {
-		return ""
+		return " (--fail-on never)"
 	}
 	return " (--fail-on " + string(p.o.FailOn) + ")"
 }
@@ -258,8 +268,11 @@ func (p *page) decided(r finding.Report) string {
 func (p *page) action(n int, g group) {
 	lead := fmt.Sprintf("%d. %-8s ", n, strings.ToUpper(string(g.severity)))
 	count := ""
-	if len(g.findings) > 1 {
-		count = fmt.Sprintf(" (%s places)", thousands(len(g.findings)))
+	switch worst := g.atWorst(); {
+	case worst < len(g.findings):
+		count = fmt.Sprintf(" (%s, %s less severe)", plural(worst, "place", "places"), thousands(len(g.findings)-worst))
+	case worst > 1:
+		count = fmt.Sprintf(" (%s places)", thousands(worst))
 	}
 	p.line(severityStyle(g.severity), lead, Cut(g.title, p.o.Width-Width(lead)-Width(count))+count)
 	where, tail := "   "+g.control+" on ", ""
