@@ -17,7 +17,7 @@ import (
 // every test with a namespace shares it.
 
 var (
-	owners  sync.Map     // the tests that own the host
+	owned   atomic.Bool  // a test of this process owns the host
 	sharers atomic.Int32 // namespaces of this process
 )
 
@@ -25,20 +25,20 @@ var (
 const maxWait = 4 * time.Minute
 
 // OwnHost waits until no other test, of any package, has a namespace, and keeps them
-// from making one until this test ends. Call it before NewNS, in a test that
-// is not parallel.
+// from making one until this test ends. Call it before NewNS, in a test that is not
+// parallel; its subtests share what it owns.
 func OwnHost(t testing.TB) {
 	t.Helper()
 	RequireRoot(t)
 	lock(t, "gate", unix.LOCK_EX) // newcomers wait behind us
 	lock(t, "host", unix.LOCK_EX)
-	owners.Store(t, true)
-	t.Cleanup(func() { owners.Delete(t) })
+	owned.Store(true)
+	t.Cleanup(func() { owned.Store(false) })
 }
 
 func shareHost(t testing.TB) {
 	t.Helper()
-	if _, mine := owners.Load(t); mine {
+	if owned.Load() {
 		return
 	}
 	if sharers.Load() == 0 {

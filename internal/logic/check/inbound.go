@@ -44,17 +44,10 @@ type inboundFilter struct {
 // for one that is yet to come: whatever is bound to no single device counts. For a
 // tunnel, what can stop the packets around it counts too.
 func (s *Space) Inbound(family, ifname string) *fact.Gap {
-	if s.inbound == nil {
-		s.inbound = map[string]inboundFilter{}
-	}
-	f, ok := s.inbound[family]
-	if !ok {
-		f = s.readInbound(family)
-		s.inbound[family] = f
-	}
+	f := s.filter(family)
 	g, ok := f.memo[ifname]
 	if !ok {
-		g = s.onPath(&f, family, ifname)
+		g = s.onPath(family, ifname)
 		f.memo[ifname] = g
 	}
 	if g == nil {
@@ -64,8 +57,44 @@ func (s *Space) Inbound(family, ifname string) *fact.Gap {
 	return &c
 }
 
+// filter reads what stands in the way of a family once.
+func (s *Space) filter(family string) inboundFilter {
+	if s.inbound == nil {
+		s.inbound = map[string]inboundFilter{}
+	}
+	f, ok := s.inbound[family]
+	if !ok {
+		f = s.readInbound(family)
+		s.inbound[family] = f
+	}
+	return f
+}
+
 // onPath looks at one interface.
-func (s *Space) onPath(f *inboundFilter, family, ifname string) *fact.Gap {
+func (s *Space) onPath(family, ifname string) *fact.Gap {
+	f := s.filter(family)
+	path, future := s.path(&f, ifname)
+	g := s.passes(&f, path, future)
+	if g != nil && g.What == notAnalysed {
+		return g
+	}
+	if !slices.ContainsFunc(path, func(l *fact.Link) bool { return l.Tunnel != nil || tunnelKinds[l.Kind] }) {
+		return g
+	}
+	// What is in a tunnel came in other packets, of either family and anywhere.
+	all, _ := s.path(&f, "")
+	for _, outer := range []string{"ipv4", "ipv6"} {
+		o := s.filter(outer)
+		if og := s.passes(&o, all, false); og != nil && (g == nil || og.What == notAnalysed) {
+			g = og
+		}
+	}
+	return g
+}
+
+// passes looks at a stack of devices and what is behind it. future stands for
+// devices that are not there yet.
+func (s *Space) passes(f *inboundFilter, path []*fact.Link, future bool) *fact.Gap {
 	present := &fact.Gap{Reason: fact.NotCollected, What: notAnalysed}
 	if f.present {
 		return present
@@ -84,12 +113,8 @@ func (s *Space) onPath(f *inboundFilter, family, ifname string) *fact.Gap {
 		note(&fact.Gap{Reason: g.Reason, What: "interfaces, and the XDP and TC programs on them"})
 		return broken
 	}
-	path, kind := s.path(f, ifname)
-	if kind == pathFuture {
-		if slices.ContainsFunc(f.ingress, func(c pfdecode.Chain) bool { return c.AnyDevice || len(c.Devices) == 0 }) {
-			return present
-		}
-		return broken
+	if future && slices.ContainsFunc(f.ingress, func(c pfdecode.Chain) bool { return c.AnyDevice || len(c.Devices) == 0 || len(c.DevicePrefixes) > 0 }) {
+		return present
 	}
 	for _, l := range path {
 		if slices.ContainsFunc(f.ingress, func(c pfdecode.Chain) bool { return c.OnDevice(l.Name) }) {
@@ -117,51 +142,24 @@ func (s *Space) onPath(f *inboundFilter, family, ifname string) *fact.Gap {
 			note(&fact.Gap{Reason: g.Reason, What: "TC programs of " + l.Name})
 		}
 	}
-	if kind == pathTunnel {
-		// The packets around those in the tunnel may be of the other family, and
-		// come in anywhere.
-		other := "ipv4"
-		if family == "ipv4" {
-			other = "ipv6"
-		}
-		for _, fam := range []string{family, other} {
-			g := s.Inbound(fam, "")
-			if g != nil && g.What == notAnalysed {
-				return g
-			}
-			if g != nil {
-				note(g)
-			}
-		}
-	}
 	return broken
 }
 
-// pathKind says what the devices below an interface are.
-type pathKind int
-
-const (
-	pathDevices pathKind = iota // the stack of devices, or all for ""
-	pathFuture                  // no such interface
-	pathTunnel                  // it, or one below it, takes packets out of others
-)
-
 // path returns the devices whose ingress a packet for ifname passes: itself, the
-// ports of a master, the device it is stacked on, and so on down.
-func (s *Space) path(f *inboundFilter, ifname string) ([]*fact.Link, pathKind) {
+// ports of a master, the device it is stacked on, and so on down. future is true
+// when there is no such interface.
+func (s *Space) path(f *inboundFilter, ifname string) (out []*fact.Link, future bool) {
 	if ifname == "" {
 		all := make([]*fact.Link, len(s.links))
 		for i := range s.links {
 			all[i] = &s.links[i]
 		}
-		return all, pathDevices
+		return all, false
 	}
 	top := f.byName[ifname]
 	if top == nil {
-		return nil, pathFuture
+		return nil, true
 	}
-	kind := pathDevices
-	var out []*fact.Link
 	seen := map[int]bool{}
 	for todo := []*fact.Link{top}; len(todo) > 0; todo = todo[1:] {
 		l := todo[0]
@@ -170,9 +168,6 @@ func (s *Space) path(f *inboundFilter, ifname string) ([]*fact.Link, pathKind) {
 		}
 		seen[l.Index] = true
 		out = append(out, l)
-		if l.Tunnel != nil || tunnelKinds[l.Kind] {
-			kind = pathTunnel
-		}
 		todo = append(todo, f.ports[l.Index]...)
 		// The other end of a pair sends to us; it is not below us.
 		if l.Parent != 0 && l.PeerNS == nil && !pairKinds[l.Kind] {
@@ -181,7 +176,7 @@ func (s *Space) path(f *inboundFilter, ifname string) ([]*fact.Link, pathKind) {
 			}
 		}
 	}
-	return out, kind
+	return out, false
 }
 
 // pairKinds are two interfaces back to back: IFLA_LINK names the other one.
