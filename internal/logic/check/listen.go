@@ -29,7 +29,7 @@ func socketControls() []Control {
 			Eval:     socketInventory,
 		},
 		{
-			ID: "LISTEN-02", Title: "Service bound to all of IPv6 and only to loopback on IPv4", Live: true,
+			ID: "LISTEN-02", Title: "Service bound beyond loopback on IPv6 and only to loopback on IPv4", Live: true,
 			Severity: finding.Critical, Reason: "somebody meant this port to stay on the host, and the other family is open",
 			Positions: anyone,
 			Source:    "inet_diag (addresses, v6only, bound device) grouped by namespace, protocol and port; addresses and interfaces of the namespace",
@@ -39,7 +39,7 @@ func socketControls() []Control {
 			Attack:    "Connect to the port over IPv6: from the internet where the host has a global address, from the link otherwise. Or, as a local user, put a listener on the free [::] side and let clients that resolve localhost to ::1 come.",
 			Check:     "A group fails when it has an IPv4 socket on loopback, none wider, and an IPv6 socket that hears others. A single dual-stack socket, ::1 beside 127.0.0.1, and a namespace in which nobody else is heard pass. Behind a packet filter the answer is unknown.",
 			Fix: []finding.Remediation{
-				command("ss -tulnpe 'sport = :PORT'"),
+				command("nft 'add table inet guard; add chain inet guard input { type filter hook input priority 0; }; add rule inet guard input iifname != lo meta nfproto ipv6 tcp dport PORT drop'"),
 				advice("Bind the service to ::1 beside 127.0.0.1 (PostgreSQL: listen_addresses = '127.0.0.1, ::1'; Redis: bind 127.0.0.1 ::1), or to the addresses it is meant for in both families."),
 				intent("services: []   # a port that is not listed is closed in both families"),
 			},
@@ -58,7 +58,7 @@ func socketControls() []Control {
 			Attack:    "Connect over IPv6 to a service whose access rules were written for IPv4.",
 			Check:     "Only contradictions between a file and a socket fail. For other dual-stack sockets no configuration is read, so nothing is claimed: LISTEN-01 lists them. The same restraint holds for programs in containers, which have files of their own.",
 			Fix: []finding.Remediation{
-				command("systemctl restart SERVICE; systemctl cat SERVICE.socket"),
+				command("systemctl restart SERVICE"),
 				advice("With socket activation the addresses belong into the .socket unit (ListenStream=, BindIPv6Only=). In Go use \"tcp4\"."),
 				intent("services:\n  - {name: NAME, ports: [tcp/PORT], families: [ipv4]}"),
 			},
@@ -112,7 +112,6 @@ func socketControls() []Control {
 			Attack:    "Connect to the address of the namespace: the service answers past every rule the host has.",
 			Check:     "A namespace fails when a socket in it hears others over IPv6 and nothing filters there: high with a global address, medium with link-local ones only, low for containers and on nodes that run pods, where services in namespaces are the point.",
 			Fix: []finding.Remediation{
-				command("lsns -t net; nsenter -t PID -n ss -tulnp"),
 				advice("Give the namespace rules of its own, bind the service narrower, or switch IPv6 off inside (net.ipv6.conf.all.disable_ipv6=1)."),
 				intent("services:\n  - {name: NAME, ports: [tcp/PORT]}"),
 			},

@@ -194,6 +194,7 @@ func (s *Space) judgePort(w *ways, g portGroup) (Result, bool) {
 			msg += ". Held by " + a.exe
 		}
 		r := fail(sub, msg+".", evidence()...)
+		r.Remediation = s.closePort(a)
 		if a.ephemeral && a.Protocol == "udp" && a.exe != v4.exe {
 			r.Severity = finding.Medium // two clients that were given the same port
 		}
@@ -213,121 +214,6 @@ func (s *Space) judgePort(w *ways, g portGroup) (Result, bool) {
 		return unknown(sub, *doubt[0].gap6), true
 	}
 	return pass(sub, "Bound on IPv6 and not on IPv4: there is no narrower twin.", evidence()...), true
-}
-
-// intention is what a program's configuration says about families.
-type intention struct {
-	programs []string // base names of executables
-	ports    []uint16
-	origin   fact.Origin
-	says     string
-}
-
-// intentions are the configurations that name IPv4 addresses only.
-func (c *Context) intentions() (out []intention, gaps []fact.Gap) {
-	apps := &c.Snap.Host.Apps
-	if d, ok := apps.SSHD.Get(); ok {
-		var says string
-		switch {
-		case d.AddressFamily == "inet":
-			says = "AddressFamily inet"
-		case onlyIPv4(d.Listen):
-			says = "ListenAddress " + strings.Join(d.Listen, ", ")
-		}
-		if says != "" {
-			ports := d.Ports
-			if len(ports) == 0 {
-				ports = []uint16{22}
-			}
-			for _, l := range d.Listen {
-				if ap, err := netip.ParseAddrPort(l); err == nil {
-					ports = append(slices.Clone(ports), ap.Port())
-				}
-			}
-			out = append(out, intention{[]string{"sshd", "systemd"}, ports, d.Origin, says})
-		}
-	} else if g := gapOf(apps.SSHD); g != nil {
-		gaps = append(gaps, *g)
-	}
-	if ps, ok := apps.Postgres.Get(); ok {
-		for _, p := range ps {
-			if onlyIPv4(p.Listen) {
-				port := cmp.Or(p.Port, 5432)
-				out = append(out, intention{[]string{"postgres", "postmaster"}, []uint16{port}, p.Origin, "listen_addresses = '" + strings.Join(p.Listen, ",") + "'"})
-			}
-		}
-	} else if g := gapOf(apps.Postgres); g != nil {
-		gaps = append(gaps, *g)
-	}
-	return out, gaps
-}
-
-// onlyIPv4 tells whether every listed address is an IPv4 one. Names and
-// wildcards may be either.
-func onlyIPv4(list []string) bool {
-	for _, l := range list {
-		a, err := netip.ParseAddr(l)
-		if err != nil {
-			ap, err := netip.ParseAddrPort(l)
-			if err != nil {
-				return false
-			}
-			a = ap.Addr()
-		}
-		if !a.Is4() {
-			return false
-		}
-	}
-	return len(list) > 0
-}
-
-func configuredForIPv4(c *Context) []Result {
-	want, gaps := c.intentions()
-	return c.eachEars(func(s *Space, e *ears) []Result {
-		var out []Result
-		var doubts []fact.Gap
-		six := 0
-		for i := range e.list {
-			a := &e.list[i]
-			if a.Family != "ipv6" || a.Protocol != "tcp" || a.v6 == nobody || c.ownRoot(a.Socket) {
-				continue
-			}
-			six++
-			if g := gapOf(a.Owners); g != nil && a.exe == "" && len(want) > 0 && !slices.Contains(doubts, *g) {
-				doubts = append(doubts, *g)
-			}
-			for _, in := range want {
-				if !slices.Contains(in.ports, a.Port) || !slices.Contains(in.programs, baseName(a.exe)) {
-					continue
-				}
-				sub := s.socketSubject(a)
-				msg := fmt.Sprintf("%s says %s, and %s holds %s, which takes %s.", in.origin.File, in.says, a.exe, endpoint(a), takes(a))
-				ev := []finding.Evidence{s.socketEvidence(a), written(in.origin, "configured", in.says)}
-				if a.v6 == thisHost && a.gap6 == nil {
-					out = append(out, pass(sub, msg+" Nobody else can send to it.", ev...))
-					continue
-				}
-				out = append(out, s.behindFilter("ipv6", sub.Interface, fail(sub, msg, ev...)))
-			}
-		}
-		if len(out) > 0 {
-			return fold(out)
-		}
-		doubts = append(doubts, gaps...)
-		if six > 0 && len(doubts) > 0 {
-			return []Result{unknown(s.Subject(), doubts...)}
-		}
-		if six == 0 {
-			return []Result{notApplicable(s.Subject(), "No TCP socket of the IPv6 family listens here.")}
-		}
-		return []Result{pass(s.Subject(), fmt.Sprintf("%s of the IPv6 family; none contradicts a configuration that was read (sshd, PostgreSQL). What other programs were meant to do is not known.", count(six, "TCP listener")))}
-	})
-}
-
-// ownRoot tells whether a socket belongs to a process with files of its own.
-func (c *Context) ownRoot(k *fact.Socket) bool {
-	pids, _ := k.Owners.Get()
-	return slices.ContainsFunc(pids, func(pid int) bool { p := c.procs[pid]; return p != nil && (p.Root || p.Container != "") })
 }
 
 // rawUsers are programs known to use packet or raw sockets.
@@ -468,6 +354,11 @@ func otherNamespaces(c *Context) []Result {
 			r.Severity = finding.Low
 		case far == sameLink:
 			r.Severity = finding.Medium
+		}
+		r.Remediation = []finding.Remediation{
+			command("%s", s.Run(nft("add table inet guard; add chain inet guard input { type filter hook input priority 0; policy drop; }; add rule inet guard input ct state established,related accept; add rule inet guard input iifname lo accept; add rule inet guard input meta nfproto ipv4 accept; add rule inet guard input icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem, echo-request, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-query } accept"))),
+			advice("This closes IPv6 in that namespace but for neighbour discovery. Add an accept rule for what it is meant to serve, or bind the services narrower."),
+			intent("services:\n  - {name: NAME, ports: [tcp/PORT]}"),
 		}
 		return []Result{s.behindFilter("ipv6", "", r)}
 	})

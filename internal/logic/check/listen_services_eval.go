@@ -3,6 +3,7 @@ package check
 import (
 	"cmp"
 	"fmt"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -72,7 +73,13 @@ func sourceLists(app string, ps []fact.SourcePattern) []*sourceList {
 	at := map[string]*sourceList{}
 	closed := slices.ContainsFunc(ps, func(p fact.SourcePattern) bool { return p.Action == "deny" && catchAll(p.Pattern) })
 	for _, p := range ps {
+		if p.Action != "allow" && p.Action != "deny" && !strings.HasPrefix(p.Keyword, "Match") {
+			continue // where to listen, not whom to let in
+		}
 		k := p.Origin.File + "\x00" + p.Keyword + "\x00" + p.Action
+		if strings.HasPrefix(p.Keyword, "Match") {
+			k += strconv.Itoa(p.Origin.Line) // each block is a list of its own
+		}
 		l := at[k]
 		if l == nil {
 			l = &sourceList{app: app, keyword: p.Keyword, action: p.Action, origin: p.Origin, closed: closed}
@@ -80,10 +87,13 @@ func sourceLists(app string, ps []fact.SourcePattern) []*sourceList {
 			out = append(out, l)
 		}
 		for _, word := range strings.FieldsFunc(p.Pattern, func(r rune) bool { return r == ',' || r == ' ' }) {
-			switch sourceOf(word) {
-			case "ipv4":
+			switch fam := sourceOf(word); {
+			case strings.HasPrefix(word, "!"): // an exception from another pattern
+			case catchAll(word):
+				l.v6 = append(l.v6, word)
+			case fam == "ipv4":
 				l.v4 = append(l.v4, word)
-			case "ipv6":
+			case fam == "ipv6":
 				l.v6 = append(l.v6, word)
 			}
 		}
@@ -104,7 +114,7 @@ func aclParity(c *Context) []Result {
 			out = append(out, l.judge(d.AddressFamily == "inet" || onlyIPv4(d.Listen)))
 		}
 	} else {
-		about("sshd", gapOf(apps.SSHD))
+		about("sshd", gapAs(apps.SSHD, "sshd_config"))
 	}
 	if acls, ok := apps.SourceACLs.Get(); ok {
 		for _, a := range acls {
@@ -113,7 +123,7 @@ func aclParity(c *Context) []Result {
 			}
 		}
 	} else {
-		about("access lists", gapOf(apps.SourceACLs))
+		about("access lists", gapAs(apps.SourceACLs, "access lists of applications"))
 	}
 	if ps, ok := apps.Postgres.Get(); ok {
 		for _, p := range ps {
@@ -122,10 +132,10 @@ func aclParity(c *Context) []Result {
 			}
 		}
 	} else {
-		about("PostgreSQL", gapOf(apps.Postgres))
+		about("PostgreSQL", gapAs(apps.Postgres, "pg_hba.conf"))
 	}
-	for _, g := range apps.Gaps {
-		out = append(out, unknown(finding.Subject{Key: "access lists"}, g))
+	if len(apps.Gaps) > 0 {
+		out = append(out, unknown(finding.Subject{Key: "access lists"}, apps.Gaps...))
 	}
 	return dedupe(out)
 }
@@ -154,28 +164,58 @@ func (l *sourceList) judge(noIPv6 bool) Result {
 	return pass(sub, "Allows IPv4 networks; IPv6 clients are not on the list.", ev)
 }
 
+// prefixOf reads the address column of pg_hba.conf: a prefix, an address, or an
+// address and a mask.
+func prefixOf(s string) (netip.Prefix, bool) {
+	if p, err := netip.ParsePrefix(s); err == nil {
+		return p, true
+	}
+	addr, mask, masked := strings.Cut(s, "/")
+	a, err := netip.ParseAddr(addr)
+	if err != nil {
+		return netip.Prefix{}, false
+	}
+	if !masked {
+		return netip.PrefixFrom(a, a.BitLen()), true
+	}
+	m, err := netip.ParseAddr(mask)
+	if err != nil || m.BitLen() != a.BitLen() {
+		return netip.Prefix{}, false
+	}
+	n := 0
+	for _, b := range m.AsSlice() {
+		n += bits.OnesCount8(b)
+	}
+	return netip.PrefixFrom(a, n), true
+}
+
 // judgeHBA compares the widest networks that pg_hba.conf lets in.
 func judgeHBA(p fact.Postgres) Result {
 	widest := map[string]int{} // family → shortest prefix that is let in
 	line := map[string]fact.SourcePattern{}
 	origin := p.Origin
+	closed := map[string]bool{} // the first line that matches decides
 	for _, h := range p.HBA {
 		origin = h.Origin
-		if h.Action == "reject" || h.Action == "deny" {
-			continue
-		}
 		fams := []string{"ipv4", "ipv6"}
-		bits := 0
+		width := 0
 		if !catchAll(h.Pattern) {
-			pre, err := netip.ParsePrefix(strings.Fields(h.Pattern + " x")[0])
-			if err != nil || pre.Addr().IsLoopback() && pre.Bits() > 0 {
+			pre, ok := prefixOf(h.Pattern)
+			if !ok || pre.Addr().IsLoopback() && pre.Bits() > 0 {
 				continue
 			}
-			fams, bits = []string{FamilyOf(pre.Addr())}, pre.Bits()
+			fams, width = []string{FamilyOf(pre.Addr())}, pre.Bits()
 		}
 		for _, f := range fams {
-			if b, ok := widest[f]; !ok || bits < b {
-				widest[f], line[f] = bits, h
+			if h.Action == "reject" {
+				closed[f] = closed[f] || width == 0
+				continue
+			}
+			if closed[f] {
+				continue
+			}
+			if b, ok := widest[f]; !ok || width < b {
+				widest[f], line[f] = width, h
 			}
 		}
 	}
@@ -199,7 +239,7 @@ func fail2banCovers(c *Context) []Result {
 	f, ok := c.Snap.Host.Apps.Fail2ban.Get()
 	sub := finding.Subject{Key: "fail2ban"}
 	if !ok {
-		if g := gapOf(c.Snap.Host.Apps.Fail2ban); g != nil {
+		if g := gapAs(c.Snap.Host.Apps.Fail2ban, "fail2ban's configuration"); g != nil {
 			return []Result{unknown(sub, *g)}
 		}
 		return []Result{notApplicable(sub, "fail2ban is not installed.")}
@@ -226,7 +266,7 @@ func fail2banCovers(c *Context) []Result {
 func socketUnits(c *Context) []Result {
 	us, ok := c.Snap.Host.Files.Units.Get()
 	if !ok {
-		if g := gapOf(c.Snap.Host.Files.Units); g != nil {
+		if g := gapAs(c.Snap.Host.Files.Units, "systemd units"); g != nil {
 			return []Result{unknown(finding.Subject{}, *g)}
 		}
 		return nil

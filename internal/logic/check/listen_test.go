@@ -230,6 +230,10 @@ func listenStates() map[string][]state {
 				fact.SourcePattern{Keyword: "deny", Pattern: "all", Action: "deny", Origin: fact.Origin{File: "/etc/nginx/x", Line: 2}}), want: finding.Pass},
 			{name: "pg_hba wide open on IPv6", edit: hba("10.0.0.0/8 scram-sha-256", "::/0 scram-sha-256"), want: finding.Fail, severity: finding.High},
 			{name: "pg_hba with both networks", edit: hba("10.0.0.0/8 scram-sha-256", "2001:db8::/32 scram-sha-256", "::1/128 trust"), want: finding.Pass},
+			{name: "pg_hba with a mask, wide open on IPv6", edit: hba("10.0.0.0/255.0.0.0 md5", "::/0 md5"), want: finding.Fail},
+			{name: "pg_hba rejects the rest of IPv6 first", edit: hba("10.0.0.0/8 md5", "::/0 reject", "::/0 md5"), want: finding.Pass},
+			{name: "Match Address for all but a network", edit: edits(match("Match Address", "*", ""), match("Match Address", "!10.0.0.0/8", "")), want: finding.Pass},
+			{name: "where nginx listens is no access list", edit: acl(fact.SourcePattern{Keyword: "listen", Pattern: "0.0.0.0:80", Origin: fact.Origin{File: "/etc/nginx/x", Line: 1}}), want: finding.NotApplicable},
 			{name: "pg_hba open in both", edit: hba("0.0.0.0/0 scram-sha-256", "::/0 scram-sha-256"), want: finding.Pass},
 		},
 		"LISTEN-12": {

@@ -89,23 +89,31 @@ func covers(mi *fact.ManagedInterface, l *fact.Link) answer {
 			return no
 		}
 	}
+	// Conditions of one key are alternatives, those of different keys must all hold.
+	hit := map[string]bool{}
 	for _, cond := range mi.Match {
 		key, value, _ := strings.Cut(cond, "=")
-		words := strings.Fields(strings.ToLower(value))
+		of := ""
 		switch key {
-		case "MACAddress", "PermanentMACAddress", "mac-address":
-			if key == "MACAddress" && !slices.Contains(words, strings.ToLower(l.MAC)) {
-				return no
-			}
-			if key != "MACAddress" {
-				a = maybe
-			}
+		case "MACAddress":
+			of, value = strings.ToLower(l.MAC), strings.ToLower(value)
 		case "Kind":
-			if !slices.ContainsFunc(words, func(w string) bool { ok, err := path.Match(w, l.Kind); return err == nil && ok }) {
-				return no
+			of = l.Kind
+		case "interface-name":
+			if strings.ContainsAny(value, "!|&") {
+				a = maybe
+				continue
 			}
+			of = l.Name
 		default:
 			a = maybe
+			continue
+		}
+		hit[key] = hit[key] || slices.ContainsFunc(strings.Fields(value), func(w string) bool { ok, err := path.Match(w, of); return err == nil && ok })
+	}
+	for _, ok := range hit {
+		if !ok {
+			return no
 		}
 	}
 	return a

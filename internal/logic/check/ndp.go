@@ -36,7 +36,7 @@ func ndpControls() []Control {
 			Attack:    "Three thousand packets to absent addresses of an attached /64, or as many solicitations with forged sources, fill the default table in under two seconds; neighbours on other interfaces and in other namespaces are then lost at 100 %.",
 			Check:     "table_fulls must be 0. One Snapshot has no rate: the counter tells that it happened since boot; the number of entries tells whether it is happening now.",
 			Fix: []finding.Remediation{
-				command("ip -s ntable show name ndisc_cache; ip -6 neigh show nud incomplete; ip -6 neigh show nud failed"),
+				command("sysctl -w net.ipv6.neigh.default.gc_thresh2=4096 net.ipv6.neigh.default.gc_thresh3=8192   # on the host: gives room while the source is sought"),
 				advice("Find the interface whose entries are INCOMPLETE or FAILED (NDP-04). Drop unsolicited traffic to its prefix upstream, limit neighbour solicitations per sender, and only then raise gc_thresh3 (NDP-01)."),
 				intent("role: router"),
 			},
@@ -54,7 +54,6 @@ func ndpControls() []Control {
 			Attack: "A remote scanner sends packets to random addresses of a /64; each costs the last router one entry and three solicitations.",
 			Check:  "No forced collection since boot, and of at least 1000 entries made fewer than half failed to resolve. Rates need two audits; compare the evidence.",
 			Fix: []finding.Remediation{
-				command("ip -s ntable show name ndisc_cache; ip -6 neigh show nud failed"),
 				advice("Filter inbound traffic to addresses of the prefix that nobody uses, upstream or in the forward chain."),
 				intent("role: router"),
 			},
@@ -73,7 +72,6 @@ func ndpControls() []Control {
 			Attack:    "A scan of the on-link prefix from outside, through this router, or packets to absent neighbours sent by a local process or a pod.",
 			Check:     "More than half of gc_thresh2 in these two states on one interface is a failure.",
 			Fix: []finding.Remediation{
-				command("ip -6 neigh show nud incomplete | awk '{print $3}' | sort | uniq -c"),
 				advice("Drop traffic to unused addresses of that interface's prefix (stateful default-deny in the forward chain), or use longer prefixes on links that do not need a /64."),
 				intent("role: router"),
 			},
@@ -92,7 +90,7 @@ func ndpControls() []Control {
 			Attack:    "Send one packet to each of a few thousand addresses of the prefix, from anywhere: the table fills with INCOMPLETE entries and new neighbours of every interface are lost.",
 			Check:     "The namespace forwards; the prefix is on-link on an interface that resolves neighbours; no base chain, legacy table or program stands in the path. Where one does, the answer is unknown until rules are analysed.",
 			Fix: []finding.Remediation{
-				command("nft add table inet guard; nft add chain inet guard forward '{ type filter hook forward priority 0; policy accept; }'; nft add rule inet guard forward ct state established,related accept; nft add rule inet guard forward iifname UPLINK oifname LAN meta nfproto ipv6 drop"),
+				command("nft 'add table inet guard; add chain inet guard forward { type filter hook forward priority 0; }; add rule inet guard forward ct state established,related accept; add rule inet guard forward oifname LAN iifname != LAN meta nfproto ipv6 drop'"),
 				advice("On point-to-point links use a /127 (RFC 6164); on server links a prefix no longer than the hosts need."),
 				intent("role: router"),
 			},

@@ -283,6 +283,11 @@ func routedPrefix(c *Context) []Result {
 				continue
 			}
 			r := fail(one, fmt.Sprintf("This namespace forwards, %s is on-link on %s, and nothing filters forwarded packets: one packet an address makes it look for neighbours until the table is full.", d, l.Name), ev)
+			r.Remediation = []finding.Remediation{
+				command("%s", s.Run(nft("add table inet guard; add chain inet guard forward { type filter hook forward priority 0; }; add rule inet guard forward ct state established,related accept; add rule inet guard forward oifname "+quotedNames([]string{l.Name})+" iifname != "+quotedNames([]string{l.Name})+" meta nfproto ipv6 drop"))),
+				advice("Then accept what is meant to come in, service by service, before the drop."),
+				intent("role: router"),
+			}
 			if g := s.forwardFilter(); g != nil {
 				r.Effective = finding.Unknown
 				r.Gaps = []fact.Gap{*g}
@@ -575,7 +580,9 @@ func neighbourTimers(c *Context) []Result {
 			case gapOf(own) != nil:
 				out = append(out, unknown(sub, *gapOf(own)))
 			default:
-				out = append(out, fail(sub, fmt.Sprintf("%s of %s is %d ms; the default is %d ms and no boot-time file sets it. An RA that was taken leaves this trace (so does somebody who wrote it by hand).", t.key, l.Name, v, t.def), ev))
+				r := fail(sub, fmt.Sprintf("%s of %s is %d ms; the default is %d ms and no boot-time file sets it. An RA that was taken leaves this trace (so does somebody who wrote it by hand).", t.key, l.Name, v, t.def), ev)
+				r.Remediation = []finding.Remediation{s.SetNow("net/ipv6/neigh/"+l.Name+"/"+t.key, itoa(t.def))}
+				out = append(out, r)
 			}
 		}
 		return out

@@ -72,3 +72,15 @@ func sortedUnique(words []string) []string {
 var tunnelProtocols = map[uint16]string{
 	4: "IPv4 in IP", 41: "IPv6 in IP", 47: "GRE", 97: "EtherIP", 98: "ENCAP", 115: "L2TPv3", 137: "MPLS in IP",
 }
+
+// gapAs is gapOf for a fact whose Gap may say nothing but "not collected".
+func gapAs[T any](k fact.Known[T], what string) *fact.Gap {
+	g := gapOf(k)
+	if g != nil && g.What == "" {
+		g.What = what
+	}
+	return g
+}
+
+// nft is a one-line nftables script, for a shell.
+func nft(script string) string { return "nft " + shellWord(script) }

@@ -60,7 +60,7 @@ func routerControls() []Control {
 			},
 			TradeOff: "An interface without a static address and route loses IPv6 when its lifetimes end.",
 			Refs:     cite("RFC 6104", "RFC 9099 §2.3.2", "dhcpcd.conf(5) noipv6rs", "interfaces(5) accept_ra"),
-			Eval:     func(c *Context) []Result { return c.advertisementsTakenBy("dhcpcd", "connman", "ifupdown", "dhclient") },
+			Eval:     func(c *Context) []Result { return c.advertisementsTakenBy("dhcpcd", "connman", "ifupdown") },
 		},
 		{
 			ID: "RA-05", Title: "A program listens for router advertisements on a raw socket", Live: true,
@@ -73,7 +73,6 @@ func routerControls() []Control {
 			Attack:    "As RA-02: one advertisement, with the added freedom of fragments and extension headers that an RA guard in a switch may miss.",
 			Check:     "Known RA clients fail: high where interfaces have static addresses, medium where they live by RAs. Programs known to use such sockets for other things (ping, radvd, keepalived, routing daemons) pass. Others fail with low severity.",
 			Fix: []finding.Remediation{
-				command("ss -6wanp | grep ':58'"),
 				advice("Configure the client (RA-02, RA-03, RA-04) or stop it."),
 				intent("interfaces:\n  IFACE:\n    addressing: static"),
 			},

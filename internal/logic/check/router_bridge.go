@@ -3,6 +3,7 @@ package check
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/sixfence/sixfence/internal/logic/pfdecode"
 	"github.com/sixfence/sixfence/internal/model/fact"
@@ -62,10 +63,25 @@ func (s *Space) judgeBridge(b *fact.Link) Result {
 	r := fail(sub, fmt.Sprintf("%s of %s can send router advertisements to the other %s: no filter sees bridged frames and the ports are not isolated.", count(len(open), "guest port"), b.Name, count(len(all)-1, "port")),
 		s.ctx.passing("RTM_GETLINK", "guest ports that are not isolated", listing(open, 10)),
 		s.ctx.observed("packet filter", "bridge chains, ebtables, bridge-nf-call-ip6tables", "none that sees bridged frames"))
+	r.Remediation = []finding.Remediation{
+		command("%s", s.Run(nft("add table bridge guard; add chain bridge guard forward { type filter hook forward priority 0; }; add rule bridge guard forward iifname { "+quotedNames(open)+" } icmpv6 type nd-router-advert drop"))),
+		intent("role: hypervisor"),
+	}
 	if s.ctx.Role.Name == RoleHypervisor {
 		r.Severity = finding.High
 	}
 	return r
+}
+
+// quotedNames lists interfaces for nft; names that it could misread are left out.
+func quotedNames(names []string) string {
+	var out []string
+	for _, n := range names {
+		if !strings.ContainsAny(n, "\"\\*\n") {
+			out = append(out, `"`+n+`"`)
+		}
+	}
+	return strings.Join(out, ", ")
 }
 
 // bridgeFilter says what may stand between the ports of a bridge.

@@ -29,6 +29,8 @@ func (c *Context) advertisementsTakenBy(names ...string) []Result {
 		switch {
 		case c.Snap.Host.Mode == fact.ModeRoot:
 			out = append(out, c.writtenRA(m)...)
+		case m.Name == "netplan":
+			out = append(out, notApplicable(finding.Subject{Process: m.Name}, "netplan writes the configuration of systemd-networkd or NetworkManager, which are judged by themselves."))
 		case m.Running.Or(true) || m.Enabled.Or(true):
 			out = append(out, c.managerRA(m)...)
 		default:
@@ -64,6 +66,7 @@ func (c *Context) writtenRA(m *fact.Manager) []Result {
 			out = append(out, pass(sub, "Only listed routers are accepted.", ev))
 		default:
 			r := fail(sub, fmt.Sprintf("When this system boots, %s takes router advertisements from anybody on the interfaces that %s covers.", m.Name, mi.Origin.File), ev)
+			r.Title = m.Name + " is configured to accept rogue router advertisements"
 			if len(mi.Addresses) == 0 {
 				r.Severity = finding.Medium
 			}
@@ -109,6 +112,9 @@ func (ml managedLink) judge() Result {
 		return unknown(sub, *g)
 	}
 	if ml.set == nil {
+		if len(ml.m.Interfaces) == 0 && len(ml.m.Gaps) > 0 {
+			return unknown(sub, ml.m.Gaps...)
+		}
 		return notApplicable(sub, ml.m.Name+" has no settings for this interface.")
 	}
 	ev := acceptEvidence(ml.set)
@@ -183,6 +189,8 @@ func (ml managedLink) leftToKernel(sub finding.Subject, ev finding.Evidence) Res
 func (ml managedLink) remedies() []finding.Remediation {
 	static := intent("interfaces:\n  %s:\n    addressing: static", yamlWord(ml.l.Name))
 	switch ml.m.Name {
+	case "NetworkManager":
+		return append(ml.s.refuseRAs(), static)
 	case "systemd-networkd":
 		name := baseName(ml.set.Origin.File)
 		if !strings.HasSuffix(name, ".network") {
@@ -200,6 +208,14 @@ func (ml managedLink) remedies() []finding.Remediation {
 		}
 	}
 	return nil
+}
+
+// refuseRAs drops every RA, however it is wrapped, before a program can read it.
+func (s *Space) refuseRAs() []finding.Remediation {
+	return []finding.Remediation{
+		command("%s", s.Run(nft("add table inet guard; add chain inet guard pre { type filter hook prerouting priority -450; }; add rule inet guard pre icmpv6 type nd-router-advert drop; add rule inet guard pre meta nfproto ipv6 exthdr frag exists ip6 daddr { fe80::/10, ff02::/16 } drop"))),
+		advice("Then configure the client not to take them (RA-02, RA-03, RA-04). The rules close the interface for wanted RAs as well."),
+	}
 }
 
 // raClients are programs that take router advertisements from a raw socket.
@@ -280,6 +296,7 @@ func rawICMPv6(c *Context) []Result {
 				continue
 			}
 			r := fail(sub, fmt.Sprintf("%s holds %s. It would be given router advertisements that the kernel refuses.", exe, count(n, "raw ICMPv6 socket")), ev)
+			r.Remediation = s.refuseRAs()
 			switch {
 			case !slices.Contains(raClients, base):
 				r.Severity = finding.Low

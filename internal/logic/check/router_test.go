@@ -30,7 +30,7 @@ func managerStates(name string) []state {
 		{name: "takes RAs with every sysctl at 0", edit: taking(name, nil), want: finding.Fail, severity: finding.Critical, subject: eth0},
 		{name: "told not to", edit: taking(name, func(m *fact.Manager) { m.Interfaces[0].AcceptRA = fact.Value(false) }), want: finding.Pass, subject: eth0},
 		{name: "neither runs nor is enabled", edit: taking(name, func(m *fact.Manager) { m.Running, m.Enabled = fact.Value(false), fact.Value(false) }), want: finding.NotApplicable, subject: finding.Subject{Process: name}},
-		{name: "enabled, not started", edit: taking(name, func(m *fact.Manager) { m.Running = fact.Value(false) }), want: finding.Pass, compliance: finding.Fail, subject: eth0},
+		{name: "enabled, not started", edit: taking(name, func(m *fact.Manager) { m.Running = fact.Value(false) }), want: finding.Fail, severity: finding.Medium, subject: eth0},
 		{name: "lives by RAs", edit: edits(slaac, taking(name, nil)), want: finding.Fail, severity: finding.Medium, subject: eth0},
 		{name: "listed routers only", edit: edits(slaac, taking(name, func(m *fact.Manager) {
 			m.Interfaces[0].RouterAllowList = []netip.Prefix{netip.MustParsePrefix("fe80::1/128")}
@@ -41,6 +41,9 @@ func managerStates(name string) []state {
 		}), want: finding.Unknown, subject: eth0},
 		{name: "a MAC address decides", edit: taking(name, func(m *fact.Manager) {
 			m.Interfaces[0].Names, m.Interfaces[0].Match = nil, []string{"MACAddress=52:54:00:00:00:02"}
+		}), want: finding.Fail, subject: eth0},
+		{name: "one of two names", edit: taking(name, func(m *fact.Manager) {
+			m.Interfaces[0].Names, m.Interfaces[0].Match = nil, []string{"interface-name=wlan*", "interface-name=eth*"}
 		}), want: finding.Fail, subject: eth0},
 		{name: "another MAC address", edit: taking(name, func(m *fact.Manager) {
 			m.Interfaces[0].Names, m.Interfaces[0].Match = nil, []string{"MACAddress=52:54:00:00:00:77"}
@@ -92,7 +95,7 @@ func routerStates() map[string][]state {
 			state{name: "ifupdown will switch it on again", edit: func(s *fact.Snapshot) {
 				ms := must(s.Host.Managers)
 				ms[0].Interfaces[0].AcceptRA, ms[0].Interfaces[0].Sysctls = fact.Value(true), map[string]string{"accept_ra": "2"}
-			}, want: finding.Pass, compliance: finding.Fail, subject: finding.Subject{Process: "ifupdown"}},
+			}, want: finding.Fail, severity: finding.Medium, subject: finding.Subject{Process: "ifupdown"}},
 		),
 		"RA-05": {
 			{name: "no raw socket", want: finding.Pass},

@@ -432,6 +432,13 @@ func overlayEndpoints(c *Context) []Result {
 			return []Result{pass(sub, l.Name+" is down: its UDP port is closed.", ev)}
 		}
 		r := fail(sub, fmt.Sprintf("%s (%s) would take frames from any sender that can reach its UDP port: the kernel does not compare the sender with the device's peers.", l.Name, desc), ev)
+		if t := l.Tunnel; t != nil && t.Port != 0 {
+			r.Remediation = []finding.Remediation{
+				command("%s", s.Run(nft(fmt.Sprintf("add table inet guard; add chain inet guard input { type filter hook input priority 0; }; add rule inet guard input udp dport %d ip saddr != { PEER1, PEER2 } drop; add rule inet guard input meta nfproto ipv6 udp dport %d drop", t.Port, t.Port)))),
+				advice("PEER1, PEER2 are the underlay addresses of the other endpoints."),
+				intent("tunnels:\n  - {mechanism: %s, peer: \"192.0.2.0/24\"}", yamlWord(kind)),
+			}
+		}
 		if s.lonelyOverlay(l) {
 			r.Severity = finding.Medium
 		}

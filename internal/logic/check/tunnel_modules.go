@@ -57,7 +57,7 @@ func tunnelModuleControls() []Control {
 			What:      "Tunnel modules that are in the running kernel.",
 			Why:       "A block that came too late, or that cannot work on this kernel, looks the same in every file review.",
 			Attack:    "As TUN-03, without the load.",
-			Check:     "In the kernel and blocked in modprobe.d: medium, the block is without effect. In the kernel and not blocked: low. Modules that a device of this host or its role uses are not applicable: TUN-01 is about the device.",
+			Check:     "In the kernel and blocked in modprobe.d: medium, the block is without effect. Loaded and not blocked: low; built in and not blocked: informational, nothing here can change it. Modules that a device of this host or its role uses are not applicable: TUN-01 is about the device.",
 			Fix: []finding.Remediation{
 				command("modprobe -r MODULE   # then, when nothing else is to be loaded: sysctl -w kernel.modules_disabled=1"),
 				advice("Built-in code cannot be removed: use a kernel without it, or keep users from making devices (TUN-11) and filter the protocols."),
@@ -299,6 +299,11 @@ func presentModules(c *Context) []Result {
 		if st.block.How != bootconf.NotBlocked {
 			r := fail(sub, fmt.Sprintf("%s is %s; the block in %s has no effect on it.", m.name, where, st.block.By.Origin.File), ev, written(st.block.By.Origin, string(st.block.How), m.name))
 			r.Severity = finding.Medium
+			if st.builtin {
+				r.Remediation = []finding.Remediation{advice("No line of modprobe.d can block what is built in. Use a kernel without it, or keep users from making devices (TUN-11) and filter the protocol.")}
+			} else {
+				r.Remediation = []finding.Remediation{command("modprobe -r %s", m.name)}
+			}
 			out = append(out, r)
 			continue
 		}
@@ -306,11 +311,16 @@ func presentModules(c *Context) []Result {
 			out = append(out, notApplicable(sub, why))
 			continue
 		}
-		word := "It can be unloaded."
+		r := fail(sub, fmt.Sprintf("%s is %s and no device of this host needs it.", m.name, where), ev)
 		if st.builtin {
-			word = "It cannot be unloaded or blocked."
+			r.Severity = finding.Info // nothing on this host can change it
+			r.Message += " It cannot be unloaded or blocked."
+			r.Remediation = []finding.Remediation{advice("Use a kernel without it, or keep users from making devices (TUN-11) and filter the protocol.")}
+		} else {
+			r.Message += " It can be unloaded."
+			r.Remediation = []finding.Remediation{command("modprobe -r %s && printf 'install %s /bin/false\\nblacklist %s\\n' >>/etc/modprobe.d/tunnels.conf", m.name, m.name, m.name), intent("tunnels: deny")}
 		}
-		out = append(out, fail(sub, fmt.Sprintf("%s is %s and no device of this host needs it. %s", m.name, where, word), ev))
+		out = append(out, r)
 	}
 	return out
 }

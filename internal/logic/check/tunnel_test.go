@@ -144,7 +144,7 @@ func tunnelStates() map[string][]state {
 		},
 		"TUN-05": {
 			{name: "not there", want: finding.Pass},
-			{name: "built in, cannot be blocked", edit: modules("builtin", "sit"), want: finding.Fail, severity: finding.Low, subject: mod("sit")},
+			{name: "built in, cannot be blocked", edit: modules("builtin", "sit"), want: finding.Fail, severity: finding.Info, subject: mod("sit")},
 			{name: "built in, and blocked in vain", edit: edits(modules("builtin", "sit"), modprobe("install", "sit", "/bin/false")), want: finding.Fail, severity: finding.Medium, subject: mod("sit")},
 			{name: "loaded, and blocked too late", edit: edits(modules("loaded", "sit"), modprobe("install", "sit", "/bin/false")), want: finding.Fail, severity: finding.Medium, subject: mod("sit")},
 			{name: "loaded for a device", edit: edits(modules("loaded", "sit"), tunnel("he", "sit", fact.Tunnel{Remote: peer})), want: finding.NotApplicable, subject: mod("sit")},
