@@ -165,7 +165,7 @@ func (p *page) undecided(r finding.Report) {
 		return
 	}
 	p.heading("NOT DECIDED, by what is missing")
-	shown := 0
+	shown, unknown := 0, byFirstGap(r)
 	for i, g := range gapUses(r) {
 		if shown == 10 && !p.o.Verbose {
 			p.line(dim, "  ", fmt.Sprintf("… and %d more; --verbose lists them", len(r.Gaps)-i))
@@ -187,19 +187,22 @@ func (p *page) undecided(r finding.Report) {
 		}
 		p.wrap("                ", text)
 		if p.o.Verbose {
-			p.unknownOf(r, g.ID)
+			for _, f := range unknown[g.ID] {
+				p.hang("", "                - ", f.Control+" "+subjectText(f.Subject)+": "+f.Message)
+			}
 		}
 	}
 }
 
-// unknownOf lists what was seen all the same of each finding a Gap left unknown.
-func (p *page) unknownOf(r finding.Report, id string) {
+// byFirstGap groups unknown findings by the first Gap that left them so.
+func byFirstGap(r finding.Report) map[string][]finding.Finding {
+	out := map[string][]finding.Finding{}
 	for _, f := range r.Findings {
-		if f.Status != finding.Unknown || len(f.Gaps) == 0 || f.Gaps[0] != id || f.Foreign {
-			continue
+		if f.Status == finding.Unknown && len(f.Gaps) > 0 && own(f) {
+			out[f.Gaps[0]] = append(out[f.Gaps[0]], f)
 		}
-		p.hang("", "                - ", f.Control+" "+subjectText(f.Subject)+": "+f.Message)
 	}
+	return out
 }
 
 func (p *page) waived(r finding.Report) {
