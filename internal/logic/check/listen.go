@@ -39,6 +39,7 @@ func socketControls() []Control {
 			Attack:    "Connect to the port over IPv6: from the internet where the host has a global address, from the link otherwise. Or, as a local user, put a listener on the free [::] side and let clients that resolve localhost to ::1 come.",
 			Check:     "A group fails when it has an IPv4 socket on loopback, none wider, and an IPv6 socket that hears others. A single dual-stack socket, ::1 beside 127.0.0.1, and a namespace in which nobody else is heard pass. Behind a packet filter the answer is unknown.",
 			Fix: []finding.Remediation{
+				command("ip6tables -I INPUT ! -i lo -p tcp --dport PORT -j DROP"),
 				command("nft 'add table inet guard; add chain inet guard input { type filter hook input priority 0; }; add rule inet guard input iifname != lo meta nfproto ipv6 tcp dport PORT drop'"),
 				advice("Bind the service to ::1 beside 127.0.0.1 (PostgreSQL: listen_addresses = '127.0.0.1, ::1'; Redis: bind 127.0.0.1 ::1), or to the addresses it is meant for in both families."),
 				intent("services: []   # a port that is not listed is closed in both families"),
@@ -167,7 +168,8 @@ func socketControls() []Control {
 			Attack:    "Send one IPv6 datagram with source ::ffff:127.0.0.1 to the port. A service that trusts loopback or RFC 1918 clients (SNMP, syslog, statsd, SIP, memcached) acts on it; replies are lost.",
 			Check:     "High for a dual-stack wildcard socket on a chosen port; low for sockets that never see real mapped peers (v6only, or bound to one IPv6 address) and for client sockets. Sockets on ::1 and of the kernel itself pass. Whether the program trusts addresses is not known.",
 			Fix: []finding.Remediation{
-				command("nft add table inet guard; nft add chain inet guard pre '{ type filter hook prerouting priority -300; }'; nft add rule inet guard pre ip6 saddr ::ffff:0:0/96 drop"),
+				command("ip6tables -t raw -I PREROUTING -s ::ffff:0:0/96 -j DROP"),
+				command("nft 'add table inet guard; add chain inet guard pre { type filter hook prerouting priority -300; }; add rule inet guard pre ip6 saddr ::ffff:0:0/96 drop'"),
 				advice("Or let the service open one socket per family, with IPV6_V6ONLY."),
 				intent("firewall: {manage: both}"),
 			},

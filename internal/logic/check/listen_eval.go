@@ -479,6 +479,9 @@ func mappedSource(c *Context) []Result {
 			}
 			r := fail(sub, msg, ev)
 			r.Severity = sev
+			if !s.IsInit && !s.IsSelf {
+				r.Remediation = []finding.Remediation{command("%s", s.Run("ip6tables -t raw -I PREROUTING -s ::ffff:0:0/96 -j DROP")), intent("firewall: {manage: both}")}
+			}
 			out = append(out, s.behindFilter("ipv6", sub.Interface, r))
 		}
 		return fold(out)

@@ -77,9 +77,11 @@ func onlyIPv4(list []string) bool {
 	return len(list) > 0
 }
 
-// closePort closes a socket's port for IPv6 from outside, and says how to make that last.
+// closePort closes a socket's port for IPv6 from outside, in either tool, and
+// says how to make that last.
 func (s *Space) closePort(a *ear) []finding.Remediation {
-	out := []finding.Remediation{command("%s", s.Run(nft(fmt.Sprintf("add table inet guard; add chain inet guard input { type filter hook input priority 0; }; add rule inet guard input iifname != lo meta nfproto ipv6 %s dport %d drop", a.Protocol, a.Port))))}
+	out := []finding.Remediation{command("%s", s.Run(fmt.Sprintf("ip6tables -I INPUT ! -i lo -p %s --dport %d -j DROP", a.Protocol, a.Port)))}
+	out = append(out, command("%s", s.Run(nft(fmt.Sprintf("add table inet guard; add chain inet guard input { type filter hook input priority 0; }; add rule inet guard input iifname != lo meta nfproto ipv6 %s dport %d drop", a.Protocol, a.Port)))))
 	switch base := baseName(a.exe); base {
 	case "postgres", "postmaster":
 		out = append(out, advice("Then set listen_addresses = '127.0.0.1, ::1' in postgresql.conf and restart PostgreSQL."))

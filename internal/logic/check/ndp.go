@@ -36,7 +36,8 @@ func ndpControls() []Control {
 			Attack:    "Three thousand packets to absent addresses of an attached /64, or as many solicitations with forged sources, fill the default table in under two seconds; neighbours on other interfaces and in other namespaces are then lost at 100 %.",
 			Check:     "table_fulls must be 0. One Snapshot has no rate: the counter tells that it happened since boot; the number of entries tells whether it is happening now.",
 			Fix: []finding.Remediation{
-				command("sysctl -w net.ipv6.neigh.default.gc_thresh2=4096 net.ipv6.neigh.default.gc_thresh3=8192   # on the host: gives room while the source is sought"),
+				command("sysctl -w net.ipv6.neigh.default.gc_thresh3=8192"),
+				advice("That is for the initial network namespace, and only gives room while the source is sought."),
 				advice("Find the interface whose entries are INCOMPLETE or FAILED (NDP-04). Drop unsolicited traffic to its prefix upstream, limit neighbour solicitations per sender, and only then raise gc_thresh3 (NDP-01)."),
 				intent("role: router"),
 			},
@@ -127,8 +128,8 @@ func ndpControls() []Control {
 			Attack:    "Answer every DAD solicitation with an advertisement. The victim gives up each address it tries; a server that boots meanwhile comes up without IPv6.",
 			Check:     "No address carries the flag.",
 			Fix: []finding.Remediation{
-				command("tcpdump -eni IFACE 'icmp6 and ip6[40] == 136'   # who answers"),
 				command("ip -6 addr del ADDR dev IFACE && ip -6 addr add ADDR dev IFACE"),
+				advice("First find who answers: tcpdump -eni IFACE 'icmp6 and ip6[40] == 136'."),
 				advice("For an address that must come up whatever happens, add it with nodad and find the duplicate by other means."),
 				intent("interfaces:\n  IFACE:\n    addressing: static"),
 			},

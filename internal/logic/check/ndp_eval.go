@@ -426,9 +426,9 @@ func dadFailed(c *Context) []Result {
 			r := fail(sub, fmt.Sprintf("%s on %s failed duplicate address detection: somebody on the link answered for it, and the host does not use it.", a.Prefix.Addr(), l.Name),
 				c.observed("RTM_GETADDR", "flags", a.Prefix.String()+" tentative dadfailed"))
 			r.Remediation = []finding.Remediation{
-				command("%s", s.Run("tcpdump -eni "+shellWord(l.Name)+" 'icmp6 and ip6[40] == 136'   # who answers")),
 				command("%s", s.Run(fmt.Sprintf("ip -6 addr del %s dev %s", a.Prefix, shellWord(l.Name)))),
 				command("%s", s.Run(fmt.Sprintf("ip -6 addr add %s dev %s", a.Prefix, shellWord(l.Name)))),
+				advice("First find who answers: tcpdump -eni %s 'icmp6 and ip6[40] == 136'.", shellWord(l.Name)),
 			}
 			out = append(out, r)
 		}

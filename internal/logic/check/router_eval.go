@@ -326,6 +326,12 @@ var (
 
 func sendsRA(c *Context) []Result {
 	var out []Result
+	stop := func(who string, r Result) Result {
+		if r.Effective == finding.Fail && strings.HasPrefix(who, "/") {
+			r.Remediation = []finding.Remediation{command("systemctl disable --now %s", shellWord(baseName(who))), intent("role: router")}
+		}
+		return r
+	}
 	judge := func(s *Space, ifname, who string, ev finding.Evidence) {
 		var sub finding.Subject
 		if s != nil {
@@ -343,9 +349,9 @@ func sendsRA(c *Context) []Result {
 		}
 		switch {
 		case !f.Or(false):
-			out = append(out, s.mark(fail(sub, who+" announces this host as a router, and the namespace does not forward IPv6: what neighbours send it is lost.", ev))...)
+			out = append(out, s.mark(stop(who, fail(sub, who+" announces this host as a router, and the namespace does not forward IPv6: what neighbours send it is lost.", ev)))...)
 		case !c.IsRouter():
-			out = append(out, s.mark(fail(sub, who+" announces this host as a router; its role is "+c.Role.Name+".", ev))...)
+			out = append(out, s.mark(stop(who, fail(sub, who+" announces this host as a router; its role is "+c.Role.Name+".", ev)))...)
 		default:
 			out = append(out, s.mark(pass(sub, who+" announces this host as a router, which is its role ("+c.Role.Name+").", ev))...)
 		}
