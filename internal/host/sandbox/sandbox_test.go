@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 
+	"github.com/sixfence/sixfence/internal/host/collect"
 	"github.com/sixfence/sixfence/internal/host/collect/ask"
 	"github.com/sixfence/sixfence/internal/host/collect/packetfilter"
 	"github.com/sixfence/sixfence/internal/host/sandbox"
@@ -36,6 +37,8 @@ var children = map[string]func(args []string) any{
 	"seal":       childSeal,
 	"collecting": childCollecting,
 	"without":    childWithout,
+	"listen":     childListen,
+	"collect":    childCollect,
 }
 
 func TestMain(m *testing.M) {
@@ -447,6 +450,127 @@ func childWithout(args []string) any {
 	}
 	try("setns", err)
 	return can
+}
+
+// childListen opens a listener as another user. args: uid.
+func childListen(args []string) any {
+	uid, _ := strconv.Atoi(args[0])
+	if uid != 0 {
+		if err := firstOf(syscall.Setgroups(nil), syscall.Setresgid(uid, uid, uid), syscall.Setresuid(uid, uid, uid)); err != nil {
+			panic(err)
+		}
+	}
+	l, err := net.Listen("tcp6", "[::]:0")
+	if err != nil {
+		panic(err)
+	}
+	go func() { _, _ = l.Accept() }()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// audited is what an audit knows about some namespaces and their listeners.
+type audited struct {
+	Spaces    map[uint64]string // inode → name
+	Listeners map[string]string // "inode/port" → owners and their executables
+	Filters   map[uint64]string // inode → state of nf_tables and x_tables
+	Sealed    sandbox.Result
+}
+
+// childCollect runs a whole audit's collection. args: "full" or "sandboxed", then
+// the inodes of the namespaces that matter.
+func childCollect(args []string) any {
+	if args[0] == "sandboxed" {
+		if err := sandbox.Collecting(); err != nil {
+			panic(err)
+		}
+	}
+	c, err := collect.Run(collect.Options{})
+	if err != nil {
+		panic(err)
+	}
+	out := audited{map[uint64]string{}, map[string]string{}, map[uint64]string{}, sandbox.Result{}}
+	if args[0] == "sandboxed" {
+		if out.Sealed, err = sandbox.Seal(sandbox.Options{}); err != nil {
+			panic(err)
+		}
+	}
+	s := c.Snapshot()
+	exe := map[int]string{}
+	procs, _ := s.Host.Processes.Get()
+	for _, p := range procs {
+		exe[p.PID] = fmt.Sprint(p.UID, " ", p.Exe.Or("unknown"))
+	}
+	for _, ns := range s.Namespaces {
+		if !slices.Contains(args[1:], strconv.FormatUint(ns.ID.Inode, 10)) {
+			continue
+		}
+		out.Spaces[ns.ID.Inode] = ns.Name
+		out.Filters[ns.ID.Inode] = ns.PacketFilter.NFTables.State().String() + " " + ns.PacketFilter.Legacy.State().String()
+		sockets, _ := ns.Sockets.Get()
+		for _, so := range sockets {
+			owners, _ := so.Owners.Get()
+			if so.State != "listen" {
+				continue
+			}
+			var who []string
+			for _, pid := range owners {
+				who = append(who, fmt.Sprint(pid, " ", exe[pid]))
+			}
+			out.Listeners[fmt.Sprint(ns.ID.Inode, "/", so.Port)] = strings.Join(who, ", ")
+		}
+	}
+	return out
+}
+
+// TestCollectInTheSandbox: full owners and namespaces with the sandbox on.
+func TestCollectInTheSandbox(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	named, empty := testlab.NewNS(t, "box"), testlab.NewNS(t, "box")
+	named.Run(testlab.RequireTool(t, "nft"), "add table inet x")
+	named.Run(testlab.RequireTool(t, "ip6tables-legacy"), "-A", "INPUT", "-j", "ACCEPT")
+	inodes := []string{strconv.FormatUint(named.Inode(), 10), strconv.FormatUint(empty.Inode(), 10)}
+	want := map[string]string{}
+	for n, uid := range map[*testlab.NS]int{named: 65534, empty: 0} {
+		var port int
+		c := start(t, &port, n.Command(exe, strconv.Itoa(uid)), "listen")
+		want[fmt.Sprint(n.Inode(), "/", port)] = fmt.Sprint(c.pid, " ", uid, " ", exe)
+	}
+	// A namespace that only a process keeps, with a user namespace of its own.
+	strange := self(t, "0")
+	strange.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+		UidMappings: []syscall.SysProcIDMap{{HostID: 65534, Size: 1}}, GidMappings: []syscall.SysProcIDMap{{HostID: 65534, Size: 1}},
+	}
+	var port int
+	c := start(t, &port, strange, "listen")
+	var st unix.Stat_t
+	if err := unix.Stat(fmt.Sprintf("/proc/%d/ns/net", c.pid), &st); err != nil {
+		t.Fatal(err)
+	}
+	inodes = append(inodes, strconv.FormatUint(st.Ino, 10))
+	want[fmt.Sprint(st.Ino, "/", port)] = fmt.Sprint(c.pid, " 0 ", exe) // root outside, nobody inside
+
+	for _, mode := range []string{"full", "sandboxed"} {
+		var got audited
+		start(t, &got, self(t, append([]string{mode}, inodes...)...), "collect")
+		for k, v := range want {
+			if got.Listeners[k] != v {
+				t.Errorf("%s: listener %s is held by %q, want %q", mode, k, got.Listeners[k], v)
+			}
+		}
+		if got.Spaces[named.Inode()] != named.Name || got.Spaces[empty.Inode()] != empty.Name || got.Spaces[st.Ino] == "" {
+			t.Errorf("%s: namespaces %v", mode, got.Spaces)
+		}
+		if got.Filters[named.Inode()] != "value value" || got.Filters[empty.Inode()] != "absent absent" || got.Filters[st.Ino] != "absent absent" {
+			t.Errorf("%s: packet filters %v", mode, got.Filters)
+		}
+		if mode == "sandboxed" && (!got.Sealed.NoNewPrivs || len(got.Sealed.Capabilities) != 0) {
+			t.Errorf("sealed: %+v", got.Sealed)
+		}
+	}
 }
 
 func known[T any](k fact.Known[T]) error {
