@@ -28,11 +28,11 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(root, 0o755); err != nil { //nolint:gosec // that is the point
+	if err := os.Chmod(root, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(root) })
-	if err := os.Chmod(filepath.Dir(binary), 0o755); err != nil { //nolint:gosec // that is the point
+	t.Cleanup(func() { _ = os.RemoveAll(root) })
+	if err := os.Chmod(filepath.Dir(binary), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	testscript.Run(t, testscript.Params{
@@ -43,7 +43,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", filepath.Dir(binary)+":/usr/sbin:/sbin:"+e.Getenv("PATH"))
 			e.Setenv("TERM", "xterm-256color")
-			return os.Chmod(e.WorkDir, 0o755) //nolint:gosec // that is the point
+			return os.Chmod(e.WorkDir, 0o755)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"code":     exitsWith,

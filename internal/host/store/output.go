@@ -190,7 +190,7 @@ func (o *Output) Commit() error {
 	}
 	// A directory that can be searched but not read cannot be synced; the file is there.
 	if err := unix.Fsync(o.dir); err != nil && !errors.Is(err, unix.EBADF) && !errors.Is(err, unix.EINVAL) {
-		o.close()
+		_ = o.close()
 		return fmt.Errorf("sync directory of %s: %w", o.path, err)
 	}
 	return o.close()

@@ -162,11 +162,11 @@ type source struct{ snapshot, root string }
 func (a *app) facts(s source, out *store.Output, quiet bool) (*fact.Snapshot, error) {
 	switch {
 	case s.snapshot != "":
-		in, name, err := a.input(s.snapshot)
+		in, name, done, err := a.input(s.snapshot)
 		if err != nil {
 			return nil, err
 		}
-		defer in.Close()
+		defer done()
 		a.seal(sealing{output: out})
 		return store.ReadSnapshot(in, name, 0)
 	case s.root != "":
@@ -193,19 +193,20 @@ func (a *app) facts(s source, out *store.Output, quiet bool) (*fact.Snapshot, er
 	return c.Snapshot(), nil
 }
 
-func (a *app) input(path string) (io.ReadCloser, string, error) {
+// input opens a Snapshot file, or standard input.
+func (a *app) input(path string) (in io.Reader, name string, done func(), err error) {
 	if path == "-" {
-		return io.NopCloser(a.stdin), "standard input", nil
+		return a.stdin, "standard input", func() {}, nil
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, "", &usageError{msg: "read snapshot", cause: err, hint: "make one with: sixfence snapshot -o FILE"}
+		return nil, "", nil, &usageError{msg: "read snapshot", cause: err, hint: "make one with: sixfence snapshot -o FILE"}
 	}
 	if st, err := f.Stat(); err == nil && st.IsDir() {
 		f.Close()
-		return nil, "", &usageError{msg: "read snapshot " + path + ": it is a directory", hint: "for a directory tree use --root"}
+		return nil, "", nil, &usageError{msg: "read snapshot " + path + ": it is a directory", hint: "for a directory tree use --root"}
 	}
-	return f, path, nil
+	return f, path, func() { f.Close() }, nil
 }
 
 func readWaivers(path string) ([]finding.Waiver, error) {

@@ -179,7 +179,7 @@ func oneOf(flag, value string, allowed ...string) error {
 	return &usageError{msg: fmt.Sprintf("%s %q is not one of %s", flag, value, strings.Join(allowed, ", ")), hint: "use one of: " + strings.Join(allowed, ", ")}
 }
 
-// flush returns the error of writing to standard output in words.
+// outputError puts a failed write into words.
 func outputError(err error) error {
 	if err == nil {
 		return nil

@@ -37,7 +37,7 @@ func (a *app) docsCommand() *cobra.Command {
 				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 					return fmt.Errorf("make directory: %w", err)
 				}
-				if err := os.WriteFile(path, text, 0o644); err != nil { //nolint:gosec // sources are for everybody to read
+				if err := os.WriteFile(path, text, 0o644); err != nil {
 					return fmt.Errorf("write %s: %w", name, err)
 				}
 			}

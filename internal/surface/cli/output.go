@@ -37,8 +37,11 @@ func (a *app) open(path string) (*sink, error) {
 		select {
 		case s := <-ch:
 			o.Abort()
-			n, _ := s.(syscall.Signal)
-			os.Exit(128 + int(n))
+			// Then die of it, as the shell expects.
+			signal.Reset()
+			if n, ok := s.(syscall.Signal); ok {
+				_ = syscall.Kill(os.Getpid(), n)
+			}
 		case <-done:
 		}
 	}()

@@ -112,8 +112,10 @@ func TestWaiverErrors(t *testing.T) {
 func TestWaiverForIsReadyButForThePerson(t *testing.T) {
 	t.Parallel()
 	for _, f := range []finding.Finding{
-		{Control: "LISTEN-07", Status: finding.Fail, Subject: finding.Subject{NetNS: "init", Proto: "tcp", Port: 443, Process: "/usr/sbin/ng inx", UID: "0", Cgroup: "/a.slice"},
-			Evidence: []finding.Evidence{{Source: "x: y", Key: "#k", Value: "*[::]:443\n- evil: true"}, {Source: "pid", Value: "1", Volatile: true}}},
+		{
+			Control: "LISTEN-07", Status: finding.Fail, Subject: finding.Subject{NetNS: "init", Proto: "tcp", Port: 443, Process: "/usr/sbin/ng inx", UID: "0", Cgroup: "/a.slice"},
+			Evidence: []finding.Evidence{{Source: "x: y", Key: "#k", Value: "*[::]:443\n- evil: true"}, {Source: "pid", Value: "1", Volatile: true}},
+		},
 		{Control: "INV-02", Status: finding.Fail},
 	} {
 		block, err := WaiverFor(f, time.Date(2027, 1, 31, 0, 0, 0, 0, time.UTC))

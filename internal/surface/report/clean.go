@@ -54,7 +54,7 @@ func clean(s string, lines bool) string {
 		}
 		// A mark with nothing before it would paint on whatever is printed before us.
 		bare := mark && (n == 0 || strings.HasSuffix(b.String(), "\n"))
-		ok := true
+		var ok bool
 		switch {
 		case lines && r == '\n':
 			ok = put("\n", 1)

@@ -1,7 +1,6 @@
 package report
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
 	"io"
@@ -63,13 +62,12 @@ func ExplainJSON(w io.Writer, cs []check.Control, list bool) error {
 
 // Explain renders one control for a person.
 func Explain(c check.Control, o TextOptions) string {
-	var buf bytes.Buffer
-	b := bufio.NewWriter(&buf)
+	var b bytes.Buffer
 	if o.Width <= 0 {
 		o.Width = 80
 	}
 	o.Width = min(max(o.Width, 40), 100) // long lines are hard to read
-	p := &page{w: b, o: o}
+	p := &page{w: &b, o: o}
 	p.line(bold, c.ID+"  ", "")
 	p.wrap("", c.Title)
 	sev := strings.ToUpper(string(c.Severity))
@@ -121,17 +119,16 @@ func Explain(c check.Control, o TextOptions) string {
 			p.wrap("  ", r.String())
 		}
 	}
-	b.Flush()
-	return buf.String()
+	return b.String()
 }
 
 // ExplainList lists controls, one line each, family by family.
 func ExplainList(w io.Writer, cs []check.Control, o TextOptions) error {
-	b := bufio.NewWriter(w)
+	var b bytes.Buffer
 	if o.Width <= 0 {
 		o.Width = 80
 	}
-	p := &page{w: b, o: o}
+	p := &page{w: &b, o: o}
 	wid := 0
 	for _, c := range cs {
 		wid = max(wid, Width(c.ID))
@@ -139,7 +136,8 @@ func ExplainList(w io.Writer, cs []check.Control, o TextOptions) error {
 	for _, c := range cs {
 		p.line(severityStyle(c.Severity), fmt.Sprintf("%-8s ", c.Severity), fmt.Sprintf("%-*s  %s", wid, c.ID, c.Title))
 	}
-	return b.Flush()
+	_, err := w.Write(b.Bytes())
+	return err
 }
 
 // ControlMarkdown renders one control as Markdown, its heading at the given level.

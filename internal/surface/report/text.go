@@ -1,7 +1,6 @@
 package report
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
 	"io"
@@ -33,31 +32,32 @@ const MaxActions = 5
 // not pay for a terminal library and its dependencies.
 func Text(w io.Writer, r finding.Report, o TextOptions) error {
 	r = Neutralise(r)
-	b := bufio.NewWriter(w)
-	p := &page{w: b, o: o}
+	var b bytes.Buffer
+	p := &page{w: &b, o: o}
 	if p.o.Width <= 0 {
 		p.o.Width = 80
 	}
 	p.o.Width = min(max(p.o.Width, 40), 160)
-	if o.Quiet {
+	switch {
+	case o.Quiet:
 		p.verdict(r)
-		return b.Flush()
+	case o.Short:
+		p.firstScreen(r)
+	default:
+		p.firstScreen(r)
+		p.failed(r)
+		p.undecided(r)
+		p.waived(r)
+		if o.Verbose {
+			p.rest(r)
+		}
 	}
-	p.firstScreen(r)
-	if o.Short {
-		return b.Flush()
-	}
-	p.failed(r)
-	p.undecided(r)
-	p.waived(r)
-	if o.Verbose {
-		p.rest(r)
-	}
-	return b.Flush()
+	_, err := w.Write(b.Bytes())
+	return err
 }
 
 type page struct {
-	w *bufio.Writer
+	w *bytes.Buffer
 	o TextOptions
 }
 
@@ -142,9 +142,8 @@ func (p *page) wrap(indent, text string) {
 // indented as deep.
 func (p *page) hang(s style, lead, text string) {
 	var b bytes.Buffer
-	q := &page{w: bufio.NewWriter(&b), o: p.o}
+	q := &page{w: &b, o: p.o}
 	q.wrap(strings.Repeat(" ", Width(lead)), text)
-	q.w.Flush()
 	out := b.String()
 	if len(out) < Width(lead) {
 		out = strings.Repeat(" ", Width(lead)) + "\n"
