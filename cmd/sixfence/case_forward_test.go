@@ -26,9 +26,9 @@ func newForwarder(t testing.TB) *forwarder {
 	f.inner.Sysctl("net/ipv6/conf/default/accept_dad", "0")
 	f.inner.Sysctl("net/ipv6/conf/all/accept_dad", "0")
 	testlab.Link(f.Victim, "v1", f.inner, "i0")
-	f.Victim.IP("-6", "addr", "add", "2001:db8:1::b/64", "dev", "v0", "nodad")
-	f.Victim.IP("-6", "addr", "add", "2001:db8:2::1/64", "dev", "v1", "nodad")
-	f.inner.IP("-6", "addr", "add", innerHost.String()+"/64", "dev", "i0", "nodad")
+	f.Victim.AddAddr("v0", "2001:db8:1::b/64")
+	f.Victim.AddAddr("v1", "2001:db8:2::1/64")
+	f.inner.AddAddr("i0", innerHost.String()+"/64")
 	f.wire = f.inner.Wire("i0")
 	return f
 }
@@ -90,7 +90,7 @@ func TestRedirectVerdictIsWhatTheKernelDoes(t *testing.T) {
 		for _, v0 := range []string{"0", "1"} {
 			for _, fwd := range []string{"0", "1"} {
 				p := testlab.NewPair(t, "red")
-				p.Victim.IP("-6", "addr", "add", "2001:db8:1::b/64", "dev", "v0", "nodad")
+				p.Victim.AddAddr("v0", "2001:db8:1::b/64")
 				p.Victim.IP("-6", "route", "add", "default", "via", "fe80::1", "dev", "v0")
 				p.Victim.Sysctl("net/ipv6/conf/all/accept_redirects", all)
 				p.Victim.Sysctl("net/ipv6/conf/v0/accept_redirects", v0)

@@ -139,8 +139,8 @@ func listenLab(t testing.TB) (*testlab.Pair, server) {
 	p := testlab.NewPair(t, "lis")
 	p.Victim.IP("addr", "add", victim4+"/24", "dev", "v0")
 	p.Attacker.IP("addr", "add", "192.0.2.1/24", "dev", "a0")
-	p.Victim.IP("-6", "addr", "add", victim6+"/64", "dev", "v0", "nodad")
-	p.Attacker.IP("-6", "addr", "add", "2001:db8:1::a/64", "dev", "a0", "nodad")
+	p.Victim.AddAddr("v0", victim6+"/64")
+	p.Attacker.AddAddr("a0", "2001:db8:1::a/64")
 	return p, server{t, p.Victim}
 }
 

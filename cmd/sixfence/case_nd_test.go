@@ -19,7 +19,7 @@ import (
 func TestDADFailed(t *testing.T) {
 	t.Parallel()
 	p := testlab.NewPair(t, "dad")
-	p.Victim.IP("-6", "addr", "add", "2001:db8:1::b/64", "dev", "v0", "nodad")
+	p.Victim.AddAddr("v0", "2001:db8:1::b/64")
 	for _, v := range both(t, p.Victim) {
 		v.effective(t, "NDP-10", on("v0"), finding.Pass)
 	}
@@ -58,7 +58,7 @@ func TestUnpinnedGateway(t *testing.T) {
 		t.Run(state, func(t *testing.T) {
 			t.Parallel()
 			p := testlab.NewPair(t, "gw", "net/ipv6/conf/default/accept_ra=0")
-			p.Victim.IP("-6", "addr", "add", "2001:db8:1::b/64", "dev", "v0", "nodad")
+			p.Victim.AddAddr("v0", "2001:db8:1::b/64")
 			p.Victim.IP("-6", "route", "add", "default", "via", gw.String(), "dev", "v0")
 			p.Victim.IP("-6", "neigh", "replace", gw.String(), "lladdr", good.String(), "dev", "v0", "nud", state)
 			views := both(t, p.Victim)
@@ -103,7 +103,7 @@ func TestNeighbourTablePressureSeenFromInside(t *testing.T) {
 	}
 	fulls := func() int { return tableFulls(t, ns.Victim) }
 	before := fulls()
-	ns.Victim.IP("-6", "addr", "add", "2001:db8:1::b/64", "dev", "v0", "nodad")
+	ns.Victim.AddAddr("v0", "2001:db8:1::b/64")
 	for i := 0; i < limit+300; i++ {
 		src := netip.AddrFrom16([16]byte{0x20, 1, 0x0d, 0xb8, 0, 1, 14: byte(0x10 + i>>8), 15: byte(i)})
 		f := testlab.Frame{SrcMAC: ns.Wire.MAC, Src: src, Dst: testlab.AllNodes}

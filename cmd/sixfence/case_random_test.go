@@ -60,7 +60,7 @@ func TestRandomSettingsAgainstTheKernel(t *testing.T) {
 			p.Victim.Sysctl("net/ipv6/"+k, v)
 			desc = append(desc, strings.TrimPrefix(k, "conf/")+"="+v)
 		}
-		p.Victim.IP("-6", "addr", "add", victim6+"/64", "dev", "v0", "nodad")
+		p.Victim.AddAddr("v0", victim6+"/64")
 		all = append(all, lab{p, strings.Join(desc, " ")})
 	}
 	r := outside(t, all[0].p.Victim)

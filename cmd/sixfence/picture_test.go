@@ -86,7 +86,7 @@ func pictureLab(t *testing.T) string {
 	host.Sysctl("net/ipv6/conf/default/accept_ra", "0")
 	// and eth0 is there already: it keeps its 1.
 	host.IP("addr", "add", "192.0.2.2/24", "dev", "eth0")
-	host.IP("-6", "addr", "add", "2001:db8:1::b/64", "dev", "eth0", "nodad")
+	host.AddAddr("eth0", "2001:db8:1::b/64")
 	host.IP("-6", "route", "add", "default", "via", "fe80::1", "dev", "eth0")
 
 	dir := t.TempDir()

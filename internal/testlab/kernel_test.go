@@ -119,7 +119,7 @@ func TestNeighbourMessagesPoison(t *testing.T) {
 func TestRedirectIsFollowed(t *testing.T) {
 	t.Parallel()
 	p := NewPair(t, "redir")
-	p.Victim.IP("-6", "addr", "add", "2001:db8:1::b/64", "dev", "v0", "nodad")
+	p.Victim.AddAddr("v0", "2001:db8:1::b/64")
 	p.Victim.IP("-6", "route", "add", "default", "via", "fe80::1", "dev", "v0")
 	dst, evil := netip.MustParseAddr("2001:db8:ffff::1"), netip.MustParseAddr("fe80::bad")
 	f := Frame{SrcMAC: p.Wire.MAC, DstMAC: p.VictimMAC, Src: netip.MustParseAddr("fe80::1"), Dst: p.VictimLL}
@@ -143,7 +143,7 @@ func TestDADIsAnswered(t *testing.T) {
 func TestUDPWithMappedSourceIsDelivered(t *testing.T) {
 	t.Parallel()
 	p := NewPair(t, "udp")
-	p.Victim.IP("-6", "addr", "add", "2001:db8:1::b/64", "dev", "v0", "nodad")
+	p.Victim.AddAddr("v0", "2001:db8:1::b/64")
 	var c *net.UDPConn
 	p.Victim.Do(func() {
 		var err error

@@ -193,11 +193,32 @@ func NewPair(t testing.TB, hint string, before ...string) *Pair {
 		copy(p.VictimMAC[:], i.HardwareAddr)
 	})
 	p.VictimLL = LinkLocal(p.VictimMAC)
-	// The kernel assigns the link-local address when the carrier comes up.
-	Eventually(t, 5*time.Second, "link-local address of v0", func() bool {
-		return p.Victim.HasAddr(p.VictimLL)
+	// The kernel assigns the link-local address when the carrier comes up, and drops
+	// what is sent on a0 before it has noticed that carrier.
+	Eventually(t, 10*time.Second, "link-local address of v0 and carrier of a0", func() bool {
+		return p.Victim.HasAddr(p.VictimLL) && p.Attacker.running("a0")
 	})
 	return p
+}
+
+// AddAddr gives an interface an IPv6 address without duplicate address detection, and
+// waits until packets to it are delivered: the kernel installs the local route
+// from a work queue.
+func (n *NS) AddAddr(ifname, prefix string) {
+	n.t.Helper()
+	n.IP("-6", "addr", "add", prefix, "dev", ifname, "nodad")
+	addr, _, _ := strings.Cut(prefix, "/")
+	Eventually(n.t, 10*time.Second, "local route of "+prefix, func() bool {
+		return strings.Contains(n.IP("-6", "route", "show", "table", "local", addr), "local "+addr)
+	})
+}
+
+func (n *NS) running(ifname string) (yes bool) {
+	n.Do(func() {
+		i, err := net.InterfaceByName(ifname)
+		yes = err == nil && i.Flags&net.FlagRunning != 0
+	})
+	return yes
 }
 
 // HasAddr tells whether an IPv6 address is configured in the namespace.
