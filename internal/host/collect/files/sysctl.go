@@ -166,7 +166,8 @@ func parseSysctlLine(line string) (s *fact.SysctlSetting, bad bool) {
 	if !wantedSysctl(s.Key) {
 		return nil, false
 	}
-	if len(s.Key) > maxKey {
+	// No interface and no key has white space in its name: what has is no key.
+	if len(s.Key) > maxKey || strings.ContainsAny(s.Key, " \t\"'$`") {
 		return nil, true
 	}
 	s.Glob = strings.ContainsAny(s.Key, "*?[")

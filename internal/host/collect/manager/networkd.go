@@ -116,7 +116,11 @@ func (n *networkdFiles) decode(m *fact.Manager) {
 			list = append(list, mi)
 		}
 	}
-	for _, l := range n.links {
+	links := n.links
+	if !m.Running.Or(true) {
+		links = nil // left over from another time
+	}
+	for _, l := range links {
 		b, ok := l.file.Content.Get()
 		if g, gap := l.file.Content.Gap(); gap {
 			m.Gaps = append(m.Gaps, g)

@@ -261,6 +261,11 @@ func writeTree(t testing.TB, files map[string]string) *tree.Tree {
 			t.Fatal(err)
 		}
 	}
+	return openTree(t, dir)
+}
+
+func openTree(t testing.TB, dir string) *tree.Tree {
+	t.Helper()
 	tr, err := tree.Open(dir)
 	if err != nil {
 		t.Fatal(err)
