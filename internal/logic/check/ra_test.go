@@ -12,7 +12,7 @@ import (
 const eth0 = "net/ipv6/conf/eth0/"
 
 // raOn makes eth0 take router advertisements it does not need.
-func raOn(s *fact.Snapshot) { confs("eth0", "accept_ra", "1")(s) }
+func raOn(s *fact.Snapshot) { confs("eth0", "accept_ra", "1", "accept_ra_defrtr", "1")(s) }
 
 // networkd runs and takes router advertisements on eth0.
 func networkd(s *fact.Snapshot) {
@@ -166,7 +166,6 @@ func raStates() map[string][]state {
 			state{name: "no default routers, no hop limit", edit: edits(raOn, confs("eth0", "accept_ra_min_hop_limit", "1", "accept_ra_defrtr", "0")), want: finding.Pass, subject: on}),
 		"SYSCTL-RA-11": parameter("accept_ra_min_lft", "0", "180",
 			state{name: "old kernel", edit: edits(raOn, func(s *fact.Snapshot) { dropSysctl(s, eth0+"accept_ra_min_lft") }), want: finding.NotApplicable, subject: on}),
-		"SYSCTL-RA-12": parameter("accept_ra_from_local", "1", "0"),
 		"SYSCTL-RA-13": {
 			{name: "silent", want: finding.Pass, compliance: finding.Pass, subject: on},
 			{name: "solicits without need", edit: edits(raOn, confs("eth0", "router_solicitations", "-1")), want: finding.Fail, compliance: finding.Pass, subject: on},

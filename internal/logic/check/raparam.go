@@ -266,25 +266,6 @@ func raParameterControls() []Control {
 			Refs:     []finding.Reference{rfc("4861", "§6.2.1")},
 		}),
 		raParameter{
-			key: "accept_ra_from_local", want: "0",
-			ok: "Advertisements that carry one of this host's own addresses as source are ignored.",
-			judge: func(_ *Space, l *fact.Link, _ raState, v int64, _ []int64) (string, finding.Severity) {
-				if v == 0 {
-					return "", ""
-				}
-				return fmt.Sprintf("%s takes router advertisements whose source is one of this host's own addresses (accept_ra_from_local=%d).", l.Name, v), finding.Low
-			},
-		}.with(Control{
-			ID: "SYSCTL-RA-12", Title: "Router advertisements from the host's own address are taken", Severity: finding.Low,
-			Reason:   "It removes one sanity check; an attacker who may send RAs needs no own address of the victim.",
-			Rule:     "Interface only. Non-zero: the source address is not compared with the namespace's own.",
-			What:     "accept_ra_from_local: whether RAs with a local source address count.",
-			Why:      "Only test set-ups where router and host share a machine need it.",
-			Attack:   "A local container or a neighbour forges the host's own link-local address, which hides the origin from anybody who reads the route.",
-			TradeOff: "None outside test set-ups.",
-			Refs:     []finding.Reference{rfc("4861", "§6.1.2")},
-		}),
-		raParameter{
 			key: "max_addresses", want: "16", benchmark: []string{"1"}, extra: []string{"accept_ra_pinfo", "autoconf"},
 			ok: "Advertisements cannot add addresses without end.",
 			judge: func(_ *Space, l *fact.Link, ra raState, v int64, x []int64) (string, finding.Severity) {
