@@ -28,22 +28,17 @@ func matchAny(patterns []string, path string) bool {
 // expandBraces expands {a,b} as glibc's GLOB_BRACE does.
 func expandBraces(s string) []string {
 	todo, out := []string{s}, []string(nil)
-	for n := 0; len(todo) > 0 && n < 4*maxBraces && len(out) < maxBraces; n++ {
-		cur := todo[0]
-		todo = todo[1:]
-		open, alts, rest, ok := firstBrace(cur)
+	for steps := 0; len(todo) > 0 && steps < 4*maxBraces && len(out) < maxBraces; steps++ {
+		cur := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		prefix, alts, rest, ok := firstBrace(cur)
 		if !ok {
 			out = append(out, cur)
 			continue
 		}
-		next := make([]string, 0, len(alts)+len(todo))
-		for _, a := range alts {
-			if len(next) == maxBraces {
-				break
-			}
-			next = append(next, open+a+rest)
+		for i := len(alts) - 1; i >= 0 && len(todo) < maxBraces; i-- {
+			todo = append(todo, prefix+alts[i]+rest)
 		}
-		todo = append(next, todo...)
 	}
 	return out
 }

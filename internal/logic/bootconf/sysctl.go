@@ -1,6 +1,7 @@
 package bootconf
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/sixfence/sixfence/internal/model/fact"
@@ -44,7 +45,6 @@ type Outcome struct {
 type entry struct {
 	set  fact.SysctlSetting
 	glob []string // brace-expanded patterns; nil for an explicit key
-	also []fact.SysctlSetting
 	gone bool
 }
 
@@ -53,7 +53,17 @@ type stage struct {
 	by       string
 	entries  []entry
 	explicit map[string]int // key or pattern text → entry
-	all      []fact.SysctlSetting
+	globs    []int          // entries that are patterns
+	// Every assignment as it was read, for the list of losers: by key, and the patterns.
+	all      []read
+	byKey    map[string][]int
+	allGlobs []int
+}
+
+// read is an assignment of a file, with its pattern when it is one.
+type read struct {
+	set  fact.SysctlSetting
+	glob []string
 }
 
 // Config is the boot-time sysctl configuration, ready for questions.
@@ -72,7 +82,7 @@ func New(settings []fact.SysctlSetting) *Config {
 		}
 		st := byName[s.By]
 		if st == nil {
-			st = &stage{by: s.By, explicit: map[string]int{}}
+			st = &stage{by: s.By, explicit: map[string]int{}, byKey: map[string][]int{}}
 			byName[s.By] = st
 		}
 		st.add(s)
@@ -89,22 +99,33 @@ func New(settings []fact.SysctlSetting) *Config {
 // add is parse_file of sysctl.c (v239 to v257): an assignment equal to an earlier
 // one leaves that one at its place; a different one replaces it, at the end.
 func (st *stage) add(s fact.SysctlSetting) {
-	st.all = append(st.all, s)
 	e := entry{set: s}
 	if isGlob(s.Key) && !s.Exclude {
 		e.glob = expandBraces(s.Key)
+	}
+	if !s.Exclude {
+		if e.glob != nil {
+			st.allGlobs = append(st.allGlobs, len(st.all))
+		} else {
+			st.byKey[s.Key] = append(st.byKey[s.Key], len(st.all))
+		}
+		st.all = append(st.all, read{s, e.glob})
 	}
 	i, seen := st.explicit[s.Key]
 	if seen && st.by == BySystemd {
 		old := &st.entries[i]
 		if old.set.Value == s.Value && old.set.Exclude == s.Exclude {
-			old.also = append(old.also, old.set)
 			old.set = s
 			return
 		}
-		old.gone = true
+	}
+	if seen {
+		st.entries[i].gone = true // overwritten by this one, later in the same run
 	}
 	st.explicit[s.Key] = len(st.entries)
+	if e.glob != nil {
+		st.globs = append(st.globs, len(st.entries))
+	}
 	st.entries = append(st.entries, e)
 }
 
@@ -127,25 +148,27 @@ func (w write) after(o write) bool {
 func (c *Config) lastWrite(key string) (write, bool) {
 	var last write
 	found := false
+	consider := func(n int, at int) {
+		e := &c.stages[n].entries[at]
+		before := bootValue
+		if found {
+			before = last.set.Value
+		}
+		last = write{set: e.set, glob: e.glob != nil, stage: n, at: at, redundant: c.stages[n].by == BySystemd && e.set.Value == before}
+		found = true
+	}
 	for n, st := range c.stages {
-		_, named := st.explicit[key]
-		for i := range st.entries {
-			e := &st.entries[i]
-			if e.gone || e.set.Exclude {
-				continue
+		if i, named := st.explicit[key]; named {
+			// A line for the key itself, or its exclusion, takes it out of every pattern.
+			if e := &st.entries[i]; !e.set.Exclude && e.glob == nil {
+				consider(n, i)
 			}
-			switch {
-			case e.glob == nil && e.set.Key == key:
-			case e.glob != nil && !named && matchAny(e.glob, key):
-			default:
-				continue
+			continue
+		}
+		for _, i := range st.globs {
+			if e := &st.entries[i]; !e.gone && matchAny(e.glob, key) {
+				consider(n, i)
 			}
-			before := bootValue
-			if found {
-				before = last.set.Value
-			}
-			last = write{set: e.set, glob: e.glob != nil, stage: n, at: i, redundant: st.by == BySystemd && e.set.Value == before}
-			found = true
 		}
 	}
 	return last, found
@@ -286,11 +309,15 @@ func (o *Outcome) rival(w write) {
 func (c *Config) lost(key string, won fact.SysctlSetting) []fact.SysctlSetting {
 	var out []fact.SysctlSetting
 	for _, st := range c.stages {
-		for _, s := range st.all {
-			if s.Exclude || s.Value == won.Value || s == won {
-				continue
+		at := slices.Clone(st.byKey[key])
+		for _, i := range st.allGlobs {
+			if matchAny(st.all[i].glob, key) {
+				at = append(at, i)
 			}
-			if s.Key == key || isGlob(s.Key) && matchAny(expandBraces(s.Key), key) {
+		}
+		slices.Sort(at)
+		for _, i := range at {
+			if s := st.all[i].set; s.Value != won.Value && s != won {
 				out = append(out, s)
 			}
 		}
@@ -310,9 +337,9 @@ func (c *Config) Future(family, name string) (Outcome, bool) {
 		if st.by != BySystemd { // only systemd-sysctl is run again
 			continue
 		}
-		for i := range st.entries {
+		for _, i := range st.globs {
 			e := &st.entries[i]
-			if e.gone || e.set.Exclude || e.glob == nil {
+			if e.gone {
 				continue
 			}
 			for _, g := range e.glob {

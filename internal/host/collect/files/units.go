@@ -80,6 +80,14 @@ func readUnits(t *tree.Tree, b *confd.Budget) *unitDump {
 		}
 		for _, name := range k.Or(nil) {
 			p := dir + "/" + name
+			// An alias: a link to a unit of another name enables that one.
+			if strings.HasPrefix(dir, "/etc/") {
+				if target, ok := t.Readlink(p).Get(); ok {
+					if base := path.Base(target); base != name && interesting(base) {
+						d.enabled[base] = true
+					}
+				}
+			}
 			switch {
 			case strings.HasSuffix(name, ".wants"), strings.HasSuffix(name, ".requires"):
 				k := t.List(p)
@@ -104,12 +112,6 @@ func readUnits(t *tree.Tree, b *confd.Budget) *unitDump {
 					continue
 				}
 				found[name] = confd.File{Name: name, Path: p}
-				// An alias: a link to a unit of another name enables that one.
-				if target, ok := t.Readlink(p).Get(); ok && strings.HasPrefix(dir, "/etc/") {
-					if base := path.Base(target); base != name && base != "." && base != "/" {
-						d.enabled[base] = true
-					}
-				}
 			}
 			if len(found) > confd.MaxFiles {
 				d.gaps = append(d.gaps, fact.Gap{Reason: fact.Truncated, What: dir + " has too many units"})
