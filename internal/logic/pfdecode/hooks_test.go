@@ -56,8 +56,10 @@ func TestChains(t *testing.T) {
 			"prefix":             {message(o, 5, 0, 0, attr(o, 2, str("veth")), name("e")), "netdev tab ch filter hook 0 prio 0 policy 1 [e] [veth] false"},
 			"prefix of 6.16":     {message(o, 5, 0, 0, attr(o, 1, []byte("veth"))), "netdev tab ch filter hook 0 prio 0 policy 1 [] [veth] false"},
 			"device of tomorrow": {message(o, 5, 0, 0, name("e"), attr(o, 3, str("x"))), "netdev tab ch filter hook 0 prio 0 policy 1 [e] [] true"},
-			"regular": {slices.Concat([]byte{10, 0, 0, 0}, attr(o, 1, str("tab")), attr(o, 3, str("ch"))),
-				"ip6 tab ch  hook 0 prio 0 policy 0 [] [] false"},
+			"regular": {
+				slices.Concat([]byte{10, 0, 0, 0}, attr(o, 1, str("tab")), attr(o, 3, str("ch"))),
+				"ip6 tab ch  hook 0 prio 0 policy 0 [] [] false",
+			},
 		} {
 			cs, err := pfdecode.Chains([][]byte{tc.msg}, o)
 			if err != nil {
