@@ -128,6 +128,10 @@ func inventoryStates() map[string][]state {
 			}), want: finding.Fail, severity: finding.Medium, subject: key("net.ipv6.conf.*.accept_redirects")},
 			{name: "opened since boot", edit: confs("eth0", "accept_redirects", "1"), want: finding.Fail, severity: finding.Low, subject: key("net.ipv6.conf.*.accept_redirects")},
 			{name: "ifupdown sets it", edit: bootLines("net/ipv6/conf/default/accept_ra", "0"), want: finding.Pass, subject: key("net.ipv6.conf.*.accept_ra")},
+			{name: "networkd sets it", edit: edits(bootLines("net/ipv6/conf/default/accept_ra", "0", "net/ipv6/conf/eth0/accept_ra", "1"), unmanaged, networkd), want: finding.NotApplicable, subject: key("net.ipv6.conf.*.accept_ra")},
+			{name: "networkd may set it", edit: edits(bootLines("net/ipv6/conf/default/accept_ra", "0"), unmanaged, networkd, confs("eth0", "disable_ipv6", "1"), func(s *fact.Snapshot) {
+				must(s.Host.Managers)[0].Running = fact.Known[bool]{}
+			}), want: finding.Unknown, subject: key("net.ipv6.conf.*.disable_ipv6")},
 			{name: "forwarding by Docker", edit: edits(confs("all", "forwarding", "1"), func(s *fact.Snapshot) {
 				s.Host.Runtimes.Docker = fact.Value(fact.Docker{Running: true})
 			}), want: finding.Pass, subject: key("net.ipv6.conf.all.forwarding")},

@@ -92,10 +92,18 @@ func routesAtStart(c *Context, _ *Space) bool {
 	return d.Running || k.Running || l.Running
 }
 
-// managerSets tells what a network manager makes of a key of an interface when
-// it brings it up; certain is false when it sets it in a way we do not know.
-func (s *Space) managerSets(l *fact.Link, key string) (value int64, sets, certain bool) {
+// managerValue is what a network manager makes of a key of an interface when
+// it brings it up.
+type managerValue struct {
+	name  string // the manager; empty: none touches the key
+	value int64
+	known bool      // value is what it writes
+	doubt *fact.Gap // whether it touches the key is not known
+}
+
+func (s *Space) managerSets(l *fact.Link, key string) managerValue {
 	ms, _ := s.ctx.Snap.Host.Managers.Get()
+	var out managerValue
 	for i := range ms {
 		m := &ms[i]
 		running, kr := m.Running.Get()
@@ -107,22 +115,20 @@ func (s *Space) managerSets(l *fact.Link, key string) (value int64, sets, certai
 		if set == nil && doubt == nil {
 			continue
 		}
-		if doubt != nil {
-			return 0, true, false
+		v := managerValue{name: m.Name, doubt: doubt}
+		if set != nil && set.Sysctls[key] != "" {
+			v.value, v.known = number(fact.Value(set.Sysctls[key]), key).Get()
+		} else if m.Name == "ifupdown" || !slices.Contains([]string{"accept_ra", "disable_ipv6", "autoconf", "forwarding"}, key) {
+			continue // networkd, NetworkManager and dhcpcd write these for what they manage
 		}
-		if v, ok := set.Sysctls[key]; ok {
-			n, ok := number(fact.Value(v), key).Get()
-			return n, true, ok
+		if doubt == nil && !(kr && running) && !(ke && enabled && m.Name == "ifupdown") {
+			v.doubt = &fact.Gap{Reason: fact.NotCollected, What: "whether " + m.Name + " will set " + key + " of " + l.Name}
 		}
-		switch key {
-		case "accept_ra", "disable_ipv6", "autoconf", "forwarding":
-			// networkd, NetworkManager and dhcpcd write these for what they manage.
-			if m.Name != "ifupdown" {
-				return 0, true, false
-			}
+		if out.name == "" || out.doubt != nil {
+			out = v
 		}
 	}
-	return 0, false, true
+	return out
 }
 
 // bootFiles is the prediction for the host's own namespace.
@@ -208,7 +214,7 @@ func (s *Space) drift(conf *bootconf.Config, i int) Result {
 	var gap *fact.Gap
 	var weaker, stronger []string
 	var ev []finding.Evidence
-	var keep []string
+	var keep, left []string
 	compared := 0
 	for _, t := range targets {
 		k := s.ConfInt(t.name, p.key)
@@ -228,17 +234,20 @@ func (s *Space) drift(conf *bootconf.Config, i int) Result {
 			}
 			then, from, sure, setting = n, o.Setting.Origin.File, o.Certain, o.Setting
 		}
+		compared++
 		if t.l != nil {
-			n, sets, certain := s.managerSets(t.l, p.key)
-			if sets && !certain {
-				compared++ // the manager's business
+			switch m := s.managerSets(t.l, p.key); {
+			case m.name == "":
+			case m.known && m.doubt == nil:
+				then, from, sure = m.value, m.name+" sets it", true
+			case p.weak(now, then) && m.doubt != nil:
+				gap = firstGap(gap, m.doubt)
+				continue
+			case p.weak(now, then):
+				left = append(left, m.name+" on "+t.name)
 				continue
 			}
-			if sets {
-				then, from = n, "its network manager sets it"
-			}
 		}
-		compared++
 		if now == then || p.by != nil && now != 0 && p.by(s.ctx, s) {
 			continue
 		}
@@ -280,6 +289,8 @@ func (s *Space) drift(conf *bootconf.Config, i int) Result {
 		return r
 	case compared == 0:
 		return notApplicable(on, "This kernel has no "+p.key+".")
+	case len(left) > 0:
+		return notApplicable(on, "No boot file keeps "+p.key+", but a network manager sets it when it starts: "+listing(left, 4)+".")
 	}
 	return pass(on, "The next boot leaves "+p.key+" as it is, or as strict.")
 }
@@ -340,7 +351,7 @@ func (c *Context) reachOf(conf *bootconf.Config, set []fact.SysctlSetting, key s
 			if why, _ := s.hearsNobody(l); why != "" && l.Flags&iffLoopback != 0 || l.Kind != "" { // stacked ones are made later
 				continue
 			}
-			if _, sets, _ := s.managerSets(l, key); sets {
+			if m := s.managerSets(l, key); m.name != "" && m.doubt == nil {
 				continue
 			}
 			names = append(names, l.Name)

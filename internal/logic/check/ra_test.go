@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -19,6 +20,14 @@ func networkd(s *fact.Snapshot) {
 	addManager(s, fact.Manager{Name: "systemd-networkd", Running: fact.Value(true), NetNS: initNS, Interfaces: []fact.ManagedInterface{
 		{Names: []string{"eth*"}, AcceptRA: fact.Value(true), InUserspace: true, Origin: fact.Origin{File: "/etc/systemd/network/10-eth.network"}},
 	}})
+}
+
+// raSocket is a program with a raw ICMPv6 socket, bound to an interface or not.
+func raSocket(exe string, ifindex int) func(*fact.Snapshot) {
+	return func(s *fact.Snapshot) {
+		addProcess(s, 777, exe)
+		addSocket(s, fact.Socket{Family: "ipv6", Protocol: "raw", Number: 58, State: "unconnected", Local: netip.IPv6Unspecified(), Index: ifindex, V6Only: fact.Value(false), Inode: 99, Owners: fact.Value([]int{777}), Source: "proc"})
+	}
 }
 
 func raRoute(via string) fact.Route {
@@ -74,6 +83,7 @@ func raStates() map[string][]state {
 			}), want: finding.NotApplicable, subject: on},
 			{name: "bond port", edit: edits(raOn, editLink("eth0", func(l *fact.Link) { l.SlaveKind, l.Master = "bond", 9 })), want: finding.NotApplicable, subject: on},
 			{name: "VRF member", edit: edits(raOn, editLink("eth0", func(l *fact.Link) { l.SlaveKind = "vrf" })), want: finding.Fail, subject: on},
+			{name: "dummy", edit: edits(raOn, editLink("eth0", func(l *fact.Link) { l.Kind = "dummy" })), want: finding.NotApplicable, subject: on},
 			{name: "VRF device", edit: edits(raOn, editLink("eth0", func(l *fact.Link) { l.Kind = "vrf" })), want: finding.NotApplicable, subject: on},
 			{name: "down", edit: edits(raOn, editLink("eth0", func(l *fact.Link) { l.Flags &^= iffUp })), want: finding.Fail, severity: finding.Medium, subject: on},
 			{name: "no routes, no prefixes", edit: edits(raOn, confs("eth0", "accept_ra_defrtr", "0", "accept_ra_pinfo", "0")), want: finding.Fail, severity: finding.Medium, subject: on},
@@ -129,6 +139,10 @@ func raStates() map[string][]state {
 				must(s.Host.Managers)[1].Interfaces[0].Names = []string{"wlan*"}
 				addRoute(s, raRoute("fe80::1"))
 			}), want: finding.Fail, subject: on},
+			{name: "a client whose configuration is out of sight", edit: edits(raSocket("/usr/lib/systemd/systemd-networkd", 2), func(s *fact.Snapshot) { addRoute(s, raRoute("fe80::1")) }), want: finding.NotApplicable, subject: on},
+			{name: "a client on some interface", edit: edits(raSocket("/usr/sbin/dhcpcd", 0), func(s *fact.Snapshot) { addRoute(s, raRoute("fe80::1")) }), want: finding.Unknown, subject: on},
+			{name: "a client on another interface", edit: edits(raSocket("/usr/sbin/dhcpcd", 7), func(s *fact.Snapshot) { addRoute(s, raRoute("fe80::1")) }), want: finding.Fail, subject: on},
+			{name: "radvd is no client", edit: edits(raSocket("/usr/sbin/radvd", 0), func(s *fact.Snapshot) { addRoute(s, raRoute("fe80::1")) }), want: finding.Fail, subject: on},
 			{name: "managers unknown", edit: func(s *fact.Snapshot) {
 				s.Host.Managers = fact.Missing[[]fact.Manager](fact.Gap{Reason: fact.Permission, What: "managers"})
 				addRoute(s, raRoute("fe80::1"))

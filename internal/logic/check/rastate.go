@@ -70,7 +70,58 @@ func (s *Space) readRA(l *fact.Link) raState {
 	r.routes = slices.ContainsFunc(here.defaults, byRA) && !slices.ContainsFunc(s.anywhere().defaults, func(r *fact.Route) bool { return !byRA(r) })
 	r.addrs = s.Addressing(l) == addrSLAAC
 	r.client, r.clientGap = s.userspaceRA(l)
+	if r.client == "" {
+		if client, gap := s.listensForRA(l); client != "" || r.clientGap == nil {
+			r.client, r.clientGap = client, gap
+		}
+	}
 	return r
+}
+
+// raInstallers are the raClients that also install the routes and addresses.
+var raInstallers = []string{"systemd-networkd", "dhcpcd", "NetworkManager", "connmand", "odhcp6c", "netifd"}
+
+// listensForRA looks for a client by its raw ICMPv6 socket: a manager in this
+// namespace may have a configuration that we cannot see.
+func (s *Space) listensForRA(l *fact.Link) (string, *fact.Gap) {
+	socks, ok := s.Sockets.Get()
+	if g := gapOf(s.Sockets); !ok && g != nil {
+		return "", g
+	}
+	var gap *fact.Gap
+	for i := range socks {
+		k := &socks[i]
+		if k.Protocol != "raw" || k.Family != "ipv6" || k.Number != protoICMPv6 || k.Index != 0 && k.Index != l.Index {
+			continue
+		}
+		owners, ok := k.Owners.Get()
+		if !ok {
+			if g := gapOf(k.Owners); g != nil {
+				gap = firstGap(gap, g)
+			} else {
+				gap = firstGap(gap, &fact.Gap{Reason: fact.NotCollected, What: "who holds a raw ICMPv6 socket in this namespace"})
+			}
+			continue
+		}
+		for _, pid := range owners {
+			p := s.ctx.Process(pid)
+			if p == nil {
+				continue
+			}
+			exe, ok := p.Exe.Get()
+			name := baseName(exe)
+			switch {
+			case !ok:
+				gap = firstGap(gap, gapOf(p.Exe))
+			case !slices.Contains(raInstallers, name):
+			case k.Index == l.Index:
+				return name, nil
+			default:
+				gap = firstGap(gap, &fact.Gap{Reason: fact.NotCollected, What: "whether " + name + " takes router advertisements on " + l.Name})
+			}
+		}
+	}
+	return "", gap
 }
 
 // notRead is the Gap of a setting that every kernel with IPv6 has: unsupported

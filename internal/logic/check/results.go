@@ -153,6 +153,10 @@ func (s *Space) hearsNobody(l *fact.Link) (why string, gap *fact.Gap) {
 	if l.Kind == "vrf" {
 		return "A VRF device has no neighbours: neighbour discovery stays on its member interfaces, which are checked.", nil
 	}
+	switch l.Kind {
+	case "dummy", "ifb", "nlmon":
+		return "A " + l.Kind + " device has no other end: nobody can send to it.", nil
+	}
 	d := s.ConfInt(l.Name, "disable_ipv6")
 	if v, ok := d.Get(); ok {
 		if v != 0 {
