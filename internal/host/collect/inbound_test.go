@@ -205,6 +205,8 @@ func TestInboundAgainstPackets(t *testing.T) {
 		{name: "arp input", setup: nft("arp", dropInput), arrives: true, clear: true},
 		{name: "bridge input without a bridge", setup: nft("bridge", dropInput), arrives: true, clear: true},
 		{name: "bridge forward", setup: with((*pathLab).bridged, nft("bridge", "type filter hook forward priority 0; policy drop;")), arrives: true, clear: true, on: "br0"},
+		{name: "br_netfilter and inet forward", setup: with((*pathLab).bridged, func(l *pathLab) { l.victim.Sysctl("net/bridge/bridge-nf-call-ip6tables", "1") },
+			nft("inet", "type filter hook forward priority 0; policy drop;")), arrives: true, clear: true, on: "br0"},
 		{name: "bridge", setup: (*pathLab).bridged, arrives: true, clear: true, on: "br0"},
 		{name: "regular chain", setup: nft("inet", "drop"), arrives: true, clear: true},
 		{name: "netdev on another device", setup: with(second, nft("netdev", "type filter hook ingress device eth1 priority 0; policy drop;")), arrives: true, clear: true},
@@ -238,6 +240,8 @@ func TestInboundAgainstPackets(t *testing.T) {
 			second(l) // where the packets go: this kernel has no drop action
 			l.victim.Run(tc, "filter", "add", "dev", "eth0", "ingress", "protocol", "all", "u32", "match", "u32", "0", "0", "action", "mirred", "egress", "redirect", "dev", "eth1")
 		}},
+		{name: "br_netfilter and ip6 prerouting", setup: with((*pathLab).bridged, func(l *pathLab) { l.victim.Sysctl("net/bridge/bridge-nf-call-ip6tables", "1") },
+			nft("ip6", "type filter hook prerouting priority 0; policy drop;")), on: "br0"},
 		{name: "bridge input", setup: with((*pathLab).bridged, nft("bridge", dropInput)), on: "br0"},
 		{name: "bridge prerouting", setup: with((*pathLab).bridged, nft("bridge", "type filter hook prerouting priority 0; policy drop;")), on: "br0"},
 		{name: "XDP on a bridge port", setup: with((*pathLab).bridged, func(l *pathLab) { l.victim.XDP("eth0", 1) }), on: "br0"},
