@@ -22,7 +22,7 @@ var (
 )
 
 // maxWait is how long a test waits for the host.
-const maxWait = 4 * time.Minute
+const maxWait = 6 * time.Minute
 
 // OwnHost waits until no other test, of any package, has a namespace, and keeps them
 // from making one until this test ends. Call it before NewNS, in a test that is not

@@ -9,28 +9,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestOwnHost: nobody shares while a test owns the host, and the owner may still
-// make namespaces.
-func TestOwnHost(t *testing.T) {
+// TestLock: nobody shares what a test owns, until it ends.
+func TestLock(t *testing.T) {
+	RequireRoot(t)
+	const name = "selftest"
 	share := func() error {
-		f, err := os.Open(filepath.Join(os.TempDir(), "sixfence-testlab.host"))
+		f, err := os.Open(filepath.Join(os.TempDir(), "sixfence-testlab."+name))
 		if err != nil {
 			return err
 		}
 		defer f.Close()
 		return unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
 	}
-	t.Run("owner", func(t *testing.T) {
-		OwnHost(t)
-		NewNS(t, "own")
+	t.Run("owned", func(t *testing.T) {
+		lock(t, name, unix.LOCK_EX)
 		if err := share(); !errors.Is(err, unix.EWOULDBLOCK) {
 			t.Errorf("shared with an owner: %v", err)
 		}
 	})
-	t.Run("after", func(t *testing.T) {
-		NewNS(t, "own")
-		if err := share(); err != nil {
-			t.Errorf("not given back: %v", err)
-		}
-	})
+	if err := share(); err != nil {
+		t.Errorf("not given back when the test ended: %v", err)
+	}
+	unlock := lock(t, name, unix.LOCK_EX)
+	unlock()
+	if err := share(); err != nil {
+		t.Errorf("not given back: %v", err)
+	}
 }

@@ -313,7 +313,13 @@ func TestInboundBPFNetfilter(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			l := newPathLab(t)
-			l.victim.BPFNetfilter(tc.family, tc.hook, 10, 0)
+			l.victim.BPFNetfilter(tc.family, tc.hook, -7, 0)
+			var h fact.Host
+			packetfilter.ReadBPF(ask.New(func(string) bool { return true }, false)).Decode(&h)
+			links, _ := h.BPF.NetfilterLinks.Get()
+			if len(links) != 1 || links[0].ID == 0 || links[0].Family != tc.family || links[0].Hook != tc.hook || links[0].Priority != -7 {
+				t.Errorf("links %+v", h.BPF.NetfilterLinks)
+			}
 			l.judge("", "", tc.arrives, tc.clear, true)
 		})
 	}

@@ -427,19 +427,8 @@ func TestMovingRuleset(t *testing.T) {
 	}
 }
 
-// TestBPFNetfilterLink attaches a real program and finds it.
-func TestBPFNetfilterLink(t *testing.T) {
-	testlab.OwnHost(t)
-	testlab.NewNS(t, "pf").BPFNetfilter(unix.NFPROTO_IPV6, 1, -7, 1)
+func TestWithoutBPF(t *testing.T) {
 	var h fact.Host
-	packetfilter.ReadBPF(ask.New(everything, false)).Decode(&h)
-	links, _ := h.BPF.NetfilterLinks.Get()
-	if !slices.ContainsFunc(links, func(l fact.NetfilterLink) bool {
-		return l.Family == unix.NFPROTO_IPV6 && l.Hook == 1 && l.Priority == -7 && l.ID != 0
-	}) {
-		t.Errorf("links %+v", h.BPF.NetfilterLinks)
-	}
-	h = fact.Host{}
 	packetfilter.ReadBPF(ask.New(func(string) bool { return false }, false)).Decode(&h)
 	if h.BPF.NetfilterLinks.State() != fact.StateAbsent {
 		t.Errorf("without bpf: %v", h.BPF.NetfilterLinks.State())
