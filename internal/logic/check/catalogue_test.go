@@ -176,8 +176,13 @@ func TestEveryControl(t *testing.T) {
 				t.Errorf("needs a failing and a passing state")
 			}
 			for _, st := range states[ctl.ID] {
+				seen := map[finding.Subject]bool{}
 				for _, r := range answers(with(st.edit), st.role, ctl) {
 					checkResult(t, st.name, ctl, r)
+					if seen[r.Subject] {
+						t.Errorf("%s: two answers about %+v: one waiver would cover both", st.name, r.Subject)
+					}
+					seen[r.Subject] = true
 				}
 			}
 		})
@@ -305,8 +310,8 @@ func TestUnknownIsNeverPass(t *testing.T) {
 		for _, role := range append(Roles(), "") {
 			for _, ctl := range Catalogue() {
 				for _, r := range answers(s, role, ctl) {
-					if r.Effective == finding.Pass && ctl.ID != "INV-02" {
-						t.Errorf("%s passes with every fact a Gap: %s", ctl.ID, r.Message)
+					if r.Effective != finding.Unknown && ctl.ID != "INV-02" {
+						t.Errorf("%s is %s with every fact a Gap: %s", ctl.ID, r.Effective, r.Message)
 					}
 				}
 			}
@@ -315,8 +320,8 @@ func TestUnknownIsNeverPass(t *testing.T) {
 	t.Run("empty snapshot", func(t *testing.T) {
 		for _, ctl := range Catalogue() {
 			for _, r := range answers(&fact.Snapshot{}, "", ctl) {
-				if r.Effective == finding.Pass && ctl.ID != "INV-02" {
-					t.Errorf("%s passes on an empty Snapshot: %s", ctl.ID, r.Message)
+				if r.Effective != finding.Unknown && ctl.ID != "INV-02" {
+					t.Errorf("%s is %s on an empty Snapshot: %s", ctl.ID, r.Effective, r.Message)
 				}
 			}
 		}
@@ -375,8 +380,8 @@ func TestUnknownIsNeverPass(t *testing.T) {
 			return
 		}
 		for _, r := range answers(&s, role, ctl) {
-			if w := was[finding.FingerprintOf(f.id, r.Subject)]; r.Effective == finding.Pass && (w == finding.Fail || w == finding.Unknown) {
-				t.Errorf("%s: %q: %s is %s, and pass with facts missing: %s", f.id, f.st.name, r.Subject, w, r.Message)
+			if w := was[finding.FingerprintOf(f.id, r.Subject)]; (r.Effective == finding.Pass || r.Effective == finding.NotApplicable) && (w == finding.Fail || w == finding.Unknown) {
+				t.Errorf("%s: %q: %s is %s, and %s with facts missing: %s", f.id, f.st.name, r.Subject, w, r.Effective, r.Message)
 			}
 		}
 	}
@@ -408,6 +413,66 @@ func TestUnknownIsNeverPass(t *testing.T) {
 			})
 		})
 	})
+}
+
+// TestForeign: what any user can make never weighs more than low.
+func TestForeign(t *testing.T) {
+	s := host()
+	n := addNamespace(s, "net:[4026532001]")
+	n.Foreign = true
+	for _, f := range []string{"eth0", "default", "all"} {
+		setSysctlIn(n, "net/ipv6/conf/"+f+"/accept_ra", "1")
+		setSysctlIn(n, "net/ipv6/conf/"+f+"/forwarding", "1")
+		setSysctlIn(n, "net/ipv6/conf/"+f+"/accept_redirects", "1")
+	}
+	fails := 0
+	for _, f := range Evaluate(s, Options{Role: RoleServer}).Findings {
+		if f.Subject.NetNS != n.Name {
+			continue
+		}
+		if !f.Foreign {
+			t.Errorf("%s: a subject in a stranger's namespace is not marked", f.Control)
+		}
+		if f.Status == finding.Fail || f.Status == finding.Unknown {
+			fails++
+			if f.Severity.AtLeast(finding.Medium) {
+				t.Errorf("%s: %s for a stranger's namespace", f.Control, f.Severity)
+			}
+		}
+	}
+	if fails == 0 {
+		t.Error("nothing failed: nothing was compared")
+	}
+}
+
+// TestRootTree: on a directory tree the controls that need a kernel share one
+// Gap, and the others answer.
+func TestRootTree(t *testing.T) {
+	s := host()
+	tree(s)
+	r := Evaluate(s, Options{})
+	shared := map[string]bool{}
+	for _, g := range r.Gaps {
+		if g.Shared {
+			shared[g.ID] = true
+		}
+	}
+	if len(shared) != 1 {
+		t.Errorf("%d shared gaps, want one", len(shared))
+	}
+	disk := 0
+	for _, f := range r.Findings {
+		ctl, _ := Find(f.Control)
+		switch {
+		case ctl.Live && (f.Status != finding.Unknown || len(f.Gaps) != 1 || !shared[f.Gaps[0]]):
+			t.Errorf("%s needs a kernel and is %s", f.Control, f.Status)
+		case !ctl.Live && f.Status == finding.Pass:
+			disk++
+		}
+	}
+	if disk < 3 {
+		t.Errorf("%d controls pass from files alone", disk)
+	}
 }
 
 func TestEvaluateDeterministic(t *testing.T) {
