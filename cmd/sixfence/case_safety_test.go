@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -177,7 +176,6 @@ func TestNamespacesOfStrangers(t *testing.T) {
 	unshare := testlab.RequireTool(t, "unshare")
 	for range many {
 		c := exec.Command(unshare, "--user", "--map-root-user", "--net", "sleep", "120")
-		c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		if err := c.Start(); err != nil {
 			testlab.CannotRun(t, "user namespaces: %v", err)
 		}

@@ -10,9 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sixfence/sixfence/internal/testlab"
 )
@@ -127,16 +129,22 @@ func pictureLab(t *testing.T) string {
 
 // serve is the lab's database: run when the test binary is started with LAB_SERVE.
 func serve() {
+	var keep []net.Listener
 	for network, addr := range map[string]string{"tcp4": "127.0.0.1:5432", "tcp6": "[::]:5432"} {
-		if _, err := net.Listen(network, addr); err != nil {
+		l, err := net.Listen(network, addr)
+		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+		keep = append(keep, l)
 	}
 	if err := os.WriteFile("/run/ready", nil, 0o600); err != nil {
 		os.Exit(1)
 	}
-	select {}
+	for { // until the lab's PID namespace ends
+		time.Sleep(time.Hour)
+		runtime.KeepAlive(keep)
+	}
 }
 
 var sgr = regexp.MustCompile("\x1b\\[([0-9;]*)m")
