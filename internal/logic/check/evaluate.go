@@ -39,9 +39,16 @@ func Evaluate(s *fact.Snapshot, o Options) finding.Report {
 	if major, minor := version(s.SchemaVersion); major == "1" && minor != "0" {
 		e.gap(fact.Gap{Reason: fact.ParseGap, What: "snapshot schema " + s.SchemaVersion + " is newer than this build (" + fact.SchemaVersion + ")"}, "", "", false)
 	}
-	for _, ctl := range Catalogue() {
-		for _, r := range ask(c, ctl) {
-			e.add(ctl, r, s.Host.Mode == fact.ModeRoot && ctl.Live)
+	catalogue := Catalogue()
+	answered, total := make([][]Result, len(catalogue)), 0
+	for i := range catalogue {
+		answered[i] = ask(c, catalogue[i])
+		total += len(answered[i])
+	}
+	e.report.Findings = make([]finding.Finding, 0, total)
+	for i := range catalogue {
+		for _, r := range answered[i] {
+			e.add(&catalogue[i], r, s.Host.Mode == fact.ModeRoot && catalogue[i].Live)
 		}
 	}
 	finding.Sort(e.report.Findings)
@@ -80,7 +87,7 @@ type evaluation struct {
 	gaps   map[string]int // id → index in report.Gaps
 }
 
-func (e *evaluation) add(ctl Control, r Result, shared bool) {
+func (e *evaluation) add(ctl *Control, r Result, shared bool) {
 	f := finding.Finding{
 		Control: ctl.ID, Fingerprint: finding.FingerprintOf(ctl.ID, r.Subject),
 		Status: r.Status, Effective: r.Effective, Compliance: r.Compliance,

@@ -261,31 +261,34 @@ func Sort(f []Finding) {
 	// A host with many interfaces has thousands of findings: make each key once,
 	// and compare the costly ones last.
 	type keyed struct {
-		f                    Finding
-		foreign, status, sev int
-		subject              string
+		at, foreign, status, sev int
+		subject                  string
 	}
 	ks := make([]keyed, len(f))
 	for i := range f {
-		ks[i] = keyed{f: f[i], status: rank[f[i].Status], sev: f[i].Severity.Rank(), subject: f[i].Subject.String()}
+		ks[i] = keyed{at: i, status: rank[f[i].Status], sev: f[i].Severity.Rank(), subject: f[i].Subject.String()}
 		if f[i].Foreign {
 			ks[i].foreign = 1
 		}
 	}
-	slices.SortStableFunc(ks, func(x, y keyed) int {
+	slices.SortFunc(ks, func(x, y keyed) int {
 		if c := cmp.Or(x.foreign-y.foreign, x.status-y.status, y.sev-x.sev); c != 0 {
 			return c
 		}
-		if c := strings.Compare(x.f.Control, y.f.Control); c != 0 {
+		a, b := &f[x.at], &f[y.at]
+		if c := strings.Compare(a.Control, b.Control); c != 0 {
 			return c
 		}
 		return cmp.Or(
-			strings.Compare(x.f.Subject.NetNS, y.f.Subject.NetNS),
+			strings.Compare(a.Subject.NetNS, b.Subject.NetNS),
 			strings.Compare(x.subject, y.subject),
-			strings.Compare(x.f.Fingerprint, y.f.Fingerprint),
+			strings.Compare(a.Fingerprint, b.Fingerprint),
+			x.at-y.at,
 		)
 	})
+	out := make([]Finding, len(f))
 	for i := range ks {
-		f[i] = ks[i].f
+		out[i] = f[ks[i].at]
 	}
+	copy(f, out)
 }
