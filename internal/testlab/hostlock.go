@@ -3,6 +3,7 @@ package testlab
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,8 +18,9 @@ import (
 // every test with a namespace shares it.
 
 var (
-	owned   atomic.Bool  // a test of this process owns the host
-	sharers atomic.Int32 // namespaces of this process
+	owned   atomic.Bool // a test of this process owns the host
+	mu      sync.Mutex
+	sharers = map[string]int{} // namespaces of this process, by top-level test
 )
 
 // maxWait is how long a test waits for the host.
@@ -41,14 +43,20 @@ func shareHost(t testing.TB) {
 	if owned.Load() {
 		return
 	}
-	if sharers.Load() == 0 {
-		// Who has a namespace already passes: an owner waits for it to end.
+	top, _, _ := strings.Cut(t.Name(), "/")
+	count := func(n int) int {
+		mu.Lock()
+		defer mu.Unlock()
+		sharers[top] += n
+		return sharers[top]
+	}
+	if count(0) == 0 {
 		unlock := lock(t, "gate", unix.LOCK_SH)
 		defer unlock()
-	}
+	} // else an owner waits for this very test, which must not wait for the owner
 	lock(t, "host", unix.LOCK_SH)
-	sharers.Add(1)
-	t.Cleanup(func() { sharers.Add(-1) })
+	count(1)
+	t.Cleanup(func() { count(-1) })
 }
 
 // lock holds a lock file until the test ends or the returned function is called.
