@@ -101,7 +101,7 @@ func evalADDR01(c *Context) []Result {
 		}
 		r := fail(on, fmt.Sprintf("%s would add a temporary address to each prefix it hears (use_tempaddr=%d).", l.Name, x.v[0]), append(x.ev, ra.evidence...)...)
 		r.Remediation = s.SetConf(l.Name, "use_tempaddr", "0")
-		return one(r)
+		return one(s.behindFilter("ipv6", l.Name, r))
 	})
 }
 
@@ -129,10 +129,12 @@ func evalADDR02(c *Context) []Result {
 		if x.bad != nil {
 			return one(*x.bad)
 		}
-		if x.v[0] == 0 && x.v[1] != 0 && x.v[2] != 0 && l.Flags&iffNoARP == 0 {
-			r := fail(on, "The next router advertisement gives "+l.Name+" an address made from the MAC address (addr_gen_mode=0).", x.ev...)
+		// addrconf_prefix_rcv asks whether the mode makes stable addresses (2 and 3)
+		// and else takes the MAC: none (1) is about the link-local address only.
+		if x.v[0] != 2 && x.v[0] != 3 && x.v[1] != 0 && x.v[2] != 0 && l.Type == arphrdEther {
+			r := fail(on, fmt.Sprintf("The next router advertisement gives %s an address made from the MAC address (addr_gen_mode=%d).", l.Name, x.v[0]), x.ev...)
 			r.Remediation = s.SetConf(l.Name, "addr_gen_mode", "3")
-			return one(r)
+			return one(s.behindFilter("ipv6", l.Name, r))
 		}
 		return one(pass(on, "No global address of "+l.Name+" is made from the MAC address.", x.ev...))
 	})

@@ -3,6 +3,7 @@ package check
 import (
 	"net/netip"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -54,7 +55,8 @@ type ifIndex struct {
 	addrs    []fact.Address
 	defaults []*fact.Route // IPv6 default routes
 	learned  []*fact.Route // IPv6 routes with protocol ra
-	gateway  bool          // an IPv6 route through a router leads out here
+	prefixes []*fact.Route // on-link prefixes that no address accounts for: an RA declared them
+	redirect bool          // an IPv6 route through a link-local router leads out here
 }
 
 // index reads the address and route lists once.
@@ -75,30 +77,74 @@ func (s *Space) index() {
 		x.addrs = append(x.addrs, a)
 	}
 	routes, _ := s.Routes.Get()
+	tables := s.commonTables()
 	for i := range routes {
 		r := &routes[i]
 		if r.Family != "ipv6" || r.Type != rtnUnicast {
 			continue
 		}
-		s.global.note(r, r.NextHops)
+		usual := r.Protocol == fact.ProtoRA || slices.Contains(tables, r.Table) || slices.ContainsFunc(r.NextHops, func(h fact.NextHop) bool {
+			l := s.byIndex[h.Index]
+			return l != nil && l.SlaveKind == "vrf"
+		})
+		s.global.note(r, r.NextHops, usual)
 		for j := range r.NextHops {
-			at(r.NextHops[j].Index).note(r, r.NextHops[j:j+1])
+			x := at(r.NextHops[j].Index)
+			x.note(r, r.NextHops[j:j+1], usual)
+			if _, known := s.Addresses.Get(); known && len(r.NextHops) == 1 && x.declared(r) {
+				x.prefixes = append(x.prefixes, r)
+			}
 		}
 	}
+}
+
+// commonTables are the routing tables that every packet may be looked up in: those
+// of rules without a condition, or main where the rules could not be read. A
+// default route anywhere else serves a part of the traffic.
+func (s *Space) commonTables() []uint32 {
+	rules, ok := s.Rules.Get()
+	if !ok {
+		return []uint32{tableMain}
+	}
+	var out []uint32
+	for _, r := range rules {
+		if r.Family == "ipv6" && r.Action == frActToTable && r.Src.Bits() <= 0 && r.Dst.Bits() <= 0 && r.IIF == "" && r.OIF == "" && r.Mark == 0 && r.Mask == 0 && !r.Invert && len(r.Conditions) == 0 {
+			out = append(out, r.Table)
+		}
+	}
+	return out
+}
+
+// RT_TABLE_MAIN and FR_ACT_TO_TBL.
+const (
+	tableMain    = 254
+	frActToTable = 1
+)
+
+// declared tells whether a prefix is on-link because a router advertisement said
+// so: the kernel's own prefix routes belong to an address, those of a prefix
+// option without autoconfiguration (addrconf_prefix_rcv) do not.
+func (x *ifIndex) declared(r *fact.Route) bool {
+	d := r.Dst
+	if r.Protocol != fact.ProtoKernel || r.Table != tableMain || d.Bits() == 0 || !d.Addr().IsGlobalUnicast() || r.NextHops[0].Via.IsValid() {
+		return false
+	}
+	return !slices.ContainsFunc(x.addrs, func(a fact.Address) bool { return d.Contains(a.Prefix.Addr()) || d.Contains(a.Peer) })
 }
 
 // rtnUnicast is RTN_UNICAST: a route that leads somewhere.
 const rtnUnicast = 1
 
-func (x *ifIndex) note(r *fact.Route, hops []fact.NextHop) {
-	if r.Dst.Bits() == 0 && !r.Src.IsValid() || r.Dst.Bits() == 0 && r.Src.Bits() == 0 {
+func (x *ifIndex) note(r *fact.Route, hops []fact.NextHop, usual bool) {
+	if usual && r.Dst.Bits() == 0 && (!r.Src.IsValid() || r.Src.Bits() == 0) {
 		x.defaults = append(x.defaults, r)
 	}
 	if r.Protocol == fact.ProtoRA {
 		x.learned = append(x.learned, r)
 	}
 	for _, h := range hops {
-		x.gateway = x.gateway || h.Via.IsValid()
+		// Redirects come from link-local addresses only (ndisc_redirect_rcv).
+		x.redirect = x.redirect || h.Via.IsLinkLocalUnicast()
 	}
 }
 

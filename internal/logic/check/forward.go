@@ -245,7 +245,11 @@ func evalFWD02(c *Context) []Result {
 		case mine == all:
 			return one(pass(on, fmt.Sprintf("%s.forwarding=%d agrees with all.forwarding=%d.", l.Name, x.v[0], x.v[1]), x.ev...))
 		case mine:
-			r := fail(on, fmt.Sprintf("%s.forwarding=%d forwards nothing, because all.forwarding=0; it makes %s play the router: no RAs, no redirects, the router flag in its advertisements.", l.Name, x.v[0], l.Name), x.ev...)
+			why := "forwards nothing, because all.forwarding=0; it makes"
+			if v, ok := s.ConfInt(l.Name, "force_forwarding").Get(); ok && v != 0 {
+				why = "is not what forwards here, force_forwarding is (SYSCTL-FWD-03); it makes"
+			}
+			r := fail(on, fmt.Sprintf("%s.forwarding=%d %s %s play the router: no RAs, no redirects, the router flag in its advertisements.", l.Name, x.v[0], why, l.Name), x.ev...)
 			r.Severity, r.Remediation = finding.Low, s.SetConf(l.Name, "forwarding", "0")
 			return one(r)
 		}
@@ -349,7 +353,7 @@ func evalFWD05(c *Context) []Result {
 			command("%s", s.Run("ip -6 neigh del proxy ADDRESS dev "+shellWord(l.Name))),
 			s.SetNow("net/ipv6/conf/"+l.Name+"/proxy_ndp", "0"),
 		}
-		return one(r)
+		return one(s.behindFilter("ipv6", l.Name, r))
 	})
 }
 

@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"net/netip"
 
 	"github.com/sixfence/sixfence/internal/model/fact"
 	"github.com/sixfence/sixfence/internal/model/finding"
@@ -186,11 +187,22 @@ func (s *Space) madeFromMAC(l *fact.Link) (yes bool, gap *fact.Gap) {
 		return false, g
 	}
 	for _, a := range s.Addrs(l.Index, "ipv6") {
-		if ip := a.Prefix.Addr(); ip.IsLinkLocalUnicast() && isEUI64(ip) {
+		if ip := a.Prefix.Addr(); ip.IsLinkLocalUnicast() && isEUI64(ip) && carries(ip, l.MAC) {
 			return true, nil
 		}
 	}
 	return false, nil
+}
+
+// carries tells whether the interface identifier of an EUI-64 address is this
+// MAC; where the MAC is not an Ethernet one, that it may be.
+func carries(ip netip.Addr, mac string) bool {
+	var m [6]byte
+	if n, err := fmt.Sscanf(mac, "%02x:%02x:%02x:%02x:%02x:%02x", &m[0], &m[1], &m[2], &m[3], &m[4], &m[5]); err != nil || n != 6 || len(mac) != 17 {
+		return true
+	}
+	b := ip.As16()
+	return b[8] == m[0]^2 && b[9] == m[1] && b[10] == m[2] && b[13] == m[3] && b[14] == m[4] && b[15] == m[5]
 }
 
 func evalND05(c *Context) []Result {

@@ -203,7 +203,7 @@ func viaOf(r *fact.Route, ifindex int) string {
 // raSeverity weighs what an accepted RA could do here.
 func (s *Space) raSeverity(l *fact.Link, ra raState) finding.Severity {
 	num := func(key string, def int64) int64 { return s.ConfInt(l.Name, key).Or(def) }
-	routes := num("accept_ra_defrtr", 1) != 0 || num("accept_ra_rt_info_max_plen", 0) > 0
+	routes := num("accept_ra_defrtr", 1) != 0 || num("accept_ra_rt_info_max_plen", 0) > 0 && num("accept_ra_rtr_pref", 1) != 0
 	onlink := num("accept_ra_pinfo", 1) != 0
 	switch {
 	case l.Flags&iffUp == 0, !routes && !onlink:
@@ -350,7 +350,14 @@ func evalRA04(c *Context) []Result {
 				via++
 			}
 		}
-		routes := len(s.on(l.Index).learned)
+		var prefixes []string
+		for _, r := range s.on(l.Index).prefixes {
+			prefixes = append(prefixes, r.Dst.String())
+			if len(left) < 10 {
+				left = append(left, s.routeEvidence(r))
+			}
+		}
+		routes := len(s.on(l.Index).learned) + len(prefixes)
 		for _, a := range s.Addrs(l.Index, "ipv6") {
 			yes, maybe := s.learnedAddress(a)
 			if yes {
@@ -377,6 +384,9 @@ func evalRA04(c *Context) []Result {
 		}
 		r := fail(on, fmt.Sprintf("The kernel takes no router advertisements on %s any more (accept_ra=%d%s), but %d routes and %d addresses of earlier ones are still in force.", l.Name, ra.acceptRA, forwardsToo(ra), routes, addrs), append(left, ra.evidence...)...)
 		r.Remediation = []finding.Remediation{command("%s", s.Run("ip -6 route flush proto ra dev "+shellWord(l.Name)))}
+		for _, p := range prefixes[:min(len(prefixes), 3)] {
+			r.Remediation = append(r.Remediation, command("%s", s.Run("ip -6 route del "+p+" proto kernel dev "+shellWord(l.Name))))
+		}
 		switch {
 		case ra.routes:
 			r.Message += " Among them is the only IPv6 default route, which " + when + ": it may be your own router's."

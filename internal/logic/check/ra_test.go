@@ -13,7 +13,9 @@ import (
 const eth0 = "net/ipv6/conf/eth0/"
 
 // raOn makes eth0 take router advertisements it does not need.
-func raOn(s *fact.Snapshot) { confs("eth0", "accept_ra", "1", "accept_ra_defrtr", "1")(s) }
+func raOn(s *fact.Snapshot) {
+	confs("eth0", "accept_ra", "1", "accept_ra_defrtr", "1", "accept_ra_rtr_pref", "1")(s)
+}
 
 // networkd runs and takes router advertisements on eth0.
 func networkd(s *fact.Snapshot) {
@@ -34,6 +36,13 @@ func raRoute(via string) fact.Route {
 	r := route("::/0", via, 2, fact.ProtoRA)
 	r.Expires = fact.Value[int64](1800)
 	return r
+}
+
+// otherTable adds a static default route that no common lookup finds.
+func otherTable(s *fact.Snapshot) {
+	r := route("::/0", "fe80::7", 2, fact.ProtoStatic)
+	r.Table = 100
+	addRoute(s, r)
 }
 
 func raAddress(s *fact.Snapshot) {
@@ -131,6 +140,17 @@ func raStates() map[string][]state {
 			{name: "clean", want: finding.Pass, subject: on},
 			{name: "rogue route survives", edit: func(s *fact.Snapshot) { addRoute(s, raRoute("fe80::bad")) }, want: finding.Fail, severity: finding.High, subject: on},
 			{name: "rogue address survives", edit: raAddress, want: finding.Fail, severity: finding.Medium, subject: on},
+			{name: "declared prefix survives", edit: func(s *fact.Snapshot) { addRoute(s, route("2001:db8:bad::/64", "", 2, fact.ProtoKernel)) }, want: finding.Fail, severity: finding.Medium, subject: on},
+			{name: "prefix of an address", edit: func(s *fact.Snapshot) {
+				addRoute(s, route("2001:db8:2::/64", "", 2, fact.ProtoKernel))
+				addAddress(s, address(2, "2001:db8:2::7/64"))
+			}, want: finding.Pass, subject: on},
+			{name: "prefix of a peer", edit: func(s *fact.Snapshot) {
+				addRoute(s, route("2001:db8:2::/64", "", 2, fact.ProtoKernel))
+				a := address(2, "2001:db8:3::7/128")
+				a.Peer = netip.MustParseAddr("2001:db8:2::1")
+				addAddress(s, a)
+			}, want: finding.Pass, subject: on},
 			{name: "prefix route survives", edit: func(s *fact.Snapshot) { addRoute(s, route("2001:db8:bad::/64", "", 2, fact.ProtoRA)) }, want: finding.Fail, severity: finding.Medium, subject: on},
 			{name: "only default route", edit: edits(slaac, confs("eth0", "accept_ra", "0")), want: finding.Fail, subject: on},
 			{name: "RAs still taken", edit: slaac, want: finding.NotApplicable, subject: on},
@@ -174,8 +194,10 @@ func raStates() map[string][]state {
 			state{name: "on-link prefixes only", edit: edits(raOn, confs("eth0", "accept_ra_pinfo", "1", "autoconf", "0")), want: finding.Fail, subject: on}),
 		"SYSCTL-RA-07": parameter("accept_ra_rtr_pref", "1", "0"),
 		"SYSCTL-RA-08": parameter("accept_ra_rt_info_max_plen", "64", "0",
+			state{name: "no preferences, no routes", edit: edits(raOn, confs("eth0", "accept_ra_rt_info_max_plen", "64", "accept_ra_rtr_pref", "0")), want: finding.Pass, subject: on},
 			state{name: "an empty range", edit: edits(raOn, confs("eth0", "accept_ra_rt_info_max_plen", "64", "accept_ra_rt_info_min_plen", "65")), want: finding.Pass, subject: on}),
-		"SYSCTL-RA-09": parameter("accept_ra_mtu", "1", "0"),
+		"SYSCTL-RA-09": parameter("accept_ra_mtu", "1", "0",
+			state{name: "already the smallest", edit: edits(raOn, confs("eth0", "accept_ra_mtu", "1"), editLink("eth0", func(l *fact.Link) { l.MTU = 1280 })), want: finding.Pass, subject: on}),
 		"SYSCTL-RA-10": parameter("accept_ra_min_hop_limit", "1", "64",
 			state{name: "no default routers, no hop limit", edit: edits(raOn, confs("eth0", "accept_ra_min_hop_limit", "1", "accept_ra_defrtr", "0")), want: finding.Pass, subject: on}),
 		"SYSCTL-RA-11": parameter("accept_ra_min_lft", "0", "180",
@@ -199,6 +221,11 @@ func raStates() map[string][]state {
 		"SYSCTL-RA-15": {
 			{name: "static", want: finding.Pass, subject: on},
 			{name: "by RA, still taken", edit: slaac, want: finding.Pass, subject: on},
+			{name: "a static default route for some traffic only", edit: edits(slaac, confs("eth0", "accept_ra", "0"), otherTable), want: finding.Fail, subject: on},
+			{name: "a static default route that a rule for all leads to", edit: edits(slaac, confs("eth0", "accept_ra", "0"), otherTable, func(s *fact.Snapshot) {
+				s.Namespaces[0].Rules = fact.Value(append(must(s.Namespaces[0].Rules), fact.Rule{Family: "ipv6", Priority: 900, Table: 100, Action: 1}))
+			}), want: finding.Pass, subject: on},
+			{name: "a static default route of a VRF", edit: edits(slaac, confs("eth0", "accept_ra", "0"), otherTable, editLink("eth0", func(l *fact.Link) { l.SlaveKind = "vrf" })), want: finding.Pass, subject: on},
 			{name: "router-mode trap", edit: edits(slaac, confs("eth0", "forwarding", "1"), confs("all", "forwarding", "1")), want: finding.Fail, severity: finding.High, subject: on},
 			{name: "accept_ra 2", edit: edits(slaac, confs("eth0", "forwarding", "1", "accept_ra", "2")), want: finding.Pass, subject: on},
 			{name: "accept_ra 0", edit: edits(slaac, confs("eth0", "accept_ra", "0")), want: finding.Fail, subject: on},

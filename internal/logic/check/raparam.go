@@ -188,10 +188,12 @@ func raParameterControls() []Control {
 			Refs:     []finding.Reference{rfc("4191", "§3.1")},
 		}),
 		raParameter{
-			key: "accept_ra_rt_info_max_plen", want: "0", extra: []string{"accept_ra_rt_info_min_plen"},
+			key: "accept_ra_rt_info_max_plen", want: "0", extra: []string{"accept_ra_rt_info_min_plen", "accept_ra_rtr_pref"},
 			ok: "No more specific route is learned; a route information option for ::/0 counts as a default route.",
 			judge: func(_ *Space, l *fact.Link, ra raState, v int64, x []int64) (string, finding.Severity) {
-				if v <= 0 || x[0] > v {
+				// ndisc_router_discovery looks at route information options only
+				// where it believes preferences.
+				if v <= 0 || x[0] > v || x[1] == 0 {
 					return "", ""
 				}
 				return fmt.Sprintf("Any neighbour could add routes to prefixes of up to /%d on %s, which win over the default route.", v, l.Name), secondary(ra, finding.Medium)
@@ -199,7 +201,7 @@ func raParameterControls() []Control {
 		}.with(Control{
 			ID: "SYSCTL-RA-08", Title: "Router advertisements could add more specific routes", Severity: finding.Medium,
 			Reason:   "One advertisement diverts exactly the traffic that interests the attacker, and a static default route does not help.",
-			Rule:     "Interface only (kernels with CONFIG_IPV6_ROUTE_INFO). Prefixes from accept_ra_rt_info_min_plen to accept_ra_rt_info_max_plen are taken; ::/0 needs accept_ra_defrtr instead.",
+			Rule:     "Interface only (kernels with CONFIG_IPV6_ROUTE_INFO). Prefixes from accept_ra_rt_info_min_plen to accept_ra_rt_info_max_plen are taken, ::/0 only with accept_ra_defrtr, and none at all with accept_ra_rtr_pref=0.",
 			What:     "accept_ra_rt_info_max_plen: the longest prefix of a route information option that becomes a route.",
 			Why:      "The kernel's default is 0. Distributions and VPN guides that raise it to 64 or 128 let the link choose routes.",
 			Attack:   "A neighbour advertises 2000::/3, or just the /64 of the name server, through itself.",
@@ -208,9 +210,9 @@ func raParameterControls() []Control {
 		}),
 		raParameter{
 			key: "accept_ra_mtu", want: "0",
-			ok: "The MTU of a router advertisement is ignored.",
+			ok: "No router advertisement lowers the MTU.",
 			judge: func(_ *Space, l *fact.Link, _ raState, v int64, _ []int64) (string, finding.Severity) {
-				if v == 0 {
+				if v == 0 || l.MTU > 0 && l.MTU <= minMTU {
 					return "", ""
 				}
 				return fmt.Sprintf("Any neighbour could lower the IPv6 MTU of %s to 1280 (accept_ra_mtu=%d).", l.Name, v), finding.Low
@@ -289,3 +291,6 @@ func raParameterControls() []Control {
 		}),
 	})
 }
+
+// minMTU is the smallest MTU of a link with IPv6 (RFC 8200 §5).
+const minMTU = 1280

@@ -50,9 +50,9 @@ func evalRED01(c *Context) []Result {
 			case l.Flags&iffUp == 0:
 				r.Severity = finding.Low
 				r.Message += " The interface is down; this counts from the moment it comes up."
-			case !s.on(l.Index).gateway && gapOf(s.Routes) == nil:
+			case !s.on(l.Index).redirect && gapOf(s.Routes) == nil:
 				r.Severity = finding.Low
-				r.Message += " No IPv6 route leads through a gateway on it now, so there is nothing to redirect yet."
+				r.Message += " No IPv6 route leads through a gateway's link-local address on it now, and the kernel takes redirects from no other: there is nothing to redirect yet."
 			case !s.home():
 				r.Severity = finding.Medium
 			}
@@ -165,15 +165,27 @@ func evalSR02(c *Context) []Result {
 		if min(x.v[0], x.v[1]) == 0 {
 			return one(pass(on, l.Name+" drops segment routing headers: seg6_enabled is 0 in all or on the interface.", x.ev...))
 		}
-		r := fail(on, fmt.Sprintf("A packet with a segment routing header for this host would be sent on to its next segment (seg6_enabled: all=%d, %s=%d).", x.v[0], l.Name, x.v[1]), x.ev...)
+		r := fail(on, fmt.Sprintf("A segment routing header of a packet for this host would be followed to its next segment (seg6_enabled: all=%d, %s=%d).", x.v[0], l.Name, x.v[1]), x.ev...)
 		r.Remediation = s.SetConf(l.Name, "seg6_enabled", "0")
 		if h, ok := s.ConfInt(l.Name, "seg6_require_hmac").Get(); ok && h > 0 {
 			r.Severity = finding.Low
 			r.Evidence = append(slices.Clone(r.Evidence), s.confEvidence(l.Name, "seg6_require_hmac"))
 			r.Message += " A valid HMAC is required."
 		}
+		s.segmentsStay(l, &r)
 		return one(s.behindFilter("ipv6", l.Name, r))
 	})
+}
+
+// segmentsStay says how far a routing header leads on a host that does not
+// forward: the next segment goes the way of a forwarded packet (ip6_forward).
+func (s *Space) segmentsStay(l *fact.Link, r *Result) {
+	all, okAll := s.ConfInt("all", "forwarding").Get()
+	force, okForce := s.ConfInt(l.Name, "force_forwarding").Get()
+	if okAll && all == 0 && (!okForce || force == 0) {
+		r.Severity = finding.Low
+		r.Message += " As nothing is forwarded here, the next segment has to be another address of this host."
+	}
 }
 
 func evalSR03(c *Context) []Result {
@@ -186,6 +198,7 @@ func evalSR03(c *Context) []Result {
 		case rpl.bad == nil && min(rpl.v[0], rpl.v[1]) != 0:
 			r = fail(on, fmt.Sprintf("%s would act on type 3 routing headers (rpl_seg_enabled: all=%d, %s=%d).", l.Name, rpl.v[0], l.Name, rpl.v[1]), rpl.ev...)
 			r.Remediation = s.SetConf(l.Name, "rpl_seg_enabled", "0")
+			s.segmentsStay(l, &r)
 		case ioam.bad == nil && ioam.v[0] != 0:
 			r = fail(on, fmt.Sprintf("%s would fill in IOAM trace options (ioam6_enabled=%d).", l.Name, ioam.v[0]), ioam.ev...)
 			r.Remediation = s.SetConf(l.Name, "ioam6_enabled", "0")

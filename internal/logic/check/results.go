@@ -131,6 +131,8 @@ const (
 	iffUp       = 0x1
 	iffLoopback = 0x8
 	iffNoARP    = 0x80
+
+	arphrdEther = 1
 )
 
 // hearsNobody says why the kernel takes no neighbour's IPv6 packet on an

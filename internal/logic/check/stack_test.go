@@ -47,6 +47,11 @@ func stackStates() map[string][]state {
 		dropAddresses(s, func(a fact.Address) bool { return a.Prefix.Addr().IsLinkLocalUnicast() })
 		addAddress(s, address(2, "fe80::5054:ff:fe00:2/64"))
 	}
+	anycast := func(s *fact.Snapshot) {
+		r := route("2001:db8:1::/128", "", 2, fact.ProtoKernel)
+		r.Table, r.Type = 255, 4
+		addRoute(s, r)
+	}
 	return map[string][]state{
 		"SYSCTL-FWD-01": {
 			{name: "host", want: finding.Pass, compliance: finding.Pass},
@@ -102,6 +107,7 @@ func stackStates() map[string][]state {
 		"SYSCTL-FWD-05": {
 			{name: "off", want: finding.Pass, subject: on},
 			{name: "answers", edit: edits(proxy, confs("eth0", "proxy_ndp", "1", "forwarding", "1")), want: finding.Fail, severity: finding.Medium, subject: on},
+			{name: "behind a filter", edit: edits(proxy, confs("eth0", "proxy_ndp", "1", "forwarding", "1"), legacyFilter), want: finding.Unknown, subject: on},
 			{name: "answers by all", edit: edits(proxy, confs("all", "proxy_ndp", "1"), confs("eth0", "forwarding", "1")), want: finding.Fail, subject: on},
 			{name: "does not forward", edit: edits(proxy, confs("eth0", "proxy_ndp", "1")), want: finding.Pass, subject: on},
 			{name: "on, empty table", edit: confs("eth0", "proxy_ndp", "1", "forwarding", "1"), want: finding.Pass, subject: on},
@@ -122,6 +128,10 @@ func stackStates() map[string][]state {
 			{name: "benchmark fails, kernel refuses", edit: confs("all", "accept_redirects", "1"), want: finding.Pass, compliance: finding.Fail, subject: on},
 			{name: "forwarding", edit: confs("eth0", "accept_redirects", "1", "forwarding", "1"), want: finding.Pass, subject: on},
 			{name: "all forwards, interface does not", edit: edits(confs("all", "forwarding", "1"), confs("eth0", "accept_redirects", "1")), want: finding.Fail, subject: on},
+			{name: "gateway with a global address", edit: edits(confs("eth0", "accept_redirects", "1"), func(s *fact.Snapshot) {
+				dropRoutes(s, isDefault6)
+				addRoute(s, route("::/0", "2001:db8:1::1", 2, fact.ProtoStatic))
+			}), want: finding.Fail, severity: finding.Low, subject: on},
 			{name: "no gateway", edit: edits(confs("eth0", "accept_redirects", "1"), func(s *fact.Snapshot) { dropRoutes(s, isDefault6) }), want: finding.Fail, severity: finding.Low, subject: on},
 			{name: "forwarding unreadable", edit: edits(confs("eth0", "accept_redirects", "1"), gapped(eth0+"forwarding")), want: finding.Unknown, subject: on},
 			{name: "accept_redirects unreadable on a router", edit: edits(confs("eth0", "forwarding", "1"), gapped(eth0+"accept_redirects")), want: finding.Pass, subject: on},
@@ -137,7 +147,9 @@ func stackStates() map[string][]state {
 		},
 		"SYSCTL-SR-02": {
 			{name: "off", want: finding.Pass, subject: on},
-			{name: "on in both", edit: edits(confs("all", "seg6_enabled", "1"), confs("eth0", "seg6_enabled", "1")), want: finding.Fail, severity: finding.Medium, subject: on},
+			{name: "on in both, forwarding", edit: edits(confs("all", "seg6_enabled", "1", "forwarding", "1"), confs("eth0", "seg6_enabled", "1")), want: finding.Fail, severity: finding.Medium, subject: on},
+			{name: "on in both, forced forwarding", edit: edits(confs("all", "seg6_enabled", "1"), confs("eth0", "seg6_enabled", "1", "force_forwarding", "1")), want: finding.Fail, severity: finding.Medium, subject: on},
+			{name: "on in both of a host", edit: edits(confs("all", "seg6_enabled", "1"), confs("eth0", "seg6_enabled", "1")), want: finding.Fail, severity: finding.Low, subject: on},
 			{name: "on the interface only", edit: confs("eth0", "seg6_enabled", "1"), want: finding.Pass, subject: on},
 			{name: "on in all only", edit: confs("all", "seg6_enabled", "1"), want: finding.Pass, subject: on},
 			{name: "with HMAC", edit: edits(confs("all", "seg6_enabled", "1"), confs("eth0", "seg6_enabled", "1", "seg6_require_hmac", "1")), want: finding.Fail, severity: finding.Low, subject: on},
@@ -167,6 +179,7 @@ func stackStates() map[string][]state {
 		"SYSCTL-ND-05": {
 			{name: "one", want: finding.Pass, subject: on},
 			{name: "two, address from the MAC", edit: edits(mac, confs("eth0", "accept_dad", "2")), want: finding.Fail, severity: finding.Medium, subject: on},
+			{name: "two, address from another MAC", edit: edits(mac, confs("eth0", "accept_dad", "2"), editLink("eth0", func(l *fact.Link) { l.MAC = "52:54:00:00:00:77" })), want: finding.Fail, severity: finding.Low, subject: on},
 			{name: "two, address not from the MAC", edit: confs("eth0", "accept_dad", "2"), want: finding.Fail, severity: finding.Low, subject: on},
 			{name: "two in all", edit: edits(mac, confs("all", "accept_dad", "2")), want: finding.Fail, severity: finding.Medium, subject: on},
 			{name: "off", edit: edits(confs("all", "accept_dad", "0"), confs("eth0", "accept_dad", "0")), want: finding.Fail, severity: finding.Low, subject: on},
@@ -205,6 +218,11 @@ func stackStates() map[string][]state {
 			{name: "random", want: finding.Pass, subject: on},
 			{name: "from the MAC", edit: static("2001:db8:1:0:5054:ff:fe00:2/64"), want: finding.Fail, subject: on},
 			{name: "link-local only", edit: mac, want: finding.Pass, subject: on},
+			{name: "no link-local address, still the MAC", edit: edits(raOn, confs("eth0", "accept_ra_pinfo", "1", "autoconf", "1", "addr_gen_mode", "1")), want: finding.Fail, subject: on},
+			{name: "stable", edit: edits(raOn, confs("eth0", "accept_ra_pinfo", "1", "autoconf", "1", "addr_gen_mode", "2")), want: finding.Pass, subject: on},
+			{name: "NOARP, still the MAC", edit: edits(raOn, confs("eth0", "accept_ra_pinfo", "1", "autoconf", "1", "addr_gen_mode", "0"), editLink("eth0", func(l *fact.Link) { l.Flags |= iffNoARP })), want: finding.Fail, subject: on},
+			{name: "a tun device has no MAC", edit: edits(raOn, confs("eth0", "accept_ra_pinfo", "1", "autoconf", "1", "addr_gen_mode", "0"), editLink("eth0", func(l *fact.Link) { l.Type = 65534 })), want: finding.Pass, subject: on},
+			{name: "the next one, behind a filter", edit: edits(raOn, confs("eth0", "accept_ra_pinfo", "1", "autoconf", "1", "addr_gen_mode", "0"), legacyFilter), want: finding.Unknown, subject: on},
 			{name: "the next one", edit: edits(slaac, func(s *fact.Snapshot) {
 				dropAddresses(s, func(a fact.Address) bool { return a.Protocol == 2 })
 			}, confs("eth0", "addr_gen_mode", "0")), want: finding.Fail, subject: on},
@@ -230,7 +248,11 @@ func stackStates() map[string][]state {
 			state{name: "nonsense", edit: sysctls("net/ipv6/icmp/ratemask", "9-"), want: finding.Unknown},
 			state{name: "before 5.0", edit: func(s *fact.Snapshot) { dropSysctl(s, "net/ipv6/icmp/ratemask") }, want: finding.Pass}),
 		"SYSCTL-ICMP-02": perNet("net/ipv6/icmp/echo_ignore_multicast", "0",
-			state{name: "anycast only", edit: sysctls("net/ipv6/icmp/echo_ignore_anycast", "0"), want: finding.Fail, severity: finding.Info},
+			state{name: "anycast only", edit: edits(sysctls("net/ipv6/icmp/echo_ignore_anycast", "0"), anycast), want: finding.Fail, severity: finding.Info},
+			state{name: "no anycast address", edit: sysctls("net/ipv6/icmp/echo_ignore_anycast", "0"), want: finding.Pass},
+			state{name: "anycast addresses unreadable", edit: edits(sysctls("net/ipv6/icmp/echo_ignore_anycast", "0"), func(s *fact.Snapshot) {
+				s.Namespaces[0].Routes = fact.Missing[[]fact.Route](fact.Gap{Reason: fact.Truncated, What: "routes"})
+			}), want: finding.Unknown},
 			state{name: "no echo at all", edit: sysctls("net/ipv6/icmp/echo_ignore_multicast", "0", "net/ipv6/icmp/echo_ignore_all", "1"), want: finding.Pass},
 			state{name: "behind a filter", edit: edits(sysctls("net/ipv6/icmp/echo_ignore_multicast", "0"), legacyFilter), want: finding.Unknown}),
 		"SYSCTL-EXT-01": perNet("net/ipv6/max_dst_opts_number", "100",
