@@ -3,6 +3,7 @@ package report
 import (
 	"cmp"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -81,10 +82,15 @@ func (g group) atWorst() int {
 }
 
 // subjects are the distinct subjects of a group, in order.
-func (g group) subjects() []string {
+// places names the subjects shortly, for one line: an executable without its folder.
+func (g group) places() []string {
 	var out []string
 	seen := map[string]bool{}
 	for _, f := range g.findings {
+		f.Subject.Process = path.Base("/" + f.Subject.Process)
+		if f.Subject.Process == "/" {
+			f.Subject.Process = ""
+		}
 		if s := subjectText(f.Subject); !seen[s] {
 			seen[s] = true
 			out = append(out, s)

@@ -229,11 +229,15 @@ func (p *page) verdict(r finding.Report) {
 	counts := strings.Join(parts, ", ")
 	switch {
 	case worst != "" && p.o.FailOn != "" && worst.AtLeast(p.o.FailOn):
-		text := " " + counts
+		// What matters least is left out first when the line is full.
+		tail := ""
 		if worst.AtLeast(finding.High) && len(from) > 0 {
-			text += "; the worst is usable from: " + positionsText(from)
+			tail = "; worst usable from: " + positionsText(from)
 		}
-		p.line(alarm, "FAIL", text)
+		for len(parts) > 1 && Width("FAIL "+strings.Join(parts, ", ")+tail) > p.o.Width {
+			parts = parts[:len(parts)-1]
+		}
+		p.line(alarm, "FAIL", " "+strings.Join(parts, ", ")+tail)
 	case strangers > 0:
 		p.line(alarm, "FAIL", " "+plural(strangers, "finding", "findings")+" in namespaces that users made; nothing in the host's own")
 	case len(undecided) > 0:
@@ -269,16 +273,16 @@ func (p *page) action(n int, g group) {
 	count := ""
 	switch worst := g.atWorst(); {
 	case worst < len(g.findings):
-		count = fmt.Sprintf(" (%s, %s less severe)", plural(worst, "place", "places"), thousands(len(g.findings)-worst))
+		count = fmt.Sprintf(" ×%s +%s milder", thousands(worst), thousands(len(g.findings)-worst))
 	case worst > 1:
-		count = fmt.Sprintf(" (%s places)", thousands(worst))
+		count = " ×" + thousands(worst)
 	}
 	p.line(severityStyle(g.severity), lead, Cut(g.title, p.o.Width-Width(lead)-Width(count))+count)
 	where, tail := "   "+g.control+" on ", ""
 	if g.severity.AtLeast(finding.High) && len(g.positions) > 0 {
 		tail = "; attacker: " + positionsText(g.positions)
 	}
-	p.line("", "", where+list(g.subjects(), p.o.Width-Width(where)-Width(tail))+tail)
+	p.line("", "", where+list(g.places(), p.o.Width-Width(where)-Width(tail))+tail)
 	if cmd, more := g.command(); cmd != "" && !strings.Contains(cmd, "\n") {
 		tail := ""
 		if more > 0 {

@@ -217,7 +217,7 @@ func TestWorstCauseComesFirst(t *testing.T) {
 		t.Errorf("a high cause displaced a critical one:\n%s", out)
 	}
 	one := text(t, sampleReport(), TextOptions{Short: true, FailOn: finding.High})
-	if strings.Count(one, "rogue router") != 1 || !strings.Contains(one, "(3 places)") {
+	if strings.Count(one, "rogue router") != 1 || !strings.Contains(one, "×3") {
 		t.Errorf("the same cause on three interfaces must be one line with a count:\n%s", one)
 	}
 	if strings.Contains(one, "veth0") {
