@@ -56,7 +56,7 @@ func TestDHCPCDAsItIs(t *testing.T) {
 			s.victim.IP("link", "add", "br9", "type", "bridge")
 			s.victim.IP("link", "set", "br9", "up")
 			daemon := s.victim.DHCPCD("", conf)
-			testlab.Eventually(t, 15*time.Second, "dhcpcd to separate its privileges", func() bool {
+			testlab.Eventually(t, 60*time.Second, "dhcpcd to separate its privileges", func() bool {
 				return strings.Contains(daemon.Log(), "spawned controller proxy")
 			})
 			m := decodeProcess(t, s.victim, "dhcpcd")

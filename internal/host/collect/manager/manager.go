@@ -26,9 +26,9 @@ import (
 // Process is a running manager or runtime daemon.
 type Process struct {
 	PID     int
-	Name    string // base name of the executable
-	NetNS   fact.NamespaceID
-	OwnRoot bool // read its files through /proc/PID/root
+	Name    string           // base name of the executable
+	NetNS   fact.NamespaceID // zero when it could not be read
+	OwnRoot bool             // read its files through /proc/PID/root
 }
 
 // source is what was read of one manager's configuration.
@@ -85,13 +85,18 @@ type Dump struct {
 func Read(t *tree.Tree, running []Process, init fact.NamespaceID) *Dump {
 	d := &Dump{live: t.Live(), known: running != nil, init: init}
 	d.enabled, d.enableGap = enabledUnits(t)
+	running, hidden := placed(running, init)
 	var b confd.Budget
 	for i := range kinds {
 		k := &kinds[i]
 		host := k.read(t, &b)
 		groups := byNamespace(running, k.exes)
 		for _, g := range groups {
-			d.instances = append(d.instances, readRunning(k, g, host, init))
+			in := readRunning(k, g, host, init)
+			if hidden[g[0].PID] {
+				in.gaps = append(in.gaps, fact.Gap{Reason: fact.Permission, What: fmt.Sprintf("network namespace of %s (process %d)", k.name, g[0].PID)})
+			}
+			d.instances = append(d.instances, in)
 		}
 		if len(groups) == 0 {
 			d.instances = append(d.instances, instance{kind: k, files: host})
@@ -99,6 +104,20 @@ func Read(t *tree.Tree, running []Process, init fact.NamespaceID) *Dump {
 	}
 	d.runtimes = readRuntimes(t, &b, running)
 	return d
+}
+
+// placed takes a process whose namespace could not be read for one of the initial
+// namespace: it must not vanish from the namespace where it most likely works.
+func placed(running []Process, init fact.NamespaceID) ([]Process, map[int]bool) {
+	hidden := map[int]bool{}
+	out := slices.Clone(running)
+	for i := range out {
+		if out[i].NetNS == (fact.NamespaceID{}) && init != (fact.NamespaceID{}) {
+			out[i].NetNS = init
+			hidden[out[i].PID] = true
+		}
+	}
+	return out, hidden
 }
 
 // byNamespace groups the processes of a manager by network namespace: one

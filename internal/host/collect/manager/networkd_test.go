@@ -80,7 +80,7 @@ func (s *star) compare(t *testing.T, want map[string]bool) {
 		}
 		return out
 	}
-	for end := time.Now().Add(20 * time.Second); len(missing()) > 0 && time.Now().Before(end); round++ {
+	for end := time.Now().Add(60 * time.Second); len(missing()) > 0 && time.Now().Before(end); round++ {
 		s.advertise(round % 200)
 		time.Sleep(150 * time.Millisecond)
 	}
@@ -184,7 +184,7 @@ func TestNetworkdAsItIs(t *testing.T) {
 	links := fmt.Sprintf("/proc/%d/root/run/systemd/netif/links/", daemon.PID)
 	for _, name := range ifaces {
 		i := ifindex(s.victim, name)
-		testlab.Eventually(t, 20*time.Second, "networkd to decide about "+name, func() bool {
+		testlab.Eventually(t, 60*time.Second, "networkd to decide about "+name, func() bool {
 			b, _ := os.ReadFile(links + strconv.Itoa(i))
 			return strings.Contains(string(b), "ADMIN_STATE=configur") || strings.Contains(string(b), "ADMIN_STATE=unmanaged")
 		})
