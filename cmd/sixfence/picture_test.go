@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -15,6 +16,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sixfence/sixfence/internal/testlab"
 )
@@ -97,15 +100,14 @@ func pictureLab(t *testing.T) string {
 		t.Fatal(err)
 	}
 	// PID and mount namespaces of its own: the report is about the lab, not about
-	// the machine that draws the picture. script(1) is the terminal.
+	// the machine that draws the picture. They end with the audit.
 	inner := strings.Join([]string{
-		"stty cols 80 rows 24",
 		"hostname web-01",
 		"cp " + binary + " " + dir + "/sixfence; cp " + exe + " " + dir + "/shop-db",
 		"mount -t tmpfs tmpfs /srv; cp " + dir + "/shop-db /srv/shop-db",
 		"umount -l /run/netns/* /run/netns 2>/dev/null",
 		"mount -t tmpfs tmpfs /run",
-		"LAB_SERVE=1 /srv/shop-db &",
+		"LAB_SERVE=1 /srv/shop-db </dev/null >/dev/null 2>&1 &",
 		"while ! [ -e /run/ready ]; do sleep 0.05; done",
 		"exec " + dir + "/sixfence audit",
 	}, "\n")
@@ -113,18 +115,48 @@ func pictureLab(t *testing.T) string {
 	if err := os.WriteFile(file, []byte(inner), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	cmd := host.Command(testlab.RequireTool(t, "unshare"), "--pid", "--fork", "--kill-child", "--mount-proc", "--uts",
-		testlab.RequireTool(t, "script"), "-qec", "sh "+file, "/dev/null")
+	cmd := host.Command(testlab.RequireTool(t, "unshare"), "--pid", "--fork", "--kill-child", "--mount-proc", "--uts", "sh", file)
 	cmd.Env = append(os.Environ(), "TERM=xterm-256color", "NO_COLOR=", "COLUMNS=80")
-	out, err := cmd.Output()
-	if len(out) == 0 {
-		t.Fatalf("no output: %v", err)
-	}
-	lines := strings.Split(strings.ReplaceAll(string(out), "\r\n", "\n"), "\n")
+	lines := strings.Split(strings.ReplaceAll(onTerminal(t, cmd), "\r\n", "\n"), "\n")
 	if len(lines) > 24 {
 		lines = lines[:24]
 	}
 	return strings.TrimRight(strings.Join(lines, "\n"), "\n")
+}
+
+// onTerminal runs a command with an 80×24 terminal as its output.
+func onTerminal(t *testing.T, cmd *exec.Cmd) string {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		testlab.CannotRun(t, "pseudo-terminal: %v", err)
+	}
+	defer master.Close()
+	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0)
+	}
+	if err == nil {
+		err = unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 80})
+	}
+	if err != nil {
+		t.Fatalf("set up pseudo-terminal: %v", err)
+	}
+	slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout, cmd.Stderr = slave, slave
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("start %v: %v", cmd.Args, err)
+	}
+	slave.Close()
+	stop := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	defer stop.Stop()
+	var out bytes.Buffer
+	_, _ = io.Copy(&out, master) // ends with EIO when the last writer is gone
+	_ = cmd.Wait()               // an audit with findings exits with 1
+	return out.String()
 }
 
 // serve is the lab's database: run when the test binary is started with LAB_SERVE.
