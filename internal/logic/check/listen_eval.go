@@ -182,7 +182,11 @@ func (s *Space) judgePort(w *ways, g portGroup) (Result, bool) {
 		v4 := loop4[0]
 		msg := fmt.Sprintf("%s is bound to %s, so IPv4 clients must be on this host; %s of the same port takes IPv6 from others", g.proto+"/"+strconv.Itoa(int(g.port)), endpoint(v4), endpoint(a))
 		if a.v6 == sameLink {
-			msg = strings.Replace(msg, "takes IPv6 from others", "takes IPv6 from neighbours (no global address is configured)", 1)
+			why := "takes IPv6 from neighbours"
+			if !a.Local.IsValid() || a.Local.IsUnspecified() {
+				why += " (no global address is configured)"
+			}
+			msg = strings.Replace(msg, "takes IPv6 from others", why, 1)
 		}
 		if a.dual && a.v4 > thisHost {
 			msg += ", and IPv4 to every other address of this host as well, because it is dual-stack"
@@ -195,12 +199,17 @@ func (s *Space) judgePort(w *ways, g portGroup) (Result, bool) {
 		}
 		r := fail(sub, msg+".", evidence()...)
 		r.Remediation = s.closePort(a)
+		if a.v6 == sameLink {
+			r.Positions = []finding.Position{finding.FromLink, finding.FromPod}
+		}
 		if a.ephemeral && a.Protocol == "udp" && a.exe != v4.exe {
 			r.Severity = finding.Medium // two clients that were given the same port
 		}
 		return s.behindFilter("ipv6", sub.Interface, r), true
 	case len(loop4) > 0 && len(wide4) == 0 && len(doubt) > 0:
 		return unknown(sub, *doubt[0].gap6), true
+	case a.idle != "" && len(wide6) == 0:
+		return pass(sub, "Takes "+takes(a)+".", evidence()...), true
 	case len(loop4) > 0 && len(wide6) == 0:
 		return pass(sub, "Loopback only, in both families.", evidence()...), true
 	case len(wide6) == 0 && len(doubt) == 0:
@@ -275,22 +284,28 @@ func rawAndPacket(c *Context) []Result {
 
 func linkLocalServices(c *Context) []Result {
 	return c.eachEars(func(s *Space, e *ears) []Result {
-		var names []string
+		bound := map[int][]string{} // by device; 0: any
 		var doubt *fact.Gap
 		for i := range e.list {
 			a := &e.list[i]
 			switch {
 			case a.Family != "ipv6" || a.Protocol == "raw" || a.ephemeral || a.Local.IsValid() && !a.Local.IsUnspecified():
 			case a.v6 > thisHost:
-				names = append(names, a.Protocol+"/"+strconv.Itoa(int(a.Port)))
+				bound[a.Index] = append(bound[a.Index], a.Protocol+"/"+strconv.Itoa(int(a.Port)))
 			case a.gap6 != nil:
 				doubt = a.gap6
 			}
 		}
-		names = sortedUnique(names)
+		bound[0] = sortedUnique(bound[0])
 		var out []Result
 		for _, i := range e.way.v6 {
 			sub := s.On(s.IfName(i))
+			names := bound[0]
+			for _, device := range []int{i, s.Link(i).Master} { // a VRF is a master, too
+				if device != 0 && len(bound[device]) > 0 {
+					names = sortedUnique(append(slices.Clone(names), bound[device]...))
+				}
+			}
 			switch {
 			case !e.way.ll[i] && e.way.addrGap != nil:
 				out = append(out, unknown(sub, *e.way.addrGap))
@@ -454,6 +469,9 @@ func mappedSource(c *Context) []Result {
 				continue
 			case a.v6 == thisHost && a.gap6 != nil:
 				out = append(out, unknown(sub, *a.gap6))
+				continue
+			case a.v6 == thisHost && a.idle != "":
+				out = append(out, pass(sub, "Takes "+takes(a)+".", ev))
 				continue
 			case a.v6 == thisHost:
 				out = append(out, pass(sub, "Only packets from this host come here.", ev))

@@ -52,6 +52,23 @@ func sockets6(exe string, specs ...string) func(*fact.Snapshot) {
 	}
 }
 
+// anyIP takes a whole prefix for the namespace's own.
+func anyIP(s *fact.Snapshot) {
+	r := route("2001:db8:99::/48", "", 1, fact.ProtoStatic)
+	r.Type, r.Table = 2, 255
+	addRoute(s, r)
+}
+
+// device binds the socket added last to a new interface, x1.
+func device(f func(*fact.Link)) func(*fact.Snapshot) {
+	return func(s *fact.Snapshot) {
+		l := addLink(s, "x1")
+		f(l)
+		index := l.Index
+		lastSocket(func(k *fact.Socket) { k.Index = index })(s)
+	}
+}
+
 // lastSocket edits the socket added last.
 func lastSocket(f func(*fact.Socket)) func(*fact.Snapshot) {
 	return func(s *fact.Snapshot) {
@@ -144,6 +161,25 @@ func listenStates() map[string][]state {
 			{name: "another program on the IPv6 side", edit: edits(sockets(pg, "tcp 127.0.0.1:5432"), sockets6("/tmp/x", "tcp [::]:5432")), want: finding.Fail, severity: finding.Critical, subject: finding.Subject{Port: 5432, Process: "/tmp/x"}},
 			{name: "127.0.0.1 and a global address", edit: sockets(pg, "tcp 127.0.0.1:5432", "tcp [2001:db8:1:0:8c1f:6e5f:93d1:4a7b]:5432"), want: finding.Fail, subject: tcp(5432)},
 			{name: "127.0.0.1 and a link-local address", edit: sockets(pg, "tcp 127.0.0.1:5432", "tcp [fe80::8a3e:51ff:2b60:7c19]:5432"), want: finding.Fail, subject: tcp(5432)},
+			{name: "an address that nobody has", edit: sockets(pg, "tcp 127.0.0.1:5432", "tcp [2001:db8:99::9]:5432"), want: finding.Pass, subject: tcp(5432)},
+			{name: "an address of a local prefix", edit: edits(sockets(pg, "tcp 127.0.0.1:5432", "tcp [2001:db8:99::9]:5432"), anyIP), want: finding.Fail, subject: tcp(5432)},
+			{name: "whether it is ours is not known", edit: edits(sockets(pg, "tcp 127.0.0.1:5432", "tcp [2001:db8:99::9]:5432"), func(s *fact.Snapshot) {
+				s.Namespaces[0].Routes = fact.Missing[[]fact.Route](fact.Gap{Reason: fact.Truncated, What: "routes"})
+			}), want: finding.Unknown, subject: tcp(5432)},
+			{name: "an IPv4 address that nobody has", edit: edits(sockets(pg, "tcp 127.0.0.1:5432", "tcp 192.0.2.99:5432"), sockets6(pg, "tcp [::]:5432")), want: finding.Fail, subject: tcp(5432)},
+			{name: "a local prefix and no other address", edit: edits(sockets(pg, "tcp 127.0.0.1:5432"), sockets6(pg, "tcp [::]:5432"), anyIP, func(s *fact.Snapshot) {
+				dropAddresses(s, func(a fact.Address) bool { return a.Index == 2 && a.Prefix.Addr().Is6() })
+			}), want: finding.Fail, subject: tcp(5432)},
+			{name: "an address that was just added", edit: edits(sockets(pg, "tcp 127.0.0.1:5432"), sockets6(pg, "tcp [::]:5432"), func(s *fact.Snapshot) {
+				dropAddresses(s, func(a fact.Address) bool { return a.Index == 2 && a.Prefix.Addr().Is6() })
+				a := address(2, "2001:db8:1::77/64")
+				a.Flags |= fact.AddrTentative
+				addAddress(s, a)
+			}), want: finding.Fail, severity: finding.Critical, subject: tcp(5432)},
+			{name: "IPv6 side bound to a device that is down", edit: edits(sockets(pg, "tcp 127.0.0.1:5432"), sockets6(pg, "tcp [::]:5432"), device(func(l *fact.Link) { l.Flags &^= iffUp })), want: finding.Pass, subject: tcp(5432)},
+			{name: "IPv6 side bound to a bridge port", edit: edits(sockets(pg, "tcp 127.0.0.1:5432"), sockets6(pg, "tcp [::]:5432"), device(func(l *fact.Link) { l.SlaveKind, l.Master = "bridge", 2 })), want: finding.Pass, subject: tcp(5432)},
+			{name: "IPv6 side bound to a device without IPv6", edit: edits(sockets(pg, "tcp 127.0.0.1:5432"), sockets6(pg, "tcp [::]:5432"), device(func(l *fact.Link) {}), confs("x1", "disable_ipv6", "1")), want: finding.Pass, subject: tcp(5432)},
+			{name: "IPv6 side bound to a VRF", edit: edits(sockets(pg, "tcp 127.0.0.1:5432"), sockets6(pg, "tcp [::]:5432"), device(func(l *fact.Link) { l.Kind = "vrf" })), want: finding.Fail, subject: tcp(5432)},
 			{name: "UDP", edit: edits(sockets("/usr/sbin/named", "udp 127.0.0.1:53"), sockets6("/usr/sbin/named", "udp [::]:53")), want: finding.Fail, subject: udp(53)},
 			{name: "loopback in both", edit: sockets(pg, "tcp 127.0.0.1:5432", "tcp [::1]:5432"), want: finding.Pass, subject: tcp(5432)},
 			{name: "IPv4 is as wide", edit: edits(sockets(web, "tcp 127.0.0.1:80", "tcp 192.0.2.10:80"), sockets6(web, "tcp [::]:80")), want: finding.Pass, subject: tcp(80)},
@@ -189,6 +225,7 @@ func listenStates() map[string][]state {
 			{name: "sshd on all addresses", want: finding.Fail, severity: finding.Info, subject: finding.Subject{Interface: "eth0"}},
 			{name: "filtered", edit: legacyFilter, want: finding.Unknown},
 			{name: "bound to ::1", edit: edits(noSSHD, sockets(pg, "tcp [::1]:5432")), want: finding.Pass},
+			{name: "bound to another device", edit: edits(noSSHD, sockets6(pg, "tcp [::]:5432"), device(func(*fact.Link) {})), want: finding.Pass, subject: finding.Subject{Interface: "eth0"}},
 		},
 		"LISTEN-08": {
 			{name: "one namespace", want: finding.NotApplicable},
@@ -241,6 +278,11 @@ func listenStates() map[string][]state {
 			{name: "dual-stack wildcard", edit: sockets("/usr/sbin/snmpd", "udp [::]:161"), want: finding.Fail, severity: finding.High, subject: udp(161)},
 			{name: "v6only gets it too", edit: sockets6("/usr/sbin/snmpd", "udp [::]:161"), want: finding.Fail, severity: finding.Low, subject: udp(161)},
 			{name: "bound to ::1", edit: sockets6("/usr/sbin/chronyd", "udp [::1]:323"), want: finding.Pass, subject: udp(323)},
+			{name: "a group that nobody joined", edit: sockets6("/usr/sbin/x", "udp [ff05::78]:161"), want: finding.Pass, subject: udp(161)},
+			{name: "a group", edit: edits(sockets6("/usr/sbin/x", "udp [ff05::78]:161"), func(s *fact.Snapshot) {
+				n := &s.Namespaces[0]
+				n.Multicast = fact.Value(append(must(n.Multicast), fact.Membership{Index: 2, Group: netip.MustParseAddr("ff05::78")}))
+			}), want: finding.Fail, severity: finding.Low, subject: udp(161)},
 			{name: "bound to a mapped address", edit: sockets("/usr/sbin/snmpd", "udp [::ffff:192.0.2.10]:161"), want: finding.Pass, subject: udp(161)},
 			{name: "IPv4 socket", edit: sockets("/usr/sbin/snmpd", "udp 0.0.0.0:161"), want: finding.NotApplicable},
 			{name: "connected", edit: edits(sockets("/usr/sbin/snmpd", "udp [::]:161"), lastSocket(func(k *fact.Socket) { k.State = "connected" })), want: finding.NotApplicable},

@@ -135,14 +135,16 @@ const (
 	arphrdEther = 1
 )
 
+// portKinds are masters that take every frame from their ports.
+var portKinds = map[string]bool{"bridge": true, "bond": true, "team": true, "openvswitch": true, "hsr": true}
+
 // hearsNobody says why the kernel takes no neighbour's IPv6 packet on an
 // interface; empty when it does.
 func (s *Space) hearsNobody(l *fact.Link) (why string, gap *fact.Gap) {
 	if l.Flags&iffLoopback != 0 {
 		return "A loopback interface has no neighbours.", nil
 	}
-	switch l.SlaveKind {
-	case "bridge", "bond", "team", "openvswitch", "hsr":
+	if portKinds[l.SlaveKind] {
 		m := s.IfName(l.Master)
 		if m == "" {
 			m = "its master"

@@ -30,7 +30,9 @@ type ear struct {
 	gap4, gap6 *fact.Gap
 	dual       bool // an IPv6 socket that also takes IPv4
 	ephemeral  bool // its port was likely chosen by the kernel
-	exe        string
+	// idle says why a socket bound to an address or a device gets nothing now.
+	idle string
+	exe  string
 }
 
 // ears are the receiving sockets of one namespace.
@@ -50,6 +52,20 @@ type ways struct {
 	wire4   bool // some interface besides loopback has an IPv4 address
 	loIndex int
 	ll      map[int]bool // interfaces with a link-local address
+	// deaf are interfaces on which the kernel takes nothing from others, by family.
+	deaf4, deaf6 map[int]bool
+	own          map[ownAddress]bool   // addresses of the namespace
+	local        map[netip.Prefix]bool // prefixes that are delivered locally (routes of type local)
+	localBits    []int                 // their lengths
+	localGap     *fact.Gap
+	groups       map[ownAddress]bool // multicast groups that were joined
+	groupGap     *fact.Gap
+}
+
+// ownAddress is an address or group on an interface; index 0 is any interface.
+type ownAddress struct {
+	index int
+	ip    netip.Addr
 }
 
 // listening indexes the receiving sockets of every namespace; one pass, shared
@@ -81,7 +97,7 @@ func (s *Space) listening() *ears {
 }
 
 func (s *Space) roads() ways {
-	w := ways{ll: map[int]bool{}}
+	w := ways{ll: map[int]bool{}, deaf4: map[int]bool{}, deaf6: map[int]bool{}, own: map[ownAddress]bool{}, local: map[netip.Prefix]bool{}, groups: map[ownAddress]bool{}}
 	if g := gapOf(s.Links); g != nil {
 		w.gap = g
 	}
@@ -96,10 +112,17 @@ func (s *Space) roads() ways {
 			w.loIndex = l.Index
 			continue
 		}
+		// A VRF device stands for its members.
+		if l.Kind != "vrf" && (l.Flags&iffUp == 0 || portKinds[l.SlaveKind]) {
+			w.deaf4[l.Index], w.deaf6[l.Index] = true, true
+		}
 		if l.Flags&iffUp == 0 || known && !stack {
 			continue
 		}
 		why, g := s.hearsNobody(l)
+		if why != "" && l.Kind != "vrf" {
+			w.deaf6[l.Index] = true
+		}
 		switch {
 		case g != nil:
 			if w.gap == nil {
@@ -113,10 +136,14 @@ func (s *Space) roads() ways {
 	addrs, _ := s.Addresses.Get()
 	for _, a := range addrs {
 		ip := a.Prefix.Addr()
+		if a.Flags&fact.AddrDADFailed != 0 {
+			continue
+		}
+		w.own[ownAddress{0, ip}], w.own[ownAddress{a.Index, ip}] = true, true
 		switch {
 		case ip.Is4():
 			w.wire4 = w.wire4 || !ip.IsLoopback()
-		case a.Flags&(fact.AddrDADFailed|fact.AddrTentative) != 0 && a.Flags&fact.AddrOptimistic == 0:
+		// A tentative address is about to work: what was just configured counts.
 		case ip.IsLinkLocalUnicast():
 			if hears[a.Index] {
 				w.link6, w.ll[a.Index] = true, true
@@ -125,8 +152,83 @@ func (s *Space) roads() ways {
 			w.global6 = true // also on lo: Linux answers for any address on any interface
 		}
 	}
+	s.localRoutes(&w)
+	w.groupGap = gapOf(s.Multicast)
+	groups, _ := s.Multicast.Get()
+	for _, m := range groups {
+		if m.Index != w.loIndex {
+			w.groups[ownAddress{0, m.Group}], w.groups[ownAddress{m.Index, m.Group}] = true, true
+		}
+	}
 	return w
 }
+
+// RTN_LOCAL and RTN_BROADCAST.
+const (
+	rtnLocal     = 2
+	rtnBroadcast = 3
+)
+
+// localRoutes adds what the namespace takes for its own besides its addresses:
+// whole prefixes ("ip route add local …", AnyIP), anycast and broadcast addresses.
+func (s *Space) localRoutes(w *ways) {
+	w.localGap = gapOf(s.Routes)
+	routes, _ := s.Routes.Get()
+	tables := append(s.commonTables(), tableLocal)
+	for _, r := range routes {
+		if r.Type != rtnLocal && r.Type != rtnBroadcast && r.Type != rtnAnycast {
+			continue
+		}
+		ip := r.Dst.Addr()
+		if r.Dst.IsSingleIP() {
+			if !ip.IsLinkLocalUnicast() { // those are their interface's
+				w.own[ownAddress{0, ip}] = true
+			}
+		} else if p := r.Dst.Masked(); !w.local[p] {
+			w.local[p] = true
+			if !slices.Contains(w.localBits, p.Bits()) {
+				w.localBits = append(w.localBits, p.Bits())
+			}
+		}
+		if r.Type == rtnLocal && r.Family == "ipv6" && !ip.IsLoopback() && !ip.IsLinkLocalUnicast() && slices.Contains(tables, r.Table) {
+			w.global6 = true
+		}
+	}
+}
+
+// delivered tells whether a route for a whole prefix makes an address ours.
+func (w *ways) delivered(ip netip.Addr) bool {
+	return slices.ContainsFunc(w.localBits, func(bits int) bool {
+		p, err := ip.Prefix(bits)
+		return err == nil && w.local[p]
+	})
+}
+
+// absent tells whether no packet for an address is delivered here, whoever
+// sent it. The gap says why that is not known.
+func (w *ways) absent(ip netip.Addr, index int) (bool, *fact.Gap) {
+	switch {
+	case ip.IsMulticast() && ip.Is4():
+		return false, nil
+	case ip.IsMulticast():
+		joined := w.groups[ownAddress{index, ip}] || ip == allNodes || ip == interfaceAllNodes
+		return !joined && w.groupGap == nil, nil
+	case w.own[ownAddress{index, ip}], !ip.IsLinkLocalUnicast() && w.own[ownAddress{0, ip}]:
+		return false, nil
+	case ip == limitedBroadcast, w.delivered(ip):
+		return false, nil
+	case w.addrGap != nil:
+		return false, w.addrGap
+	}
+	return w.localGap == nil, w.localGap
+}
+
+// Addresses that every node has without being told.
+var (
+	allNodes          = netip.MustParseAddr("ff02::1")
+	interfaceAllNodes = netip.MustParseAddr("ff01::1")
+	limitedBroadcast  = netip.MustParseAddr("255.255.255.255")
+)
 
 // measure works out how far an ear hears.
 func (w *ways) measure(a *ear) {
@@ -144,6 +246,22 @@ func (w *ways) measure(a *ear) {
 		switch {
 		case ip.IsLoopback() || lo:
 			return thisHost
+		case w.deaf4[a.Index]:
+			a.idle = "its interface hears nobody"
+			return thisHost
+		}
+		if !ip.IsUnspecified() {
+			gone, gap := w.absent(ip, a.Index)
+			switch {
+			case gone:
+				a.idle = "its address is not configured"
+				return thisHost
+			case gap != nil:
+				a.gap4 = gap
+				return thisHost
+			}
+		}
+		switch {
 		case w.wire4 || !ip.IsUnspecified():
 			return anywhere
 		case w.addrGap != nil:
@@ -173,10 +291,28 @@ func (w *ways) measure(a *ear) {
 	case len(w.v6) == 0:
 		a.gap6 = w.gap
 		return
-	case a.Index != 0 && !slices.Contains(w.v6, a.Index):
-		// Bound to a device that hears nobody, to a VRF, or to one out of sight.
-		a.v6 = w.wildcard(a)
+	case w.deaf6[a.Index]:
+		a.idle = "its interface hears nobody"
 		return
+	}
+	if !local.IsUnspecified() {
+		gone, gap := w.absent(local, a.Index)
+		switch {
+		case gone && local.IsMulticast():
+			a.idle = "nobody joined its group"
+			return
+		case gone:
+			a.idle = "its address is not configured"
+			return
+		case gap != nil:
+			a.gap6 = gap
+			return
+		}
+	}
+	switch {
+	case a.Index != 0 && !slices.Contains(w.v6, a.Index):
+		// Bound to a VRF, or to a device out of sight.
+		a.v6 = w.wildcard(a)
 	case local.IsLinkLocalUnicast(), local.IsMulticast() && local.As16()[1]&0xf <= 2:
 		a.v6 = sameLink
 	case !local.IsUnspecified():
@@ -311,6 +447,9 @@ func endpoint(a *ear) string {
 
 // takes says in words what a socket takes.
 func takes(a *ear) string {
+	if a.idle != "" && a.v4 <= thisHost && a.v6 <= thisHost {
+		return "nothing from others now (" + a.idle + ")"
+	}
 	word := map[reach]string{thisHost: "this host only", sameLink: "neighbours", anywhere: "any sender"}
 	var p []string
 	if a.v4 != nobody {
