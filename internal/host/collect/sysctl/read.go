@@ -27,10 +27,13 @@ type reader struct {
 	budget *ask.Budget
 	buf    []byte
 	names  map[string]string // interned file names: the same sixty in every directory
+	// crossing is true where the kernel lacks openat2 (before 5.6, or a seccomp
+	// filter without it), so that what is mounted over single files goes unseen.
+	crossing bool
 }
 
 func (r *reader) run() {
-	fd, errno := openDir(unix.AT_FDCWD, root)
+	fd, errno := open(unix.AT_FDCWD, root, unix.O_RDONLY|unix.O_DIRECTORY)
 	if errno != 0 {
 		r.dump.gap = dirGap("net", errno)
 		return
@@ -44,7 +47,7 @@ func (r *reader) run() {
 	if r.dump.gap != nil {
 		return
 	}
-	switch six, errno := openDir(fd, "ipv6"); errno {
+	switch six, errno := r.openDir(fd, "ipv6"); errno {
 	case 0:
 		r.walk(six, dir{path: "net/ipv6"}, maxDepth-1)
 	case unix.ENOENT:
@@ -60,7 +63,7 @@ func (r *reader) add(d dir) { r.dump.dirs = append(r.dump.dirs, d) }
 func (r *reader) keys(fd int) {
 	for _, s := range single {
 		d := dir{path: "net/" + s.dir}
-		sub, errno := openDir(fd, s.dir)
+		sub, errno := r.openDir(fd, s.dir)
 		switch {
 		case errno == unix.ENOENT:
 			for _, k := range s.keys {
@@ -101,7 +104,7 @@ func (r *reader) named(fd int, d *dir, keys []string) {
 
 // ipv4Conf reads a few keys of each interface below net/ipv4/conf.
 func (r *reader) ipv4Conf(ipv4 int) {
-	fd, errno := openDir(ipv4, "conf")
+	fd, errno := r.openDir(ipv4, "conf")
 	if errno != 0 {
 		r.add(dir{path: "net/ipv4/conf", gap: dirGap("net/ipv4/conf", errno)})
 		return
@@ -114,7 +117,7 @@ func (r *reader) ipv4Conf(ipv4 int) {
 	}
 	for _, name := range subdirs {
 		d := dir{path: "net/ipv4/conf", name: name}
-		sub, errno := openDir(fd, string(name))
+		sub, errno := r.openDir(fd, string(name))
 		switch {
 		case errno == unix.ENOENT:
 			continue // the interface is gone
@@ -178,7 +181,7 @@ func (r *reader) walk(fd int, d dir, depth int) {
 			r.add(sub)
 			continue
 		}
-		next, errno := openDir(fd, string(name))
+		next, errno := r.openDir(fd, string(name))
 		switch {
 		case errno == unix.ENOENT:
 		case errno != 0:
@@ -197,7 +200,7 @@ func (r *reader) file(fd int, name string) (f file, gone bool) {
 		f.state, f.reason, f.detail = failed, fact.NotCollected, "held back: it may be a secret"
 		return f, false
 	}
-	h, errno := open(fd, name, unix.O_RDONLY)
+	h, errno := r.open(fd, name, unix.O_RDONLY)
 	if errno == 0 {
 		defer unix.Close(h)
 		if name == stableSecret {
@@ -212,6 +215,8 @@ func (r *reader) file(fd int, name string) (f file, gone bool) {
 		return f, true
 	case unix.EACCES, unix.EPERM:
 		f.state, f.reason = failed, fact.Permission
+	case unix.EXDEV:
+		f.state, f.reason, f.detail = failed, fact.NotCollected, "something else is mounted over it"
 	default:
 		f.state, f.reason, f.detail = failed, fact.NotCollected, errno.Error()
 	}
@@ -328,6 +333,9 @@ func maskedGap(path string) *fact.Gap {
 }
 
 func dirGap(path string, errno unix.Errno) *fact.Gap {
+	if errno == unix.EXDEV {
+		return maskedGap(path)
+	}
 	g := &fact.Gap{Reason: fact.NotCollected, What: fmt.Sprintf("/proc/sys/%s: %v", path, errno)}
 	if errno == unix.EACCES || errno == unix.EPERM {
 		g.Reason, g.What = fact.Permission, "/proc/sys/"+path
@@ -335,8 +343,32 @@ func dirGap(path string, errno unix.Errno) *fact.Gap {
 	return g
 }
 
-func openDir(at int, name string) (int, unix.Errno) {
-	return open(at, name, unix.O_RDONLY|unix.O_DIRECTORY)
+func (r *reader) openDir(at int, name string) (int, unix.Errno) {
+	return r.open(at, name, unix.O_RDONLY|unix.O_DIRECTORY)
+}
+
+// open opens an entry of a directory, and nothing that is mounted over it: a file
+// put there could say anything, another interface's setting included. That is EXDEV.
+func (r *reader) open(at int, name string, flags int) (int, unix.Errno) {
+	for !r.crossing {
+		fd, err := unix.Openat2(at, name, &unix.OpenHow{
+			Flags:   uint64(flags) | unix.O_CLOEXEC | unix.O_NOFOLLOW,
+			Resolve: unix.RESOLVE_NO_XDEV | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_BENEATH,
+		})
+		switch errno, _ := err.(unix.Errno); {
+		case err == nil:
+			return fd, 0
+		case errno == unix.ENOSYS:
+			r.crossing = true
+		case errno == unix.EPERM: // what old seccomp profiles say to a call they do not know
+			fd, errno := open(at, name, flags)
+			r.crossing = errno == 0
+			return fd, errno
+		case errno != unix.EINTR && errno != unix.EAGAIN:
+			return -1, errno
+		}
+	}
+	return open(at, name, flags)
 }
 
 func open(at int, name string, flags int) (int, unix.Errno) {

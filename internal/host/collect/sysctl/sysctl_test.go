@@ -306,6 +306,25 @@ func TestMasked(t *testing.T) {
 				t.Errorf("accept_ra: %v", k.State())
 			}
 		}},
+		{"one file with another setting", func() error {
+			return unix.Mount("/proc/sys/net/ipv6/conf/lo/accept_dad", "/proc/sys/net/ipv6/conf/lo/accept_ra", "", unix.MS_BIND, "")
+		}, func(t *testing.T, ns fact.Namespace) {
+			s, _ := ns.Sysctls.Get()
+			if k := s.Get("net/ipv6/conf/lo/accept_ra"); k.State() != fact.StateGap {
+				t.Errorf("accept_ra: %v %q", k.State(), k.Or(""))
+			}
+		}},
+		{"one interface with another's settings", func() error {
+			return unix.Mount("/proc/sys/net/ipv6/conf/default", "/proc/sys/net/ipv6/conf/lo", "", unix.MS_BIND, "")
+		}, func(t *testing.T, ns fact.Namespace) {
+			s, _ := ns.Sysctls.Get()
+			if k := s.Get("net/ipv6/conf/lo/accept_ra"); k.State() != fact.StateGap {
+				t.Errorf("accept_ra: %v %q", k.State(), k.Or(""))
+			}
+			if k := s.Get("net/ipv6/conf/default/accept_ra"); k.State() != fact.StateValue {
+				t.Errorf("default.accept_ra: %v", k.State())
+			}
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
