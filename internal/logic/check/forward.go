@@ -124,7 +124,7 @@ func (s *Space) readForwardPath() *fact.Gap {
 		if s.ctx.Snap.Host.ByteOrder == "big" {
 			order = binary.BigEndian
 		}
-		cs, err := pfdecode.Chains(nft.Chains, order)
+		cs, err := pfdecode.ActiveChains(nft.Tables, nft.Chains, order)
 		for _, c := range cs {
 			if !c.Base {
 				continue

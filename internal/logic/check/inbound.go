@@ -78,6 +78,11 @@ func (s *Space) onPath(family, ifname string) *fact.Gap {
 	if g != nil && g.What == notAnalysed {
 		return g
 	}
+	// Frames for a tap on a device go to the program that holds its file, if one
+	// does (tap_handle_frame, drivers/net/tap.c), and to the stack else.
+	if top := f.byName[ifname]; g == nil && top != nil && (top.Kind == "macvtap" || top.Kind == "ipvtap") {
+		return &fact.Gap{Reason: fact.NotCollected, What: "whether a program (a virtual machine's) holds " + top.Name + " and takes its frames"}
+	}
 	if !slices.ContainsFunc(path, func(l *fact.Link) bool { return l.Tunnel != nil || tunnelKinds[l.Kind] }) {
 		return g
 	}
@@ -242,7 +247,7 @@ func (s *Space) readChains(f *inboundFilter, family string) {
 	if s.ctx.Snap.Host.ByteOrder == "big" {
 		order = binary.BigEndian
 	}
-	cs, err := pfdecode.Chains(nft.Chains, order)
+	cs, err := pfdecode.ActiveChains(nft.Tables, nft.Chains, order)
 	if err != nil {
 		f.missing(fact.Gap{Reason: fact.ParseGap}, "nf_tables chains: "+err.Error())
 	}

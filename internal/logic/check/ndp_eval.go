@@ -243,7 +243,7 @@ func (s *Space) nftChains() ([]pfdecode.Chain, bool) {
 	if s.ctx.Snap.Host.ByteOrder == "big" {
 		order = binary.BigEndian
 	}
-	cs, err := pfdecode.Chains(nft.Chains, order)
+	cs, err := pfdecode.ActiveChains(nft.Tables, nft.Chains, order)
 	return cs, err == nil || len(cs) > 0
 }
 

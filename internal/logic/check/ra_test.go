@@ -93,6 +93,8 @@ func raStates() map[string][]state {
 			{name: "bond port", edit: edits(raOn, editLink("eth0", func(l *fact.Link) { l.SlaveKind, l.Master = "bond", 9 })), want: finding.NotApplicable, subject: on},
 			{name: "VRF member", edit: edits(raOn, editLink("eth0", func(l *fact.Link) { l.SlaveKind = "vrf" })), want: finding.Fail, subject: on},
 			{name: "dummy", edit: edits(raOn, editLink("eth0", func(l *fact.Link) { l.Kind = "dummy" })), want: finding.NotApplicable, subject: on},
+			{name: "macvtap", edit: edits(raOn, editLink("eth0", func(l *fact.Link) { l.Kind = "macvtap" })), want: finding.Unknown, subject: on},
+			{name: "macvtap, closed", edit: editLink("eth0", func(l *fact.Link) { l.Kind = "macvtap" }), want: finding.Pass, subject: on},
 			{name: "VRF device", edit: edits(raOn, editLink("eth0", func(l *fact.Link) { l.Kind = "vrf" })), want: finding.NotApplicable, subject: on},
 			{name: "down", edit: edits(raOn, editLink("eth0", func(l *fact.Link) { l.Flags &^= iffUp })), want: finding.Fail, severity: finding.Medium, subject: on},
 			{name: "no routes, no prefixes", edit: edits(raOn, confs("eth0", "accept_ra_defrtr", "0", "accept_ra_pinfo", "0")), want: finding.Fail, severity: finding.Medium, subject: on},

@@ -98,6 +98,45 @@ func Chains(msgs [][]byte, order binary.ByteOrder) ([]Chain, error) {
 	return out, nil
 }
 
+// ActiveChains is Chains without the hooks of dormant tables, which the kernel has
+// taken out (nf_tables_table_disable): their chains are decoded as regular ones.
+func ActiveChains(tables, chains [][]byte, order binary.ByteOrder) ([]Chain, error) {
+	cs, err := Chains(chains, order)
+	asleep := map[string]bool{}
+	for _, m := range tables {
+		if family, name, dormant := table(m, order); dormant {
+			asleep[string(rune(family))+name] = true
+		}
+	}
+	for i := range cs {
+		if asleep[string(rune(cs[i].Family))+cs[i].Table] {
+			cs[i].Base = false
+		}
+	}
+	return cs, err
+}
+
+// table decodes NFT_MSG_NEWTABLE. One that makes no sense is not dormant.
+func table(m []byte, order binary.ByteOrder) (family byte, name string, dormant bool) {
+	const (
+		attrTableName  = 1
+		attrTableFlags = 2
+		flagDormant    = 1
+	)
+	if len(m) < 4 {
+		return 0, "", false
+	}
+	err := walk(m[4:], order, func(t uint16, v []byte) {
+		switch {
+		case t == attrTableName:
+			name = cstring(v)
+		case t == attrTableFlags && len(v) == 4:
+			dormant = binary.BigEndian.Uint32(v)&flagDormant != 0
+		}
+	})
+	return m[0], name, dormant && err == nil
+}
+
 // NFTA_CHAIN_* and NFTA_HOOK_* (include/uapi/linux/netfilter/nf_tables.h).
 const (
 	attrChainTable  = 1

@@ -166,3 +166,31 @@ func FuzzChains(f *testing.F) {
 		_ = c.OnDevice("eth0")
 	})
 }
+
+// A dormant table filters nothing, whatever chains it lists; one of the same name in
+// another family is another table.
+func TestActiveChains(t *testing.T) {
+	for _, o := range []binary.ByteOrder{binary.LittleEndian, binary.BigEndian} {
+		tab := func(family byte, name string, flags uint32) []byte {
+			return slices.Concat([]byte{family, 0, 0, 7}, attr(o, 1, str(name)), attr(o, 2, be32(flags)))
+		}
+		chains := [][]byte{message(o, pfdecode.FamilyIPv6, 0, -300)}
+		for what, tc := range map[string]struct {
+			tables [][]byte
+			active bool
+		}{
+			"awake":          {[][]byte{tab(pfdecode.FamilyIPv6, "tab", 0)}, true},
+			"dormant":        {[][]byte{tab(pfdecode.FamilyIPv6, "tab", 1)}, false},
+			"dormant, owned": {[][]byte{tab(pfdecode.FamilyIPv6, "tab", 3)}, false},
+			"another family": {[][]byte{tab(pfdecode.FamilyInet, "tab", 1)}, true},
+			"another name":   {[][]byte{tab(pfdecode.FamilyIPv6, "ta", 1)}, true},
+			"not listed":     {nil, true},
+			"nonsense":       {[][]byte{{1}, append(tab(pfdecode.FamilyIPv6, "tab", 1), 9)}, true},
+		} {
+			cs, err := pfdecode.ActiveChains(tc.tables, chains, o)
+			if err != nil || len(cs) != 1 || cs[0].Base != tc.active {
+				t.Errorf("%v, %s: %+v %v, want active %v", o, what, cs, err, tc.active)
+			}
+		}
+	}
+}
