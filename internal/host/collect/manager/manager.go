@@ -16,7 +16,6 @@ package manager
 import (
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/sixfence/sixfence/internal/host/collect/confd"
 	"github.com/sixfence/sixfence/internal/host/collect/tree"
@@ -151,11 +150,8 @@ func byNamespace(running []Process, exes []string) [][]Process {
 	return out
 }
 
-// Bounds of reading the files of a process with a root of its own.
-const (
-	foreignTime  = 2 * time.Second
-	foreignTries = 8
-)
+// foreignTries is how many processes of one instance are tried.
+const foreignTries = 8
 
 // readRunning reads the files that a running instance sees.
 func readRunning(k *kind, group []Process, host source, init fact.NamespaceID) instance {
@@ -186,35 +182,6 @@ func readRunning(k *kind, group []Process, host source, init fact.NamespaceID) i
 		in.files = nil // another namespace's manager surely has files of its own
 	}
 	return in
-}
-
-// readForeign reads through /proc/PID/root. The file system there may answer
-// never (FUSE): whoever waits too long is left behind.
-func readForeign(k *kind, pid int) (source, *fact.Gap) {
-	what := fmt.Sprintf("files of %s (process %d) in its own root", k.name, pid)
-	type result struct {
-		src source
-		gap *fact.Gap
-	}
-	done := make(chan result, 1)
-	go func() {
-		t, err := tree.Open(fmt.Sprintf("/proc/%d/root", pid))
-		if err != nil {
-			done <- result{gap: &fact.Gap{Reason: fact.Permission, What: what}}
-			return
-		}
-		defer t.Close()
-		var b confd.Budget
-		done <- result{src: k.read(t, &b)}
-	}()
-	timer := time.NewTimer(foreignTime)
-	defer timer.Stop()
-	select {
-	case r := <-done:
-		return r.src, r.gap
-	case <-timer.C:
-		return nil, &fact.Gap{Reason: fact.Truncated, What: what + ": its file system does not answer"}
-	}
 }
 
 // Decode interprets it and sets Host.Managers and Host.Runtimes.
