@@ -88,12 +88,12 @@ func TestWaiting(t *testing.T) {
 		line("/", "ext4") + line("/proc", "proc"):              "",
 		line("/", "overlay") + line("/etc/hosts", "ext4"):      "",
 		line("/", "fuse.fuse-overlayfs"):                       "fuse.fuse-overlayfs",
-		line("/", "ext4") + line("/etc/network/x", "fuse"):             "fuse",
+		line("/", "ext4") + line("/etc/network/x", "fuse"):     "fuse",
 		line("/", "ext4") + line("/mnt", "fuse"):               "",
 		line("/", "ext4") + line("/etcetera", "nfs4"):          "",
 		line("/", "ext4") + line("/usr", "nfs4"):               "nfs4",
 		line("/", "ext4") + line("/run/user/1000/doc", "fuse"): "",
-		line("/", "ext4") + line("/run/systemd", "autofs"):         "autofs",
+		line("/", "ext4") + line("/run/systemd", "autofs"):     "autofs",
 		"nonsense\n": "unknown",
 	} {
 		if got := waiting(in); got != want {
