@@ -56,7 +56,7 @@ func ndStackControls() []Control {
 			ID: "SYSCTL-ND-03", Title: "Unsolicited advertisements create neighbour entries", Severity: finding.Medium,
 			Reason:   "A neighbour fills the table, and claims addresses that this router has not asked for yet.",
 			Source:   "net.ipv6.conf.IF.accept_untracked_na and net.ipv6.conf.IF.forwarding",
-			Rule:     "Acts only where the interface forwards. 1: any source; 2: only addresses in a prefix of the interface. Interface only.",
+			Rule:     "Acts only where the interface forwards. 1: from any source; 2: from a source in a subnet of the interface, which every link-local address is; the advertised address may be any. Interface only.",
 			What:     "Whether an advertisement that nobody asked for makes a new neighbour entry.",
 			Why:      "RFC 9131 recommends it for first-hop routers, so that the first packet to a new host is not lost. Anywhere else it is a free hand for neighbours.",
 			Attack:   "A neighbour announces every address of the /64: the table fills, and whoever comes first owns each address.",
@@ -167,9 +167,8 @@ func evalND03(c *Context) []Result {
 			return one(*x.bad)
 		}
 		r := fail(on, fmt.Sprintf("%s makes a neighbour entry for any advertisement (accept_untracked_na=%d on a forwarding interface).", l.Name, v), x.ev...)
-		if v == 2 {
-			r.Message = l.Name + " makes a neighbour entry for any advertisement of an address in its prefixes (accept_untracked_na=2 on a forwarding interface)."
-			r.Severity = finding.Low
+		if v == 2 { // accept_untracked_na in net/ipv6/ndisc.c looks at the source, not at the target
+			r.Message = l.Name + " makes a neighbour entry for any advertisement that claims to come from its subnets, link-local addresses included (accept_untracked_na=2 on a forwarding interface)."
 		}
 		r.Remediation = s.SetConf(l.Name, "accept_untracked_na", "0")
 		if s.routes() {
@@ -216,6 +215,9 @@ func evalND05(c *Context) []Result {
 		mine, okMine := s.ConfInt(l.Name, "accept_dad").Get()
 		if okAll && all > 1 || okMine && mine > 1 {
 			r := fail(on, fmt.Sprintf("A neighbour that answers the detection of the link-local address would switch IPv6 off on %s (accept_dad: all=%d, %s=%d).", l.Name, all, l.Name, mine), x.ev...)
+			if len(x.v) > 2 && x.bad == nil && x.v[2] < 1 {
+				r.Message += " That it sends no probe (dad_transmits=0) does not help: an advertisement during the delay before the address is used does the same."
+			}
 			if eui, gap := s.madeFromMAC(l); gap == nil && !eui {
 				r.Severity = finding.Low
 				r.Message += " The kernel does that only when the address is made from the MAC, which it is not now."

@@ -193,6 +193,7 @@ func raStates() map[string][]state {
 			state{name: "benchmark", edit: confs("all", "accept_ra_defrtr", "1"), want: finding.NotApplicable, compliance: finding.Fail, subject: on}),
 		"SYSCTL-RA-06": parameter("accept_ra_pinfo", "1", "0",
 			state{name: "the address comes by RA", edit: slaac, want: finding.NotApplicable, subject: on},
+			state{name: "no room for an address, still on-link", edit: edits(raOn, confs("eth0", "accept_ra_pinfo", "1", "autoconf", "1", "max_addresses", "1")), want: finding.Fail, subject: on},
 			state{name: "on-link prefixes only", edit: edits(raOn, confs("eth0", "accept_ra_pinfo", "1", "autoconf", "0")), want: finding.Fail, subject: on}),
 		"SYSCTL-RA-07": parameter("accept_ra_rtr_pref", "1", "0"),
 		"SYSCTL-RA-08": parameter("accept_ra_rt_info_max_plen", "64", "0",

@@ -141,12 +141,15 @@ func raParameterControls() []Control {
 			Refs:     []finding.Reference{rfc("4861", "§6.3.4"), rfc("4191", "§3.1")},
 		}),
 		raParameter{
-			key: "accept_ra_pinfo", want: "0", benchmark: []string{"0"}, extra: []string{"autoconf"},
+			key: "accept_ra_pinfo", want: "0", benchmark: []string{"0"}, extra: []string{"autoconf", "max_addresses"},
 			ok: "No router advertisement adds a prefix or an address here.",
-			judge: func(_ *Space, l *fact.Link, ra raState, v int64, x []int64) (string, finding.Severity) {
+			judge: func(s *Space, l *fact.Link, ra raState, v int64, x []int64) (string, finding.Severity) {
+				n := len(s.Addrs(l.Index, "ipv6"))
 				switch {
 				case v == 0:
 					return "", ""
+				case x[0] != 0 && x[1] > 0 && int64(n) >= x[1]:
+					return fmt.Sprintf("Any neighbour could declare a prefix on-link on %s (accept_ra_pinfo=%d): traffic to it would be sent to neighbours. No address is added while there are %d (max_addresses=%d).", l.Name, v, n, x[1]), secondary(ra, finding.Medium)
 				case x[0] == 0:
 					return fmt.Sprintf("Any neighbour could declare a prefix on-link on %s (accept_ra_pinfo=%d; autoconf=0 keeps addresses away): traffic to it would be sent to neighbours.", l.Name, v), secondary(ra, finding.Medium)
 				}
