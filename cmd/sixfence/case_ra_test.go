@@ -183,6 +183,7 @@ func TestRogueRouteSurvivesAcceptRAZero(t *testing.T) {
 	// The report's remedy, in its effect: delete what came by RA.
 	p.Victim.IP("-6", "route", "flush", "proto", "ra")
 	p.Victim.IP("-6", "addr", "flush", "dev", "v0", "scope", "global", "dynamic")
+	p.Victim.IP("-6", "route", "flush", roguePrefix.String(), "dev", "v0") // on-link; the kernel calls its origin "kernel"
 	for _, v := range both(t, p.Victim) {
 		v.effective(t, "SYSCTL-RA-04", on("v0"), finding.Pass)
 	}
