@@ -78,7 +78,7 @@ func (n *NS) daemon(script string) *Daemon {
 func (n *NS) killAll() {
 	out, _ := exec.Command("ip", "netns", "pids", n.Name).Output()
 	for _, f := range strings.Fields(string(out)) {
-		if pid, err := strconv.Atoi(f); err == nil {
+		if pid, err := strconv.Atoi(f); err == nil && pid != os.Getpid() {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 	}

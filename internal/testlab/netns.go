@@ -12,12 +12,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sixfence/sixfence/internal/host/netns"
 )
 
 // InCI tells whether a test that cannot run must fail.
@@ -96,17 +97,7 @@ func (n *NS) Inode() uint64 {
 // not start goroutines that open sockets.
 func (n *NS) Do(f func()) {
 	n.t.Helper()
-	errc := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		if err := unix.Setns(n.fd, unix.CLONE_NEWNET); err != nil {
-			errc <- err
-			return
-		}
-		f()
-		errc <- nil
-	}()
-	if err := <-errc; err != nil {
+	if err := netns.Do(n.fd, f); err != nil {
 		n.t.Fatalf("enter namespace %s: %v", n.Name, err)
 	}
 }

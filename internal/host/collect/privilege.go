@@ -55,9 +55,13 @@ func container(t *tree.Tree) string {
 	return ""
 }
 
-// running names the daemons that manage networks or make namespaces.
+// running names the daemons that manage networks or make namespaces; nil when
+// none was seen and some may run out of sight.
 func running(t *proc.Table) []manager.Process {
 	var out []manager.Process
+	if t.AllDaemons() {
+		out = []manager.Process{}
+	}
 	for _, d := range t.Daemons() {
 		ns, _ := d.NetNS.Get()
 		out = append(out, manager.Process{PID: d.PID, Name: d.Name, NetNS: ns, OwnRoot: d.OwnRoot})

@@ -15,6 +15,13 @@ func Do(fd int, f func()) error {
 	errc := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the runtime ends the thread with the goroutine
+		if unix.Gettid() == unix.Getpid() {
+			// The main thread cannot end: it would stay in the namespace, and the whole
+			// process would seem to be there. Held here, it leaves the work to another.
+			errc <- Do(fd, f)
+			runtime.UnlockOSThread()
+			return
+		}
 		// Entering needs CAP_SYS_ADMIN even when we are inside already, which
 		// would blind an ordinary user to his own namespace.
 		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil && !inside(fd) {

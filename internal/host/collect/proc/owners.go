@@ -109,6 +109,35 @@ func (t *Table) Daemons() []Daemon {
 	return out
 }
 
+// AllDaemons tells whether Daemons is complete: no process is out of sight, and
+// none of the system's whose executable could not be read has a daemon's name.
+func (t *Table) AllDaemons() bool {
+	if !t.listed || t.missing {
+		return false
+	}
+	for i := range t.procs {
+		p := &t.procs[i]
+		if _, gap := p.exe.Gap(); gap && !isUser(p.uid) && maybeDaemon(p.comm) {
+			return false
+		}
+	}
+	return true
+}
+
+// maybeDaemon tells whether a process of this name (TASK_COMM_LEN cuts it to 15
+// bytes) could run one of the executables of interest.
+func maybeDaemon(comm string) bool {
+	if comm == "" || strings.HasPrefix(comm, "qemu-system-") {
+		return true
+	}
+	for name := range daemons {
+		if comm == name[:min(len(name), 15)] {
+			return true
+		}
+	}
+	return false
+}
+
 func (t *Table) netNS(p *process) fact.Known[fact.NamespaceID] {
 	inode, ok := p.net.Get()
 	if !ok {

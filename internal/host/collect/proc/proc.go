@@ -97,6 +97,8 @@ type Table struct {
 	// unseen says why an inode without an owner here may have one all the same;
 	// nil: every process was read.
 	unseen *fact.Gap
+	// missing: processes may be absent from the table, not only parts of them.
+	missing bool
 }
 
 // self is what our own process looks like, to compare with.
@@ -123,7 +125,9 @@ func Scan(a *ask.Asker, b *ask.Budget) *Table {
 		t.dev = uint64(st.Dev)
 	}
 	t.scan(dir, b)
+	before := len(t.gaps)
 	t.visibility(dir)
+	t.missing = t.missing || len(t.gaps) > before
 	t.finish()
 	return t
 }
@@ -195,6 +199,7 @@ func (t *Table) scan(dir int, b *ask.Budget) {
 	if s.over.Load() {
 		t.hidden(fact.Truncated, s.overGap.What)
 	}
+	t.missing = t.unseen != nil
 	if n := s.denied.Load(); n > 0 {
 		t.hidden(fact.Permission, fmt.Sprintf("namespaces and descriptors of %d processes", n))
 	}
@@ -321,6 +326,7 @@ func (t *Table) Again(a *ask.Asker, b *ask.Budget) {
 	if t.unseen == nil {
 		t.unseen = n.unseen
 	}
+	t.missing = t.missing || n.missing
 	t.finish()
 }
 
