@@ -111,7 +111,7 @@ func normalHost(b *testing.B) string {
 }
 
 // hold starts a process that keeps listeners open in a namespace.
-func hold(b *testing.B, ns *testlab.NS, spec string) {
+func hold(b testing.TB, ns *testlab.NS, spec string) {
 	b.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -137,7 +137,7 @@ func hold(b *testing.B, ns *testlab.NS, spec string) {
 	}
 }
 
-func build(b *testing.B) string {
+func build(b testing.TB) string {
 	b.Helper()
 	bin := filepath.Join(b.TempDir(), "sixfence")
 	c := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, "../cmd/sixfence")
