@@ -131,7 +131,14 @@ func evalADDR02(c *Context) []Result {
 		}
 		// addrconf_prefix_rcv asks whether the mode makes stable addresses (2 and 3)
 		// and else takes the MAC: none (1) is about the link-local address only.
+		// A token comes before everything.
+		if t, ok := l.Token.Get(); ok {
+			return one(pass(on, fmt.Sprintf("SLAAC on %s uses the token %s, not the MAC address.", l.Name, t), x.ev...))
+		}
 		if x.v[0] != 2 && x.v[0] != 3 && x.v[1] != 0 && x.v[2] != 0 && l.Type == arphrdEther {
+			if g := gapOf(l.Token); g != nil {
+				return one(unknown(on, *g))
+			}
 			r := fail(on, fmt.Sprintf("The next router advertisement gives %s an address made from the MAC address (addr_gen_mode=%d).", l.Name, x.v[0]), x.ev...)
 			r.Remediation = s.SetConf(l.Name, "addr_gen_mode", "3")
 			return one(s.behindFilter("ipv6", l.Name, r))

@@ -127,7 +127,7 @@ func namespace(name string, id fact.NamespaceID) fact.Namespace {
 	n.Links = fact.Value([]fact.Link{
 		{
 			Index: 1, Name: "lo", Type: 772, Flags: 0x10049, OperState: 0, MTU: 65536, MAC: "00:00:00:00:00:00",
-			Inet6: fact.Value(conf6(nil)), AddrGenMode: fact.Value[uint8](0), XDP: fact.Value[uint8](0), TCIngress: fact.Value(false),
+			Inet6: fact.Value(conf6(nil)), AddrGenMode: fact.Value[uint8](0), Token: fact.Absent[netip.Addr](), XDP: fact.Value[uint8](0), TCIngress: fact.Value(false),
 		},
 		ethernet(2, "eth0"),
 	})
@@ -191,7 +191,7 @@ func namespace(name string, id fact.NamespaceID) fact.Namespace {
 func ethernet(index int, name string) fact.Link {
 	return fact.Link{
 		Index: index, Name: name, Type: 1, Flags: 0x11043, OperState: 6, MTU: 1500, MAC: "52:54:00:00:00:" + hex2(index),
-		Inet6: fact.Value(conf6(nil)), AddrGenMode: fact.Value[uint8](3), XDP: fact.Value[uint8](0), TCIngress: fact.Value(false),
+		Inet6: fact.Value(conf6(nil)), AddrGenMode: fact.Value[uint8](3), Token: fact.Absent[netip.Addr](), XDP: fact.Value[uint8](0), TCIngress: fact.Value(false),
 	}
 }
 

@@ -222,6 +222,8 @@ func stackStates() map[string][]state {
 			{name: "no link-local address, still the MAC", edit: edits(raOn, confs("eth0", "accept_ra_pinfo", "1", "autoconf", "1", "addr_gen_mode", "1")), want: finding.Fail, subject: on},
 			{name: "stable", edit: edits(raOn, confs("eth0", "accept_ra_pinfo", "1", "autoconf", "1", "addr_gen_mode", "2")), want: finding.Pass, subject: on},
 			{name: "NOARP, still the MAC", edit: edits(raOn, confs("eth0", "accept_ra_pinfo", "1", "autoconf", "1", "addr_gen_mode", "0"), editLink("eth0", func(l *fact.Link) { l.Flags |= iffNoARP })), want: finding.Fail, subject: on},
+			{name: "a token comes first", edit: edits(raOn, confs("eth0", "accept_ra_pinfo", "1", "autoconf", "1", "addr_gen_mode", "0"), editLink("eth0", func(l *fact.Link) { l.Token = fact.Value(netip.MustParseAddr("::99")) })), want: finding.Pass, subject: on},
+			{name: "whether there is a token is not known", edit: edits(raOn, confs("eth0", "accept_ra_pinfo", "1", "autoconf", "1", "addr_gen_mode", "0"), editLink("eth0", func(l *fact.Link) { l.Token = fact.Known[netip.Addr]{} })), want: finding.Unknown, subject: on},
 			{name: "a tun device has no MAC", edit: edits(raOn, confs("eth0", "accept_ra_pinfo", "1", "autoconf", "1", "addr_gen_mode", "0"), editLink("eth0", func(l *fact.Link) { l.Type = 65534 })), want: finding.Pass, subject: on},
 			{name: "the next one, behind a filter", edit: edits(raOn, confs("eth0", "accept_ra_pinfo", "1", "autoconf", "1", "addr_gen_mode", "0"), legacyFilter), want: finding.Unknown, subject: on},
 			{name: "the next one", edit: edits(slaac, func(s *fact.Snapshot) {

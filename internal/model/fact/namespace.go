@@ -72,6 +72,9 @@ type Link struct {
 	Inet6 Known[map[string]int32] `json:"inet6,omitzero"`
 	// AddrGenMode is IFLA_INET6_ADDR_GEN_MODE: 0 EUI-64, 1 none, 2 stable, 3 random.
 	AddrGenMode Known[uint8] `json:"addrGenMode,omitzero"`
+	// Token is IFLA_INET6_TOKEN (`ip token`): the interface identifier that SLAAC
+	// uses before any other. Absent when none is set.
+	Token Known[netip.Addr] `json:"token,omitzero"`
 	// XDP is IFLA_XDP_ATTACHED: 0 none, else a program sees every packet first.
 	XDP Known[uint8] `json:"xdp,omitzero"`
 	// TC tells whether a clsact/ingress qdisc with at least one filter, or a TCX

@@ -2,6 +2,7 @@ package rtnl
 
 import (
 	"encoding/binary"
+	"net/netip"
 
 	"golang.org/x/sys/unix"
 
@@ -12,6 +13,7 @@ import (
 // (include/uapi/linux/if_link.h).
 const (
 	iflaInet6Conf        = 2
+	iflaInet6Token       = 7
 	iflaInet6AddrGenMode = 8
 	iflaXDPAttached      = 2
 	iflaBridgeIsolated   = 33 // IFLA_BRPORT_ISOLATED
@@ -35,6 +37,7 @@ func (d *Dump) link(b []byte) (fact.Link, verdict) {
 		// interface has an IPv6 side, and IFLA_XDP since it has XDP.
 		Inet6:       fact.Absent[map[string]int32](),
 		AddrGenMode: fact.Absent[uint8](),
+		Token:       fact.Absent[netip.Addr](),
 		XDP:         fact.Unsupported[uint8](),
 	}
 	a := attrs{rest: b[unix.SizeofIfInfomsg:]}
@@ -110,6 +113,10 @@ func decodeAFSpec(b []byte, out *fact.Link) bool {
 			switch n.typ {
 			case iflaInet6Conf:
 				out.Inet6 = fact.Value(decodeDevconf(n.v))
+			case iflaInet6Token:
+				if a, ok := netip.AddrFromSlice(n.v); ok && a.Is6() && !a.IsUnspecified() {
+					out.Token = fact.Value(a)
+				}
 			case iflaInet6AddrGenMode:
 				out.AddrGenMode = fact.Value(n.u8())
 			}

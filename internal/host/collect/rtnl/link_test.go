@@ -34,6 +34,7 @@ func TestLinksAgainstIP(t *testing.T) {
 	n.IP("link", "add", "eth0.100", "type", "veth", "peer", "name", "q\xff")
 	n.IP("link", "property", "add", "dev", "p0", "altname", "a-rather-long-alternative-name")
 	n.IP("link", "set", "mv0", "mtu", "1400", "up")
+	n.IP("token", "set", "::4711", "dev", "mv0")
 	n.IP("link", "set", "vx4", "addrgenmode", "random")
 	n.IP("link", "add", "nov6", "type", "veth", "peer", "name", "nov6p")
 	n.IP("link", "set", "nov6", "mtu", "1279")
@@ -74,6 +75,12 @@ func TestLinksAgainstIP(t *testing.T) {
 	}
 	if l := link(t, ns, "nov6"); l.Inet6.State() != fact.StateAbsent || l.AddrGenMode.State() != fact.StateAbsent {
 		t.Errorf("nov6 has no IPv6 (MTU below 1280): %v, %v", l.Inet6.State(), l.AddrGenMode.State())
+	}
+	if l := link(t, ns, "mv0"); l.Token.Or(netip.Addr{}) != netip.MustParseAddr("::4711") {
+		t.Errorf("mv0: token %v", l.Token)
+	}
+	if l := link(t, ns, "vx4"); l.Token.State() != fact.StateAbsent {
+		t.Errorf("vx4: token %v", l.Token)
 	}
 	if l := link(t, ns, "vx4"); l.AddrGenMode.Or(99) != 3 {
 		t.Errorf("vx4: addrgenmode %v", l.AddrGenMode.Or(99))
