@@ -36,6 +36,11 @@ func (e *SnapshotError) Error() string {
 	return fmt.Sprintf("read snapshot %s%s: %s", e.Name, at, e.Why)
 }
 
+// maxNamespaces bounds the network namespaces of a Snapshot. Three bytes of a file
+// ask for one, and the answers of all controls about it take 200 kB of memory. A
+// part of them would be a report that looks whole, so a larger Snapshot is refused.
+const maxNamespaces = 4096
+
 var schemaVersion = regexp.MustCompile(`^(\d{1,4})\.(\d{1,4})$`)
 
 // remake is the remedy for a damaged file.
@@ -62,6 +67,7 @@ func ReadSnapshot(r io.Reader, name string, limit int64) (*fact.Snapshot, error)
 	var head struct {
 		SchemaVersion json.RawMessage `json:"schemaVersion"`
 		Findings      json.RawMessage `json:"findings"`
+		Namespaces    []struct{}      `json:"namespaces"` // counted before each takes its memory
 	}
 	if err := json.Unmarshal(b, &head); err != nil {
 		return nil, locate(name, b, err)
@@ -80,8 +86,14 @@ func ReadSnapshot(r io.Reader, name string, limit int64) (*fact.Snapshot, error)
 	if ours, _, _ := strings.Cut(fact.SchemaVersion, "."); m[1] != ours {
 		return nil, bad("snapshot schema "+version+" is not known to this build (it reads "+ours+".x)", "use the sixfence that wrote it, or a newer one")
 	}
+	if n := len(head.Namespaces); n > maxNamespaces {
+		return nil, bad(fmt.Sprintf("%d network namespaces: this build judges at most %d", n, maxNamespaces), "audit that host where it is")
+	}
 	if key, at := duplicateKey(b); at >= 0 {
 		return nil, &SnapshotError{Name: name, Line: lineOf(b, at), At: int64(at), Why: fmt.Sprintf("the key %.60q appears twice in one object", key), Hint: remake}
+	}
+	if at := nullElement(b); at >= 0 {
+		return nil, &SnapshotError{Name: name, Line: lineOf(b, at), At: int64(at), Why: "a list holds null, which is nothing that was read", Hint: remake}
 	}
 	s := new(fact.Snapshot)
 	if err := json.Unmarshal(b, s); err != nil {
@@ -177,6 +189,28 @@ func duplicateKey(b []byte) (string, int) {
 		}
 	}
 	return "", -1
+}
+
+// nullElement finds a null that is an element of a list in a valid JSON document, or
+// returns -1. It would decode to a link, an address or a number of nothing but zeros.
+func nullElement(b []byte) int {
+	inString, list := false, []bool{}
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case inString && c == '\\':
+			i++
+		case c == '"':
+			inString = !inString
+		case inString:
+		case c == '{' || c == '[':
+			list = append(list, c == '[')
+		case (c == '}' || c == ']') && len(list) > 0:
+			list = list[:len(list)-1]
+		case c == 'n' && len(list) > 0 && list[len(list)-1]:
+			return i // outside of strings only null has this letter
+		}
+	}
+	return -1
 }
 
 // WriteSnapshot encodes a Snapshot as one line of JSON. Runes that do not print by

@@ -218,6 +218,8 @@ func TestReadSnapshotErrors(t *testing.T) {
 		{"mode", `{"schemaVersion":"1.0","host":{"mode":"cloud"}}`, "neither live nor root"},
 		{"twice", `{"schemaVersion":"1.0","namespaces":[],"namespaces":[]}`, "appears twice"},
 		{"twice, escaped", "{\"schemaVersion\":\"1.0\",\n\"a\":1,\"\\u0061\":2}", ":2 (byte "},
+		{"null in a list", `{"schemaVersion":"1.0","host":{"hostname":{"value":null}},"namespaces":[{"links":{"value":[null]}}]}`, "a list holds null"},
+		{"too many namespaces", `{"schemaVersion":"1.0","namespaces":[{}` + strings.Repeat(",{}", maxNamespaces) + `]}`, "network namespaces"},
 		{"number too large", `{"schemaVersion":"1.0","namespaces":[{"id":{"dev":1e999}}]}`, "does not fit"},
 		{"deep", `{"schemaVersion":"1.0","x":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + `}`, "depth"},
 		{"deep in a fact", `{"schemaVersion":"1.0","host":{"hostname":{"value":` + strings.Repeat(`{"value":`, 9000) + "1" + strings.Repeat("}", 9000) + `}}}`, "does not fit"},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"reflect"
 )
 
 // State tells the four things a fact can be.
@@ -142,9 +143,13 @@ func (k *Known[T]) UnmarshalJSON(b []byte) error {
 	}
 	switch {
 	case j.Value != nil:
-		// {"value":null} is what an empty list or map may encode to.
 		if bytes.Equal(bytes.TrimSpace(j.Value), []byte("null")) {
-			k.state = StateValue
+			switch reflect.TypeFor[T]().Kind() {
+			case reflect.Slice, reflect.Map: // an empty one may encode to null
+				k.state = StateValue
+			default: // a number or a word that is not there is not zero
+				k.gap = Gap{Reason: ParseGap, What: "a fact without its value"}
+			}
 			return nil
 		}
 		if err := json.Unmarshal(j.Value, &k.value); err != nil {
