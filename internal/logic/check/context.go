@@ -48,6 +48,8 @@ type Space struct {
 	global *ifIndex
 	ra     map[int]raState
 	output map[string]*fact.Gap // forward path, by ingress interface
+
+	forwarding *fact.Known[bool] // forwards() fills it
 }
 
 // ifIndex is what the address and route lists say about one interface.

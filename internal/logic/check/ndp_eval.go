@@ -187,6 +187,14 @@ func neighbourProbing(c *Context) []Result {
 // forwards tells whether a namespace forwards IPv6 at all: all.forwarding, or
 // force_forwarding on an interface packets come in by.
 func (s *Space) forwards() fact.Known[bool] {
+	if s.forwarding == nil {
+		k := s.lookForwards()
+		s.forwarding = &k
+	}
+	return *s.forwarding
+}
+
+func (s *Space) lookForwards() fact.Known[bool] {
 	all := s.ConfInt("all", "forwarding")
 	v, ok := all.Get()
 	if ok && v != 0 {
