@@ -12,13 +12,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/sixfence/sixfence/internal/host/netns"
 )
 
 // InCI tells whether a test that cannot run must fail.
@@ -97,9 +96,30 @@ func (n *NS) Inode() uint64 {
 // not start goroutines that open sockets.
 func (n *NS) Do(f func()) {
 	n.t.Helper()
-	if err := netns.Do(n.fd, f); err != nil {
+	if err := n.enter(f); err != nil {
 		n.t.Fatalf("enter namespace %s: %v", n.Name, err)
 	}
+}
+
+func (n *NS) enter(f func()) error {
+	errc := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		if unix.Gettid() == unix.Getpid() {
+			// The main thread cannot end, and the whole test would seem to live in
+			// the namespace. Held here, it leaves the work to another.
+			errc <- n.enter(f)
+			runtime.UnlockOSThread()
+			return
+		}
+		if err := unix.Setns(n.fd, unix.CLONE_NEWNET); err != nil {
+			errc <- err
+			return
+		}
+		f()
+		errc <- nil
+	}()
+	return <-errc
 }
 
 // Command prepares a command that runs inside the namespace.
