@@ -215,14 +215,15 @@ func evalND05(c *Context) []Result {
 		mine, okMine := s.ConfInt(l.Name, "accept_dad").Get()
 		if okAll && all > 1 || okMine && mine > 1 {
 			r := fail(on, fmt.Sprintf("A neighbour that answers the detection of the link-local address would switch IPv6 off on %s (accept_dad: all=%d, %s=%d).", l.Name, all, l.Name, mine), x.ev...)
+			r.Remediation = append(s.SetConf(l.Name, "accept_dad", "1"), s.SetConf("all", "accept_dad", "0")...)
 			if len(x.v) > 2 && x.bad == nil && x.v[2] < 1 {
+				r.Remediation = append(r.Remediation, s.SetConf(l.Name, "dad_transmits", "1")...)
 				r.Message += " That it sends no probe (dad_transmits=0) does not help: an advertisement during the delay before the address is used does the same."
 			}
 			if eui, gap := s.madeFromMAC(l); gap == nil && !eui {
 				r.Severity = finding.Low
 				r.Message += " The kernel does that only when the address is made from the MAC, which it is not now."
 			}
-			r.Remediation = append(s.SetConf(l.Name, "accept_dad", "1"), s.SetConf("all", "accept_dad", "0")...)
 			return one(s.behindFilter("ipv6", l.Name, r))
 		}
 		if x.bad != nil {
