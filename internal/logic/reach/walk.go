@@ -1,0 +1,449 @@
+package reach
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/sixfence/sixfence/internal/logic/packetset"
+	rs "github.com/sixfence/sixfence/internal/model/ruleset"
+)
+
+// End is what may become of a packet: a set of possibilities.
+type End uint8
+
+// The ends.
+const (
+	Accepted End = 1 << iota
+	Dropped
+	Rejected
+	Stolen // taken out of the stack: queue, fwd, synproxy
+)
+
+// Step is a rule that was met, for trace.
+type Step struct {
+	Rule   *rs.Rule // nil for a policy
+	Chain  *rs.Chain
+	Match  tri
+	Result string
+}
+
+// Answer is what a ruleset does with a packet, for every source.
+type Answer struct {
+	Space *packetset.Space
+	Ends  []End // by cell
+	// Limited cells are accepted only up to a rate.
+	Limited *packetset.Cells
+	// Decider is the rule (or the chain, for a policy) that ended the packet's way, by cell.
+	Decider []Decider
+	Path    []Step // when the source is fixed
+	Needs   []string
+	Opaque  []string
+}
+
+// Decider is a rule, or the policy of a chain.
+type Decider struct {
+	Chain *rs.Chain
+	Rule  *rs.Rule
+}
+
+// Must is the set of sources that are surely accepted, May those that possibly are.
+func (a *Answer) Must() packetset.Set {
+	return a.cells(func(e End) bool { return e == Accepted })
+}
+
+// May is the set of sources that may be accepted.
+func (a *Answer) May() packetset.Set {
+	return a.cells(func(e End) bool { return e&(Accepted|Stolen) != 0 })
+}
+
+func (a *Answer) cells(f func(End) bool) packetset.Set {
+	c := packetset.NewCells(a.Space.Len())
+	for i, e := range a.Ends {
+		if f(e) {
+			c.AddRange(i, i+1)
+		}
+	}
+	return c.Set(a.Space)
+}
+
+// group is a set of sources that share what earlier rules did to the packet.
+type group struct {
+	env   env
+	cells *packetset.Cells
+}
+
+type walker struct {
+	q     *question
+	ans   *Answer
+	depth int
+	steps int // rules run, bounded
+	trace bool
+	// accepted collects what a base chain lets pass.
+	accepted []group
+}
+
+// Limits of the kernel and of our patience.
+const (
+	maxDepth  = 16      // NFT_JUMP_STACK_SIZE
+	maxSteps  = 5000000 // rules times groups in one question
+	maxGroups = 64
+)
+
+// Hooks are the hooks that a packet of each verb passes, in order.
+func hooksOf(h rs.Hook) []rs.Hook {
+	switch h {
+	case rs.Input:
+		return []rs.Hook{rs.Ingress, rs.Prerouting, rs.Input}
+	case rs.Forward:
+		return []rs.Hook{rs.Ingress, rs.Prerouting, rs.Forward, rs.Postrouting}
+	case rs.Output:
+		return []rs.Hook{rs.Output, rs.Postrouting}
+	}
+	return []rs.Hook{h}
+}
+
+// chainsAt lists the base chains of a hook that see a packet, in the order the
+// kernel runs them.
+func chainsAt(set *rs.Ruleset, h rs.Hook, p *Packet) []*rs.Chain {
+	var out []*rs.Chain
+	for _, t := range set.Tables {
+		if t.Dormant {
+			continue
+		}
+		switch t.Family {
+		case rs.Inet:
+		case rs.IPv4, rs.IPv6:
+			if t.Family != p.Family {
+				continue
+			}
+		case rs.Netdev:
+			if h != rs.Ingress && h != rs.Egress {
+				continue
+			}
+		default:
+			continue
+		}
+		for _, c := range t.Chains {
+			if c.Base == nil || c.Base.Hook != h {
+				continue
+			}
+			if (h == rs.Ingress || h == rs.Egress) && p.IIF.Set && !slices.ContainsFunc(c.Base.Devices, func(d string) bool { return device(d, p.IIF.V) }) {
+				continue
+			}
+			// NAT chains see the first packet of a connection only.
+			if c.Base.Type == "nat" && p.Ct.Set && p.Ct.V != CtNew {
+				continue
+			}
+			out = append(out, c)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b *rs.Chain) int {
+		// netdev chains run before inet ingress: they are hooks of the device.
+		return cmp.Or(cmp.Compare(a.Base.Priority, b.Base.Priority))
+	})
+	return out
+}
+
+func device(pattern, name string) bool {
+	if p, ok := strings.CutSuffix(pattern, "*"); ok {
+		return strings.HasPrefix(name, p)
+	}
+	return pattern == name
+}
+
+// run puts the question to the chains of the hooks.
+func (w *walker) run(h rs.Hook, only bool) {
+	hooks := hooksOf(h)
+	if only {
+		hooks = []rs.Hook{h}
+	}
+	groups := []group{{env: w.q.fresh(), cells: packetset.All(w.ans.Space.Len())}}
+	for _, h := range hooks {
+		for _, c := range chainsAt(w.q.set, h, w.q.p) {
+			w.accepted = nil
+			fall := w.chain(c, groups)
+			for _, g := range fall {
+				if w.trace && !g.cells.Empty() {
+					w.ans.Path = append(w.ans.Path, Step{Chain: c, Match: yes, Result: "policy " + verdictWord(c.Base.Policy)})
+				}
+				if c.Base.Policy == rs.Accept {
+					w.accepted = add(w.accepted, g)
+					w.decide(g.cells, Decider{Chain: c})
+				} else {
+					w.end(g.cells, Dropped, Decider{Chain: c})
+				}
+			}
+			groups = w.accepted
+			if len(groups) == 0 {
+				return
+			}
+		}
+	}
+	for _, g := range groups {
+		g.cells.Each(func(i int) { w.ans.Ends[i] |= Accepted })
+		if g.env.limited {
+			w.ans.Limited.Add(g.cells)
+		}
+	}
+}
+
+func (w *walker) end(c *packetset.Cells, e End, d Decider) {
+	c.Each(func(i int) {
+		w.ans.Ends[i] |= e
+		w.ans.Decider[i] = d
+	})
+}
+
+func (w *walker) decide(c *packetset.Cells, d Decider) {
+	c.Each(func(i int) { w.ans.Decider[i] = d })
+}
+
+// add joins a group into a list; groups with the same environment are one.
+func add(list []group, g group) []group {
+	if g.cells.Empty() {
+		return list
+	}
+	for i := range list {
+		if list[i].env == g.env {
+			list[i].cells.Add(g.cells)
+			return list
+		}
+	}
+	return append(list, group{g.env, g.cells.Clone()})
+}
+
+// chain runs a chain over groups and returns what falls off its end.
+func (w *walker) chain(c *rs.Chain, in []group) []group {
+	if w.depth > maxDepth {
+		w.q.opaque["jumps deeper than the kernel allows"] = true
+		return in
+	}
+	w.depth++
+	defer func() { w.depth-- }()
+	var groups, returned []group
+	for _, g := range in {
+		groups = add(groups, g)
+	}
+	for _, r := range c.Rules {
+		if len(groups) == 0 {
+			break
+		}
+		var next []group
+		for _, g := range groups {
+			if w.steps++; w.steps > maxSteps {
+				w.q.opaque["ruleset too large to follow"] = true
+				w.end(g.cells, Accepted|Dropped, Decider{Chain: c, Rule: r})
+				continue
+			}
+			kept, ret := w.rule(r, g)
+			for _, k := range kept {
+				next = add(next, k)
+			}
+			for _, k := range ret {
+				returned = add(returned, k)
+			}
+		}
+		groups = next
+		if len(groups) > maxGroups {
+			groups = w.collapse(groups)
+		}
+	}
+	for _, g := range groups {
+		returned = add(returned, g)
+	}
+	return returned
+}
+
+// collapse forgets what told too many groups apart.
+func (w *walker) collapse(gs []group) []group {
+	w.q.opaque["too many packet marks to keep apart"] = true
+	out := group{env: gs[0].env, cells: gs[0].cells.Clone()}
+	for _, g := range gs[1:] {
+		out.cells.Add(g.cells)
+		out.env.limited = out.env.limited || g.env.limited
+		if g.env.daddr != out.env.daddr {
+			out.env.daddrLost = true
+		}
+		if g.env.dport != out.env.dport {
+			out.env.dport = -2
+		}
+		if g.env.untracked != out.env.untracked {
+			out.env.untracked = maybe
+		}
+	}
+	out.env.mark, out.env.ctmark = abyte32{}, abyte32{}
+	return []group{out}
+}
+
+// rule runs one rule over one group: what stays in the chain, and what returns.
+func (w *walker) rule(r *rs.Rule, g group) (kept, ret []group) {
+	o := w.q.rule(r, g.env)
+	rest := g.cells
+	taken := false
+	for _, b := range append(o.extra, o) {
+		if b.cond.impossible() {
+			continue
+		}
+		sure, may := w.split(b.cond, rest)
+		if may.Empty() {
+			continue
+		}
+		taken = true
+		k, re := w.apply(r, b, may)
+		kept, ret = append(kept, k...), append(ret, re...)
+		rest = rest.Clone()
+		rest.Remove(sure)
+	}
+	if w.trace {
+		m := no
+		switch {
+		case taken && rest.Empty():
+			m = yes
+		case taken:
+			m = maybe
+		}
+		w.ans.Path = append(w.ans.Path, Step{Rule: r, Chain: r.Chain, Match: m, Result: verdictWord(o.verdict)})
+	}
+	return append(kept, group{g.env, rest}), ret
+}
+
+// split returns the cells for which a condition surely and possibly holds.
+func (w *walker) split(c cond, in *packetset.Cells) (sure, may *packetset.Cells) {
+	return w.pick(c.yes, c.yesAll, in), w.pick(c.may, c.mayAll, in)
+}
+
+func (w *walker) pick(s packetset.Set, all bool, in *packetset.Cells) *packetset.Cells {
+	if all {
+		return in.Clone()
+	}
+	out := packetset.NewCells(w.ans.Space.Len())
+	for _, iv := range s {
+		out.AddRange(w.ans.Space.Cell(iv.From), w.ans.Space.Cell(iv.To)+1)
+	}
+	out.Keep(in)
+	return out
+}
+
+// apply does what a rule concludes to the cells it may match.
+func (w *walker) apply(r *rs.Rule, o outcome, cells *packetset.Cells) (kept, ret []group) {
+	g := group{o.env, cells}
+	d := Decider{Chain: r.Chain, Rule: r}
+	if o.mayEnd {
+		w.end(cells, Accepted|Dropped|Stolen, d)
+		return []group{g}, nil
+	}
+	switch o.verdict {
+	case rs.Continue, rs.Break:
+		return []group{g}, nil
+	case rs.Accept:
+		w.accepted = add(w.accepted, g)
+		w.decide(cells, d)
+	case rs.Drop:
+		e := Dropped
+		if o.reject {
+			e = Rejected
+		}
+		w.end(cells, e, d)
+	case rs.Return:
+		return nil, []group{g}
+	case rs.Jump, rs.Goto:
+		t := r.Chain.Table.Chain(o.chain)
+		if t == nil {
+			w.q.opaque["chain "+o.chain] = true
+			w.end(cells, Accepted|Dropped, d)
+			return []group{g}, nil
+		}
+		back := w.chain(t, []group{g})
+		if o.verdict == rs.Jump {
+			return back, nil
+		}
+		return nil, back
+	default:
+		w.end(cells, Stolen, d)
+	}
+	return nil, nil
+}
+
+func verdictWord(v rs.Verdict) string {
+	switch v {
+	case rs.Accept:
+		return "accept"
+	case rs.Drop:
+		return "drop"
+	case rs.Jump:
+		return "jump"
+	case rs.Goto:
+		return "goto"
+	case rs.Return:
+		return "return"
+	}
+	return "continue"
+}
+
+// boundaries collects where the sources are cut, by running every rule that
+// the packet could meet without knowing what earlier rules did.
+func (q *question) boundaries(hooks []rs.Hook) []packetset.Interval {
+	var out []packetset.Interval
+	seen := map[*rs.Chain]bool{}
+	blank := env{dport: -1, untracked: maybe}
+	var visit func(c *rs.Chain)
+	collect := func(o outcome) {
+		out = append(out, o.cond.yes...)
+		out = append(out, o.cond.may...)
+	}
+	visit = func(c *rs.Chain) {
+		if c == nil || seen[c] {
+			return
+		}
+		seen[c] = true
+		for _, r := range c.Rules {
+			o := q.rule(r, blank)
+			for _, b := range append(o.extra, o) {
+				if b.cond.impossible() {
+					continue
+				}
+				collect(b)
+				if b.verdict == rs.Jump || b.verdict == rs.Goto {
+					visit(c.Table.Chain(b.chain))
+				}
+			}
+		}
+	}
+	for _, h := range hooks {
+		for _, c := range chainsAt(q.set, h, q.p) {
+			visit(c)
+		}
+	}
+	return out
+}
+
+// Ask puts a packet to a ruleset.
+func Ask(set *rs.Ruleset, order appendOrder, p Packet, h rs.Hook, only bool) *Answer {
+	q := &question{p: &p, l: p.layout(), set: set, order: order, needs: map[string]bool{}, opaque: map[string]bool{}}
+	hooks := hooksOf(h)
+	if only {
+		hooks = []rs.Hook{h}
+	}
+	var cuts []packetset.Interval
+	if !p.Saddr.Set {
+		cuts = q.boundaries(hooks)
+	}
+	a := &Answer{Space: packetset.NewSpace(q.is4(), cuts)}
+	if p.Saddr.Set {
+		a.Space = &packetset.Space{Is4: q.is4(), Start: make([]packetset.Addr, 1)}
+	}
+	n := a.Space.Len()
+	a.Ends, a.Decider, a.Limited = make([]End, n), make([]Decider, n), packetset.NewCells(n)
+	w := &walker{q: q, ans: a, trace: p.Saddr.Set}
+	w.run(h, only)
+	for k := range q.needs {
+		a.Needs = append(a.Needs, k)
+	}
+	for k := range q.opaque {
+		a.Opaque = append(a.Opaque, k)
+	}
+	slices.Sort(a.Needs)
+	slices.Sort(a.Opaque)
+	return a
+}
