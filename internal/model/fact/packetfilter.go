@@ -26,9 +26,13 @@ type NFTables struct {
 	Tables     [][]byte `json:"tables"` // NFT_MSG_NEWTABLE: nfgenmsg + attributes, without the nlmsghdr
 	Chains     [][]byte `json:"chains"` // NFT_MSG_NEWCHAIN
 	Rules      [][]byte `json:"rules"`  // NFT_MSG_NEWRULE
-	Sets       [][]byte `json:"sets"`   // NFT_MSG_NEWSET; elements belong to reach
-	Objects    [][]byte `json:"objects,omitempty"`
-	Truncated  *Gap     `json:"truncated,omitempty"`
+	Sets       [][]byte `json:"sets"`   // NFT_MSG_NEWSET
+	// Elements are NFT_MSG_NEWSETELEM, several to a set.
+	Elements [][]byte `json:"elements,omitempty"`
+	// Unexpanded are the sets whose elements were not, or not all, read.
+	Unexpanded []UnexpandedSet `json:"unexpanded,omitempty"`
+	Objects    [][]byte        `json:"objects,omitempty"`
+	Truncated  *Gap            `json:"truncated,omitempty"`
 }
 
 // LegacyTable is one ip_tables, ip6_tables or arp_tables table that already existed.
@@ -38,4 +42,12 @@ type LegacyTable struct {
 	Hooks   uint32        `json:"hooks"`  // valid_hooks bit mask (1 << NF_INET_*)
 	Entries uint32        `json:"entries"`
 	Blob    Known[[]byte] `json:"blob,omitzero"` // struct ipt_get_entries payload
+}
+
+// UnexpandedSet is a set with more elements than were read.
+type UnexpandedSet struct {
+	Family uint8  `json:"family"` // NFPROTO_*
+	Table  string `json:"table"`
+	Name   string `json:"name"`
+	Gap    Gap    `json:"gap"`
 }

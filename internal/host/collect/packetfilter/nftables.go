@@ -133,6 +133,9 @@ func (r *nftReader) generation() (fact.NFTables, error) {
 			break // everything else lives in a table
 		}
 	}
+	if err := r.elements(&n); err != nil || r.full != nil {
+		return n, err
+	}
 	after, err := r.genID()
 	if err != nil {
 		return n, err
