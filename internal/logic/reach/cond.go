@@ -195,7 +195,7 @@ func equal(v []abyte, data []byte, q *question) cond {
 	n := min(len(v), len(data))
 	var mask, want [16]byte
 	saddr, unknown := false, false
-	sport := 0
+	sport, choice := 0, -1
 	for i := range n {
 		b := v[i]
 		switch b.kind {
@@ -217,13 +217,18 @@ func equal(v []abyte, data []byte, q *question) cond {
 		case kSport:
 			sport++
 			unknown = true
+		case kChoice:
+			choice = int(b.val)
 		default:
 			unknown = true
 		}
 	}
 	out := always
+	if choice >= 0 {
+		out = q.chosen(choice, v[:n], func(c []abyte) cond { return equal(c, data, q) })
+	}
 	if saddr {
-		out = masked(mask, want, q)
+		out = out.and(masked(mask, want, q))
 	}
 	if sport == 2 {
 		if c, ok := sportEquals(v[:n], data[:n], q); ok {
@@ -331,4 +336,45 @@ func compare(v []abyte, op rs.Op, data []byte, q *question) cond {
 	default:
 		return within(v, data, ones, q).not(is4)
 	}
+}
+
+// alternative is one value that a load may have given, and for which sources.
+type alternative struct {
+	cond cond
+	data []byte
+}
+
+// chosen asks f about every alternative of a choice: bytes of other choices are unknown.
+func (q *question) chosen(id int, v []abyte, f func([]abyte) cond) cond {
+	out := never
+	for _, alt := range q.choices[id] {
+		c := make([]abyte, len(v))
+		for i, b := range v {
+			switch {
+			case b.kind == kChoice && int(b.val) == id && int(b.idx) < len(alt.data):
+				c[i] = known(alt.data[b.idx])
+			case b.kind == kChoice:
+				// another choice, or past its end: unknown
+			default:
+				c[i] = b
+			}
+		}
+		out = out.or(alt.cond.and(f(c)))
+	}
+	return out
+}
+
+// choose stores a choice and returns its bytes.
+func (q *question) choose(alts []alternative) []abyte {
+	if len(alts) == 0 || len(q.choices) > 250 {
+		return open(16)
+	}
+	n := len(alts[0].data)
+	id := len(q.choices)
+	q.choices = append(q.choices, alts)
+	out := make([]abyte, n)
+	for i := range out {
+		out[i] = abyte{kind: kChoice, val: uint8(id), idx: uint8(i)}
+	}
+	return out
 }

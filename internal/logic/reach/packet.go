@@ -25,6 +25,7 @@ const (
 	kConst        // val
 	kSaddr        // (byte idx of the source address & mask) ^ val
 	kSport        // byte idx of the source port, which lies in Packet.Sport
+	kChoice       // byte idx of question.choices[val]: the source decides which value
 )
 
 // abyte is one byte of a packet or a register.

@@ -11,12 +11,13 @@ import (
 
 // question is one Packet put to one Ruleset.
 type question struct {
-	p     *Packet
-	l     *layout
-	set   *rs.Ruleset
-	order appendOrder // of the host the rules run on
-	world World
-	sets  map[*rs.Set]*index
+	p       *Packet
+	l       *layout
+	set     *rs.Ruleset
+	order   appendOrder // of the host the rules run on
+	world   World
+	sets    map[*rs.Set]*index
+	choices [][]alternative
 	// needs collects the open fields that an answer depended on.
 	needs map[string]bool
 	// opaque is set when an Opaque expression or a state that the packet does not
@@ -24,11 +25,15 @@ type question struct {
 	opaque map[string]bool
 }
 
-// World is what rules ask about besides the packet.
+// World is what rules ask about besides the packet; nil knows nothing.
 type World interface {
-	// FibOIF is for which sources the route lookup that the flags describe finds an
-	// interface (yes), and may find one.
-	FibType(addr netip.Addr) (uint32, bool)
+	// FibOIF tells by which interface the host would send to each destination:
+	// disjoint sets of addresses and the ifindex, 0 for those without a usable
+	// route. ok is false when the routes are not known, or rules choose tables.
+	FibOIF(is4 bool) (by map[uint32]packetset.Set, ok bool)
+	// FibType is the RTN_* type of an address (1 unicast, 2 local, 3 broadcast,
+	// 5 multicast …), asked for on an interface ("" = any).
+	FibType(a netip.Addr, iface string) (uint32, bool)
 }
 
 func (q *question) is4() bool { return q.p.Family == rs.IPv4 }
@@ -593,11 +598,74 @@ func (q *question) ct(reg *regs, x rs.Ct, e *env) cond {
 	return perhaps
 }
 
-// fib asks the routing table.
+// NFTA_FIB_F_* and NFT_FIB_RESULT_* (include/uapi/linux/netfilter/nf_tables.h).
+const (
+	fibSaddr   = 1
+	fibDaddr   = 2
+	fibMark    = 4
+	fibIIF     = 8
+	fibOIF     = 16
+	fibPresent = 32
+
+	fibResultOIF      = 1
+	fibResultOIFName  = 2
+	fibResultAddrType = 3
+)
+
+// fib asks the routing table (net/ipv6/netfilter/nft_fib_ipv6.c).
 func (q *question) fib(reg *regs, x rs.Fib) cond {
-	reg.put(x.Dreg, open(16))
-	q.opaque["fib"] = true
-	return always
+	load := func(b []abyte) cond { reg.put(x.Dreg, b); return always }
+	lost := func() cond { q.opaque["fib"] = true; return load(open(16)) }
+	if q.world == nil || x.Flags&fibMark != 0 {
+		return lost()
+	}
+	if x.Result == fibResultAddrType && x.Flags&fibDaddr != 0 && q.p.Daddr.Set {
+		iface := ""
+		if x.Flags&fibIIF != 0 {
+			iface = q.p.IIF.V
+		}
+		t, ok := q.world.FibType(q.p.Daddr.V, iface)
+		if !ok {
+			return lost()
+		}
+		return load(q.u32(t))
+	}
+	if x.Result != fibResultOIF && x.Result != fibResultOIFName || x.Flags&fibSaddr == 0 || q.p.Local {
+		return lost()
+	}
+	if q.p.IIF.Set && q.p.IIF.V == "lo" {
+		return lost() // loopback packets skip the lookup
+	}
+	by, ok := q.world.FibOIF(q.is4())
+	if !ok || x.Flags&fibIIF != 0 && !q.p.IIF.Set {
+		return lost()
+	}
+	var alts []alternative
+	for ifindex, set := range by {
+		out := ifindex
+		if x.Flags&fibIIF != 0 && q.set.Interfaces[ifindex] != q.p.IIF.V {
+			out = 0
+		}
+		var data []byte
+		switch {
+		case x.Flags&fibPresent != 0:
+			data = []byte{0}
+			if out != 0 {
+				data[0] = 1
+			}
+		case x.Result == fibResultOIF:
+			data = q.order.AppendUint32(nil, out)
+		default:
+			data = make([]byte, 16)
+			copy(data, q.set.Interfaces[out])
+		}
+		c := cond{yes: set, may: set}
+		if q.p.Saddr.Set {
+			c = constant(set.Contains(packetset.FromIP(q.p.Saddr.V)))
+		}
+		alts = append(alts, alternative{c, data})
+	}
+	return load(q.choose(alts))
 }
 
 // index is a set prepared for lookups.
