@@ -412,9 +412,12 @@ func maskXor(b abyte, mask, xor byte) abyte {
 	switch b.kind {
 	case kConst:
 		return known(b.val&mask ^ xor)
-	case kUnknown:
+	case kUnknown, kChoice:
 		if mask == 0 {
 			return known(xor)
+		}
+		if b.kind == kChoice && mask == 0xff && xor == 0 {
+			return b
 		}
 		return abyte{}
 	default:
