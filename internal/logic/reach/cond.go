@@ -143,6 +143,7 @@ func within(v []abyte, from, to []byte, q *question) cond {
 			}
 		}
 	}
+	q.lack(v)
 	// A known first byte outside the bounds decides.
 	if v[0].kind == kConst && (v[0].val < from[0] || v[0].val > to[0]) {
 		return never
@@ -237,9 +238,22 @@ func equal(v []abyte, data []byte, q *question) cond {
 		}
 	}
 	if unknown {
+		q.lack(v[:n])
 		out = out.and(perhaps)
 	}
 	return out
+}
+
+// lack notes the open fields that an answer would have needed.
+func (q *question) lack(v []abyte) {
+	for _, b := range v {
+		switch b.kind {
+		case kUnknown:
+			q.needs |= 1 << b.idx
+		case kSport:
+			q.needs |= 1 << fieldSport
+		}
+	}
 }
 
 func hasUnknown(v []abyte) bool {

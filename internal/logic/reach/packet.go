@@ -28,11 +28,41 @@ const (
 	kChoice       // byte idx of question.choices[val]: the source decides which value
 )
 
-// abyte is one byte of a packet or a register.
+// abyte is one byte of a packet or a register. Of an unknown byte idx is the
+// field of the question that would have said it.
 type abyte struct {
 	kind      kind
 	val, mask byte
 	idx       uint8
+}
+
+// field is what a question leaves open, by the names of the trace flags.
+type field = uint8
+
+// The fields; 0 is none of them.
+const (
+	fieldNone field = iota
+	fieldIIF
+	fieldOIF
+	fieldSaddr
+	fieldDaddr
+	fieldProto
+	fieldSport
+	fieldDport
+	fieldICMPType
+	fieldICMPCode
+	fieldTCPFlags
+	fieldCt
+	fieldHopLimit
+	fieldMAC
+	fieldMark
+	fieldUID
+	fieldCount
+)
+
+var fieldNames = [fieldCount]string{
+	"", "iif", "oif", "saddr", "daddr", "proto", "sport", "dport", "icmpType", "icmpCode", "tcpFlags",
+	"ct", "hoplimit", "etherSaddr", "mark", "uid",
 }
 
 func known(b byte) abyte { return abyte{kind: kConst, val: b} }
@@ -89,6 +119,10 @@ type Packet struct {
 	Mark     Opt[uint32]
 	UID      Opt[uint32]
 	Local    bool // made by this host (output)
+	// Raw is the whole packet from the network header on, where the question has
+	// it. It must agree with the other fields, the source must be fixed, and
+	// extension headers of 8 bytes each.
+	Raw []byte
 }
 
 // Ext is an IPv6 extension header. Frag matters for number 44.
@@ -112,6 +146,7 @@ type layout struct {
 	link, net, trans []abyte
 	hasTrans         bool
 	l4proto          abyte
+	exact            bool // nothing follows trans
 	fragOffset       bool // a later fragment: nf_tables sees no transport header
 	ext              []extBytes
 }
@@ -122,6 +157,15 @@ type extBytes struct {
 }
 
 func open(n int) []abyte { return make([]abyte, n) }
+
+// lacking are bytes that a field left out of the question would have said.
+func lacking(n int, f field) []abyte {
+	out := make([]abyte, n)
+	for i := range out {
+		out[i].idx = f
+	}
+	return out
+}
 
 func saddrBytes(p *Packet, n int) []abyte {
 	if p.Saddr.Set {
@@ -138,28 +182,30 @@ func addrBytes(o Opt[netip.Addr], n int) []abyte {
 	if o.Set {
 		return knownBytes(o.V.AsSlice())
 	}
-	return open(n)
+	return lacking(n, fieldDaddr)
 }
 
-func optByte(o Opt[uint8]) abyte {
+func optByte(o Opt[uint8], f field) abyte {
 	if o.Set {
 		return known(o.V)
 	}
-	return abyte{}
+	return abyte{idx: f}
 }
 
 func (p *Packet) layout() *layout {
-	l := &layout{l4proto: optByte(p.Proto), hasTrans: true}
+	l := &layout{l4proto: optByte(p.Proto, fieldProto), hasTrans: true}
 	l.link = open(14)
 	if p.SrcMAC.Set {
 		copy(l.link[6:], knownBytes(p.SrcMAC.V[:]))
+	} else {
+		copy(l.link[6:], lacking(6, fieldMAC))
 	}
 	switch p.Family {
 	case rs.IPv4:
 		l.link[12], l.link[13] = known(0x08), known(0x00)
 		l.net = open(20)
 		l.net[0] = known(0x45)
-		l.net[8] = optByte(p.HopLimit)
+		l.net[8] = optByte(p.HopLimit, fieldHopLimit)
 		l.net[9] = l.l4proto
 		// No fragment: offset and MF are zero, DF may be set.
 		l.net[6], l.net[7] = abyte{}, known(0)
@@ -169,7 +215,7 @@ func (p *Packet) layout() *layout {
 		l.link[12], l.link[13] = known(0x86), known(0xdd)
 		l.net = open(40)
 		l.net[0] = abyte{kind: kUnknown}
-		l.net[7] = optByte(p.HopLimit)
+		l.net[7] = optByte(p.HopLimit, fieldHopLimit)
 		copy(l.net[8:], saddrBytes(p, 16))
 		copy(l.net[24:], addrBytes(p.Daddr, 16))
 		next := 6 // where the next header is to be written
@@ -200,6 +246,13 @@ func (p *Packet) layout() *layout {
 		}
 	}
 	l.trans = transport(p)
+	if n := len(l.net); p.Raw != nil && p.Saddr.Set && len(p.Raw) >= n {
+		l.exact = true
+		l.net, l.trans = knownBytes(p.Raw[:n]), knownBytes(p.Raw[n:])
+		for i, off := 0, 40; i < len(l.ext); i, off = i+1, off+8 {
+			l.ext[i].bytes = l.net[off : off+8]
+		}
+	}
 	if l.fragOffset {
 		l.hasTrans = false
 	}
@@ -209,7 +262,7 @@ func (p *Packet) layout() *layout {
 func transport(p *Packet) []abyte {
 	t := open(20)
 	if !p.Proto.Set {
-		return t
+		return lacking(20, fieldProto)
 	}
 	switch p.Proto.V {
 	case 6, 17, 132, 136, 33:
@@ -221,14 +274,14 @@ func transport(p *Packet) []abyte {
 		}
 		if p.Dport.Set {
 			copy(t[2:], knownBytes(binary.BigEndian.AppendUint16(nil, p.Dport.V)))
+		} else {
+			copy(t[2:], lacking(2, fieldDport))
 		}
 		if p.Proto.V == 6 {
-			if p.TCPFlags.Set {
-				t[13] = known(p.TCPFlags.V)
-			}
+			t[13] = optByte(p.TCPFlags, fieldTCPFlags)
 		}
 	case 1, 58:
-		t[0], t[1] = optByte(p.ICMPType), optByte(p.ICMPCode)
+		t[0], t[1] = optByte(p.ICMPType, fieldICMPType), optByte(p.ICMPCode, fieldICMPCode)
 	}
 	return t
 }

@@ -19,7 +19,7 @@ type question struct {
 	sets    map[*rs.Set]*index
 	choices [][]alternative
 	// needs collects the open fields that an answer depended on.
-	needs map[string]bool
+	needs uint32 // bits by field
 	// opaque is set when an Opaque expression or a state that the packet does not
 	// fix made an answer uncertain.
 	opaque map[string]bool
@@ -416,10 +416,13 @@ func maskXor(b abyte, mask, xor byte) abyte {
 		if mask == 0 {
 			return known(xor)
 		}
-		if b.kind == kChoice && mask == 0xff && xor == 0 {
-			return b
+		if b.kind == kChoice {
+			if mask == 0xff && xor == 0 {
+				return b
+			}
+			return abyte{}
 		}
-		return abyte{}
+		return abyte{idx: b.idx}
 	default:
 		if b.mask&mask == 0 {
 			return known(b.val&mask ^ xor)
@@ -512,15 +515,18 @@ func (q *question) meta(reg *regs, x rs.Meta, e *env) cond {
 		b = q.l.link[12:14]
 	case 3:
 		b = open(4)
+		if !q.p.Mark.Set {
+			b = lacking(4, fieldMark)
+		}
 		if e.mark.known {
 			b = q.u32(e.mark.v)
 		}
 	case 4, 5:
-		name := q.p.IIF
+		name, f := q.p.IIF, fieldIIF
 		if x.Key == 5 {
-			name = q.p.OIF
+			name, f = q.p.OIF, fieldOIF
 		}
-		b = open(4)
+		b = lacking(4, f)
 		if name.Set {
 			for i, n := range q.set.Interfaces {
 				if n == name.V {
@@ -532,16 +538,16 @@ func (q *question) meta(reg *regs, x rs.Meta, e *env) cond {
 			}
 		}
 	case 6, 7:
-		name := q.p.IIF
+		name, f := q.p.IIF, fieldIIF
 		if x.Key == 7 {
-			name = q.p.OIF
+			name, f = q.p.OIF, fieldOIF
 		}
-		b = open(16)
+		b = lacking(16, f)
 		if name.Set {
 			b = ifname(name.V)
 		}
 	case 10, 11:
-		b = open(4)
+		b = lacking(4, fieldUID)
 		if !q.p.Local {
 			return never // no local socket: nft_meta breaks
 		}
@@ -574,8 +580,7 @@ func (q *question) ct(reg *regs, x rs.Ct, e *env) cond {
 		case q.p.Ct.Set && e.untracked == no:
 			reg.put(x.Dreg, q.u32(q.p.Ct.V))
 		default:
-			reg.put(x.Dreg, open(4))
-			q.needs["ct"] = true
+			reg.put(x.Dreg, lacking(4, fieldCt))
 		}
 		return always
 	}

@@ -2,6 +2,7 @@ package reach
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -28,6 +29,9 @@ type Step struct {
 	Result string
 }
 
+// Matched tells whether the rule surely matched, or was a policy.
+func (s Step) Matched() bool { return s.Match == yes }
+
 // Answer is what a ruleset does with a packet, for every source.
 type Answer struct {
 	Space *packetset.Space
@@ -37,8 +41,18 @@ type Answer struct {
 	// Decider is the rule (or the chain, for a policy) that ended the packet's way, by cell.
 	Decider []Decider
 	Path    []Step // when the source is fixed
-	Needs   []string
-	Opaque  []string
+	// Translated are the accepted cells whose destination NAT may have changed.
+	Translated []Translation
+	Needs      []string
+	Opaque     []string
+}
+
+// Translation is what destination NAT made of a packet.
+type Translation struct {
+	Daddr netip.Addr // invalid: unchanged, or Lost
+	Lost  bool       // an address of this host's choosing (redirect, a range, a map)
+	Dport int32      // -1 unchanged, -2 not known
+	Cells *packetset.Cells
 }
 
 // Decider is a rule, or the policy of a chain.
@@ -182,6 +196,9 @@ func (w *walker) run(h rs.Hook, only bool) {
 	}
 	for _, g := range groups {
 		g.cells.Each(func(i int) { w.ans.Ends[i] |= Accepted })
+		if g.env.daddrLost || g.env.daddr.IsValid() || g.env.dport != -1 {
+			w.ans.Translated = append(w.ans.Translated, Translation{g.env.daddr, g.env.daddrLost, g.env.dport, g.cells})
+		}
 		if g.env.limited {
 			w.ans.Limited.Add(g.cells)
 		}
@@ -418,9 +435,24 @@ func (q *question) boundaries(hooks []rs.Hook) []packetset.Interval {
 	return out
 }
 
-// Ask puts a packet to a ruleset.
+// Ask puts a packet to a ruleset of a host about whose routes nothing is known.
 func Ask(set *rs.Ruleset, order appendOrder, p Packet, h rs.Hook, only bool) *Answer {
-	q := &question{p: &p, l: p.layout(), set: set, order: order, needs: map[string]bool{}, opaque: map[string]bool{}}
+	return (&Model{Set: set, Order: order}).Ask(p, h, only)
+}
+
+// Model is a ruleset with what it asks its host about.
+type Model struct {
+	Set   *rs.Ruleset
+	Order appendOrder // of the host the rules run on
+	World World       // nil: nothing is known
+	// Trace keeps the path of questions whose source is open, too.
+	Trace bool
+}
+
+// Ask puts a packet to the ruleset.
+func (m *Model) Ask(p Packet, h rs.Hook, only bool) *Answer {
+	set, order := m.Set, m.Order
+	q := &question{p: &p, l: p.layout(), set: set, order: order, world: m.World, opaque: map[string]bool{}}
 	hooks := hooksOf(h)
 	if only {
 		hooks = []rs.Hook{h}
@@ -435,10 +467,12 @@ func Ask(set *rs.Ruleset, order appendOrder, p Packet, h rs.Hook, only bool) *An
 	}
 	n := a.Space.Len()
 	a.Ends, a.Decider, a.Limited = make([]End, n), make([]Decider, n), packetset.NewCells(n)
-	w := &walker{q: q, ans: a, trace: p.Saddr.Set}
+	w := &walker{q: q, ans: a, trace: p.Saddr.Set || m.Trace}
 	w.run(h, only)
-	for k := range q.needs {
-		a.Needs = append(a.Needs, k)
+	for f := fieldIIF; f < fieldCount; f++ {
+		if q.needs>>f&1 != 0 {
+			a.Needs = append(a.Needs, fieldNames[f])
+		}
 	}
 	for k := range q.opaque {
 		a.Opaque = append(a.Opaque, k)
