@@ -108,10 +108,10 @@ func forwardControls() []Control {
 // forwardPath says what keeps us from claiming that packets pass through this
 // namespace: nil when surely nothing filters between any ingress and egress.
 func (s *Space) forwardPath() *fact.Gap {
-	if s.output == nil {
-		s.output = map[string]*fact.Gap{"": s.readForwardPath()}
+	if !s.forwardRead {
+		s.forwardGap, s.forwardRead = s.readForwardPath(), true
 	}
-	return s.output[""]
+	return s.forwardGap
 }
 
 func (s *Space) readForwardPath() *fact.Gap {
