@@ -12,6 +12,7 @@ package reach
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"github.com/sixfence/sixfence/internal/logic/packetset"
 	rs "github.com/sixfence/sixfence/internal/model/ruleset"
@@ -237,10 +238,16 @@ func (p *Packet) layout() *layout {
 				b[1] = known(0)
 			}
 			l.net = append(l.net, b...)
+			if l.fragOffset {
+				break // what follows is in the first fragment
+			}
 		}
 		l.net[next] = l.l4proto
 		off := 40
 		for _, e := range p.Exthdr {
+			if off+8 > len(l.net) {
+				break
+			}
 			l.ext = append(l.ext, extBytes{e.Number, l.net[off : off+8]})
 			off += 8
 		}
@@ -257,6 +264,23 @@ func (p *Packet) layout() *layout {
 		l.hasTrans = false
 	}
 	return l
+}
+
+// reassembled is the layout after reassembly, without the fragment header; nil when
+// the packet is no fragment.
+func (p *Packet) reassembled() *layout {
+	if !slices.ContainsFunc(p.Exthdr, func(e Ext) bool { return e.Number == 44 }) {
+		return nil
+	}
+	w := *p
+	w.Exthdr = slices.DeleteFunc(slices.Clone(p.Exthdr), func(e Ext) bool { return e.Number == 44 })
+	w.Raw = nil
+	return w.layout()
+}
+
+// atomic tells that the packet is a fragment that is the whole.
+func (q *question) atomic() bool {
+	return !slices.ContainsFunc(q.p.Exthdr, func(e Ext) bool { return e.Number == 44 && e.Frag != Atomic })
 }
 
 func transport(p *Packet) []abyte {

@@ -91,6 +91,8 @@ type walker struct {
 	q     *question
 	ans   *Answer
 	depth int
+	// over is what may become of packets that exceeded a rate, by cell.
+	over  []End
 	steps int // rules run, bounded
 	trace bool
 	// accepted collects what a base chain lets pass.
@@ -110,9 +112,9 @@ func hooksOf(h rs.Hook) []rs.Hook {
 	case rs.Input:
 		return []rs.Hook{rs.Ingress, rs.Prerouting, rs.Input}
 	case rs.Forward:
-		return []rs.Hook{rs.Ingress, rs.Prerouting, rs.Forward, rs.Postrouting}
+		return []rs.Hook{rs.Ingress, rs.Prerouting, rs.Forward, rs.Postrouting, rs.Egress}
 	case rs.Output:
-		return []rs.Hook{rs.Output, rs.Postrouting}
+		return []rs.Hook{rs.Output, rs.Postrouting, rs.Egress}
 	}
 	return []rs.Hook{h}
 }
@@ -142,21 +144,41 @@ func chainsAt(set *rs.Ruleset, h rs.Hook, p *Packet) []*rs.Chain {
 			if c.Base == nil || c.Base.Hook != h {
 				continue
 			}
-			if (h == rs.Ingress || h == rs.Egress) && p.IIF.Set && !slices.ContainsFunc(c.Base.Devices, func(d string) bool { return device(d, p.IIF.V) }) {
+			if dev := deviceOf(p, h); dev.Set && (h == rs.Ingress || h == rs.Egress) && !slices.ContainsFunc(c.Base.Devices, func(d string) bool { return device(d, dev.V) }) {
 				continue
 			}
 			// NAT chains see the first packet of a connection only.
-			if c.Base.Type == "nat" && p.Ct.Set && p.Ct.V != CtNew {
+			if c.Base.Type == "nat" && p.Ct.Set && p.Ct.V != CtNew && p.Ct.V != CtRelated {
 				continue
 			}
 			out = append(out, c)
 		}
 	}
+	// Among equals the one that was hooked last runs first (nf_hook_entries_grow).
+	slices.Reverse(out)
 	slices.SortStableFunc(out, func(a, b *rs.Chain) int {
-		// netdev chains run before inet ingress: they are hooks of the device.
-		return cmp.Or(cmp.Compare(a.Base.Priority, b.Base.Priority))
+		return cmp.Or(cmp.Compare(priority(a), priority(b)), cmp.Compare(a.Base.Priority, b.Base.Priority))
 	})
 	return out
+}
+
+// priority is when a base chain runs. Chains of type nat are called by the kernel's
+// own hooks, whatever priority they have among themselves (nf_nat_core.c).
+func priority(c *rs.Chain) int32 {
+	if c.Base.Type != "nat" {
+		return c.Base.Priority
+	}
+	if c.Base.Hook == rs.Prerouting || c.Base.Hook == rs.Output {
+		return prioDNAT
+	}
+	return prioSNAT
+}
+
+func deviceOf(p *Packet, h rs.Hook) Opt[string] {
+	if h == rs.Egress {
+		return p.OIF
+	}
+	return p.IIF
 }
 
 func device(pattern, name string) bool {
@@ -174,8 +196,12 @@ func (w *walker) run(h rs.Hook, only bool) {
 	}
 	groups := []group{{env: w.q.fresh(), cells: packetset.All(w.ans.Space.Len())}}
 	for _, h := range hooks {
-		for _, c := range chainsAt(w.q.set, h, w.q.p) {
+		chains := chainsAt(w.q.set, h, w.q.p)
+		for _, c := range chains {
+			w.q.at = place{hook: h, prio: priority(c)}
+			groups = w.reassemble(groups)
 			w.accepted = nil
+			through := w.passNAT(c, &groups)
 			fall := w.chain(c, groups)
 			for _, g := range fall {
 				if w.trace && !g.cells.Empty() {
@@ -185,31 +211,102 @@ func (w *walker) run(h rs.Hook, only bool) {
 					w.accepted = add(w.accepted, g)
 					w.decide(g.cells, Decider{Chain: c})
 				} else {
-					w.end(g.cells, Dropped, Decider{Chain: c})
+					w.end(g, Dropped, Decider{Chain: c})
 				}
 			}
 			groups = w.accepted
+			for _, g := range through {
+				groups = add(groups, g)
+			}
 			if len(groups) == 0 {
 				return
 			}
 		}
+		w.q.at = place{hook: h, prio: 1<<31 - 1}
+		groups = w.reassemble(groups)
 	}
 	for _, g := range groups {
-		g.cells.Each(func(i int) { w.ans.Ends[i] |= Accepted })
+		w.reach(g, Accepted)
 		if g.env.daddrLost || g.env.daddr.IsValid() || g.env.dport != -1 {
 			w.ans.Translated = append(w.ans.Translated, Translation{g.env.daddr, g.env.daddrLost, g.env.dport, g.cells})
-		}
-		if g.env.limited {
-			w.ans.Limited.Add(g.cells)
 		}
 	}
 }
 
-func (w *walker) end(c *packetset.Cells, e End, d Decider) {
-	c.Each(func(i int) {
-		w.ans.Ends[i] |= e
-		w.ans.Decider[i] = d
-	})
+// finish joins what becomes of packets beyond a rate. A cell whose first packet
+// passes is accepted, limited; one whose first packet is dropped may be
+// accepted later.
+func (w *walker) finish() {
+	for i, o := range w.over {
+		switch e := w.ans.Ends[i]; {
+		case e == Accepted && o&^Accepted != 0:
+			w.ans.Limited.AddRange(i, i+1)
+		case e&Accepted == 0 && o&Accepted != 0:
+			w.ans.Ends[i] |= Accepted
+			w.q.opaque["limit"] = true
+		}
+	}
+}
+
+// passNAT takes the groups out that a chain of type nat does not see: without a
+// connection, and whose address translation is set up already.
+func (w *walker) passNAT(c *rs.Chain, groups *[]group) (through []group) {
+	if c.Base.Type != "nat" {
+		return nil
+	}
+	dst := c.Base.Hook == rs.Prerouting || c.Base.Hook == rs.Output
+	var in []group
+	for _, g := range *groups {
+		_, conn := w.q.state(&g.env)
+		switch {
+		case conn == no, dst && g.env.dnat, !dst && g.env.snat:
+			through = add(through, g)
+		case conn == maybe:
+			through, in = add(through, g), add(in, g)
+		default:
+			in = add(in, g)
+		}
+	}
+	*groups = in
+	return through
+}
+
+// reassemble is the kernel's defragmentation before connection tracking (priority
+// -400): later chains see the whole packet. Until the other fragments come it
+// waits, and may be dropped.
+func (w *walker) reassemble(groups []group) []group {
+	q := w.q
+	if q.defrag == nil || !q.uses.track || q.at.hook == rs.Ingress || q.at.hook == rs.Prerouting && q.at.prio <= prioDefrag {
+		return groups
+	}
+	var out []group
+	for _, g := range groups {
+		if !g.env.whole && g.env.untracked != yes {
+			if g.env.untracked == maybe || !q.atomic() {
+				q.opaque["the other fragments"] = true
+				w.end(g, Dropped, Decider{})
+			}
+			g.env.whole = true
+		}
+		out = add(out, g)
+	}
+	return out
+}
+
+// reach records an end of a group, beside what else may become of it.
+func (w *walker) reach(g group, e End) {
+	to := w.ans.Ends
+	if g.env.over {
+		to = w.over
+	}
+	g.cells.Each(func(i int) { to[i] |= e })
+}
+
+func (w *walker) end(g group, e End, d Decider) {
+	w.reach(g, e)
+	if !g.env.over {
+		w.decide(g.cells, d)
+	}
 }
 
 func (w *walker) decide(c *packetset.Cells, d Decider) {
@@ -250,7 +347,7 @@ func (w *walker) chain(c *rs.Chain, in []group) []group {
 		for _, g := range groups {
 			if w.steps++; w.steps > maxSteps {
 				w.q.opaque["ruleset too large to follow"] = true
-				w.end(g.cells, Accepted|Dropped, Decider{Chain: c, Rule: r})
+				w.end(g, Accepted|Dropped, Decider{Chain: c, Rule: r})
 				continue
 			}
 			kept, ret := w.rule(r, g)
@@ -278,7 +375,13 @@ func (w *walker) collapse(gs []group) []group {
 	out := group{env: gs[0].env, cells: gs[0].cells.Clone()}
 	for _, g := range gs[1:] {
 		out.cells.Add(g.cells)
-		out.env.limited = out.env.limited || g.env.limited
+		out.env.over = out.env.over && g.env.over
+		out.env.whole = out.env.whole && g.env.whole
+		out.env.netLost |= g.env.netLost
+		out.env.transLost |= g.env.transLost
+		out.env.saddrLost = out.env.saddrLost || g.env.saddrLost
+		out.env.snat = out.env.snat || g.env.snat
+		out.env.dnat = out.env.dnat || g.env.dnat
 		if g.env.daddr != out.env.daddr {
 			out.env.daddrLost = true
 		}
@@ -295,22 +398,29 @@ func (w *walker) collapse(gs []group) []group {
 
 // rule runs one rule over one group: what stays in the chain, and what returns.
 func (w *walker) rule(r *rs.Rule, g group) (kept, ret []group) {
-	o := w.q.rule(r, g.env)
 	rest := g.cells
-	taken := false
-	for _, b := range append(o.extra, o) {
+	taken, result := false, "continue"
+	for _, b := range w.q.rule(r, g.env) {
 		if b.cond.impossible() {
 			continue
 		}
-		sure, may := w.split(b.cond, rest)
+		from := rest
+		if b.beside {
+			from = g.cells
+		}
+		sure, may := w.split(b.cond, from)
 		if may.Empty() {
 			continue
 		}
-		taken = true
+		if !b.beside {
+			taken, result = true, verdictWord(b.verdict)
+		}
 		k, re := w.apply(r, b, may)
 		kept, ret = append(kept, k...), append(ret, re...)
-		rest = rest.Clone()
-		rest.Remove(sure)
+		if !b.beside {
+			rest = rest.Clone()
+			rest.Remove(sure)
+		}
 	}
 	if w.trace {
 		m := no
@@ -320,23 +430,35 @@ func (w *walker) rule(r *rs.Rule, g group) (kept, ret []group) {
 		case taken:
 			m = maybe
 		}
-		w.ans.Path = append(w.ans.Path, Step{Rule: r, Chain: r.Chain, Match: m, Result: verdictWord(o.verdict)})
+		w.ans.Path = append(w.ans.Path, Step{Rule: r, Chain: r.Chain, Match: m, Result: result})
 	}
 	return append(kept, group{g.env, rest}), ret
 }
 
 // split returns the cells for which a condition surely and possibly holds.
 func (w *walker) split(c cond, in *packetset.Cells) (sure, may *packetset.Cells) {
-	return w.pick(c.yes, c.yesAll, in), w.pick(c.may, c.mayAll, in)
+	return w.pick(c.yes, c.yesAll, in, true), w.pick(c.may, c.mayAll, in, false)
 }
 
-func (w *walker) pick(s packetset.Set, all bool, in *packetset.Cells) *packetset.Cells {
+// pick returns the cells of a set: those that lie in it, or those that touch it. They
+// are the same when the space was cut at its boundaries.
+func (w *walker) pick(s packetset.Set, all bool, in *packetset.Cells, inside bool) *packetset.Cells {
 	if all {
 		return in.Clone()
 	}
-	out := packetset.NewCells(w.ans.Space.Len())
+	sp := w.ans.Space
+	out := packetset.NewCells(sp.Len())
 	for _, iv := range s {
-		out.AddRange(w.ans.Space.Cell(iv.From), w.ans.Space.Cell(iv.To)+1)
+		i, j := sp.Cell(iv.From), sp.Cell(iv.To)
+		if inside {
+			if sp.Start[i] != iv.From {
+				i++
+			}
+			if sp.Interval(j).To != iv.To {
+				j--
+			}
+		}
+		out.AddRange(i, j+1)
 	}
 	out.Keep(in)
 	return out
@@ -347,28 +469,32 @@ func (w *walker) apply(r *rs.Rule, o outcome, cells *packetset.Cells) (kept, ret
 	g := group{o.env, cells}
 	d := Decider{Chain: r.Chain, Rule: r}
 	if o.mayEnd {
-		w.end(cells, Accepted|Dropped|Stolen, d)
-		return []group{g}, nil
+		w.end(g, Accepted|Dropped|Stolen, d)
+		if o.verdict == rs.Continue {
+			return []group{g}, nil
+		}
 	}
 	switch o.verdict {
 	case rs.Continue, rs.Break:
 		return []group{g}, nil
 	case rs.Accept:
 		w.accepted = add(w.accepted, g)
-		w.decide(cells, d)
+		if !g.env.over {
+			w.decide(cells, d)
+		}
 	case rs.Drop:
 		e := Dropped
 		if o.reject {
 			e = Rejected
 		}
-		w.end(cells, e, d)
+		w.end(g, e, d)
 	case rs.Return:
 		return nil, []group{g}
 	case rs.Jump, rs.Goto:
 		t := r.Chain.Table.Chain(o.chain)
 		if t == nil {
 			w.q.opaque["chain "+o.chain] = true
-			w.end(cells, Accepted|Dropped, d)
+			w.end(g, Accepted|Dropped, d)
 			return []group{g}, nil
 		}
 		back := w.chain(t, []group{g})
@@ -377,7 +503,7 @@ func (w *walker) apply(r *rs.Rule, o outcome, cells *packetset.Cells) (kept, ret
 		}
 		return nil, back
 	default:
-		w.end(cells, Stolen, d)
+		w.end(g, Stolen, d)
 	}
 	return nil, nil
 }
@@ -403,7 +529,8 @@ func verdictWord(v rs.Verdict) string {
 func (q *question) boundaries(hooks []rs.Hook) []packetset.Interval {
 	var out []packetset.Interval
 	seen := map[*rs.Chain]bool{}
-	blank := env{dport: -1, untracked: maybe}
+	blank := env{dport: -2, daddrLost: true, untracked: maybe}
+	q.at = place{any: true}
 	var visit func(c *rs.Chain)
 	collect := func(o outcome) {
 		out = append(out, o.cond.yes...)
@@ -415,8 +542,7 @@ func (q *question) boundaries(hooks []rs.Hook) []packetset.Interval {
 		}
 		seen[c] = true
 		for _, r := range c.Rules {
-			o := q.rule(r, blank)
-			for _, b := range append(o.extra, o) {
+			for _, b := range q.rule(r, blank) {
 				if b.cond.impossible() {
 					continue
 				}
@@ -452,7 +578,8 @@ type Model struct {
 // Ask puts a packet to the ruleset.
 func (m *Model) Ask(p Packet, h rs.Hook, only bool) *Answer {
 	set, order := m.Set, m.Order
-	q := &question{p: &p, l: p.layout(), set: set, order: order, world: m.World, opaque: map[string]bool{}}
+	q := &question{p: &p, l: p.layout(), set: set, order: order, world: m.World, opaque: map[string]bool{}, uses: usesOf(set, p.Family)}
+	q.defrag = p.reassembled()
 	hooks := hooksOf(h)
 	if only {
 		hooks = []rs.Hook{h}
@@ -468,7 +595,9 @@ func (m *Model) Ask(p Packet, h rs.Hook, only bool) *Answer {
 	n := a.Space.Len()
 	a.Ends, a.Decider, a.Limited = make([]End, n), make([]Decider, n), packetset.NewCells(n)
 	w := &walker{q: q, ans: a, trace: p.Saddr.Set || m.Trace}
+	w.over = make([]End, n)
 	w.run(h, only)
+	w.finish()
 	for f := fieldIIF; f < fieldCount; f++ {
 		if q.needs>>f&1 != 0 {
 			a.Needs = append(a.Needs, fieldNames[f])

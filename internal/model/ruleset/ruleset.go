@@ -80,6 +80,9 @@ type Ruleset struct {
 	// Interfaces maps ifindex to name in the namespace that the rules belong to:
 	// iif and oif match numbers.
 	Interfaces map[uint32]string
+	// Types maps a name to its ARPHRD_* number (1 Ethernet, 772 loopback); missing
+	// when it is not known.
+	Types map[string]uint16
 }
 
 // Table is a table of one family.
