@@ -40,32 +40,40 @@ func (q *question) fib(reg *regs, x rs.Fib) cond {
 	if x.Result != fibResultOIF && x.Result != fibResultOIFName || x.Flags&fibSaddr == 0 || q.p.Local {
 		return lost()
 	}
-	if q.p.IIF.Set && q.p.IIF.V == "lo" {
-		return lost() // loopback packets skip the lookup
+	if !q.p.IIF.Set {
+		q.needs |= 1 << fieldIIF
+		return lost()
 	}
-	by, ok := q.world.FibOIF(q.is4())
-	if !ok || x.Flags&fibIIF != 0 && !q.p.IIF.Set {
+	answer := func(out uint32) []byte {
+		switch {
+		case x.Flags&fibPresent != 0:
+			if out != 0 {
+				return []byte{1}
+			}
+			return []byte{0}
+		case x.Result == fibResultOIF:
+			return q.order.AppendUint32(nil, out)
+		}
+		data := make([]byte, 16)
+		copy(data, q.set.Interfaces[out])
+		return data
+	}
+	if q.p.IIF.V == "lo" {
+		// Loopback packets skip the lookup (nft_fib_can_skip): lo is the answer.
+		for i, n := range q.set.Interfaces {
+			if n == "lo" {
+				return load(knownBytes(answer(i)))
+			}
+		}
+		return lost()
+	}
+	by, ok := q.world.FibOIF(q.is4(), q.p.IIF.V, x.Flags&fibIIF != 0)
+	if !ok {
 		return lost()
 	}
 	var alts []alternative
-	for ifindex, set := range by {
-		out := ifindex
-		if x.Flags&fibIIF != 0 && q.set.Interfaces[ifindex] != q.p.IIF.V {
-			out = 0
-		}
-		var data []byte
-		switch {
-		case x.Flags&fibPresent != 0:
-			data = []byte{0}
-			if out != 0 {
-				data[0] = 1
-			}
-		case x.Result == fibResultOIF:
-			data = q.order.AppendUint32(nil, out)
-		default:
-			data = make([]byte, 16)
-			copy(data, q.set.Interfaces[out])
-		}
+	for out, set := range by {
+		data := answer(out)
 		c := cond{yes: set, may: set}
 		if q.p.Saddr.Set {
 			c = constant(set.Contains(packetset.FromIP(q.p.Saddr.V)))

@@ -36,10 +36,11 @@ type place struct {
 
 // World is what rules ask about besides the packet; nil knows nothing.
 type World interface {
-	// FibOIF tells by which interface the host would send to each destination:
-	// disjoint sets of addresses and the ifindex, 0 for those without a usable
-	// route. ok is false when the routes are not known, or rules choose tables.
-	FibOIF(is4 bool) (by map[uint32]packetset.Set, ok bool)
+	// FibOIF tells by which interface the host would send to each address, asked on
+	// behalf of a packet that came in by iif: disjoint sets that cover the family, by
+	// ifindex, 0 for those without a usable route. strict allows iif itself only. ok
+	// is false when the routes are not known, or rules choose tables.
+	FibOIF(is4 bool, iif string, strict bool) (by map[uint32]packetset.Set, ok bool)
 	// FibType is the RTN_* type of an address (1 unicast, 2 local, 3 broadcast,
 	// 5 multicast …), asked for on an interface ("" = any).
 	FibType(a netip.Addr, iface string) (uint32, bool)
