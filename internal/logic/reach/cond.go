@@ -250,6 +250,9 @@ func (q *question) lack(v []abyte) {
 		switch b.kind {
 		case kUnknown:
 			q.needs |= 1 << b.idx
+			if b.idx == fieldNone {
+				q.opaque["a field that the question does not have"] = true
+			}
 		case kSport:
 			q.needs |= 1 << fieldSport
 		}

@@ -322,6 +322,8 @@ func (x *run) redirect(e rs.Redirect) {
 			x.env.dport = -2
 		}
 	}
+	x.q.opaque["address of redirect"] = true
+	x.env.toLocal = true
 	x.env.daddr, x.env.daddrLost = netip.Addr{}, true // the primary address of the interface it came in by
 	x.conclude(rs.Accept, "", false)
 }

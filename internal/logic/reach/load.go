@@ -212,7 +212,7 @@ const (
 
 // device returns the interface that a hook shows: nothing of the way out before
 // routing, nothing of the way in for a packet that was made here.
-func (q *question) device(out bool) Opt[string] {
+func (q *question) device(out bool, e *env) Opt[string] {
 	o := q.p.IIF
 	none := q.p.Local
 	if out {
@@ -221,6 +221,10 @@ func (q *question) device(out bool) Opt[string] {
 	}
 	if none && !q.at.any {
 		return Some("")
+	}
+	if out && e.rerouted {
+		q.opaque["route after NAT"] = true
+		return Opt[string]{}
 	}
 	return o
 }
@@ -255,7 +259,7 @@ func (q *question) meta(reg *regs, x rs.Meta, e *env) cond {
 		}
 	case metaIIF, metaOIF:
 		b = open(4)
-		name := q.device(out)
+		name := q.device(out, e)
 		switch {
 		case !name.Set:
 			b = lacking(4, f)
@@ -270,13 +274,13 @@ func (q *question) meta(reg *regs, x rs.Meta, e *env) cond {
 		}
 	case metaIIFName, metaOIFName:
 		b = open(16)
-		if name := q.device(out); name.Set {
+		if name := q.device(out, e); name.Set {
 			b = ifname(name.V)
 		} else {
 			b = lacking(16, f)
 		}
 	case metaIIFType, metaOIFType:
-		name := q.device(out)
+		name := q.device(out, e)
 		t, ok := q.set.Types[name.V]
 		switch {
 		case name.Set && name.V == "":

@@ -66,6 +66,8 @@ type env struct {
 	saddrLost bool       // snat, masquerade
 	dnat      bool       // destination NAT was set up
 	snat      bool
+	toLocal   bool // the new destination is this host
+	rerouted  bool // by destination NAT: the way out is not the one asked about
 	untracked tri
 	whole     bool // reassembled
 	// netLost and transLost are the bytes of the headers that a rule wrote.
@@ -93,9 +95,6 @@ func (q *question) fresh() env {
 	e := env{dport: -1, ctmark: abyte32{known: true}}
 	if q.p.Mark.Set {
 		e.mark = abyte32{true, q.p.Mark.V}
-	}
-	if q.p.Ct.Set && q.p.Ct.V == CtUntracked {
-		e.untracked = yes
 	}
 	return e
 }

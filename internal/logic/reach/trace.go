@@ -133,9 +133,7 @@ func (a *Answer) Summary() Trace {
 
 // Explain traces one packet: every rule it met and what the rule did.
 func (m *Model) Explain(p Packet, h rs.Hook, only bool) Trace {
-	n := *m
-	n.Trace = true
-	a := n.Ask(p, h, only)
+	a := m.ask(p, h, only, true)
 	t := a.Summary()
 	for _, s := range a.Path {
 		v := Visited{RuleRef: m.Ref(s.Chain, s.Rule), Result: s.Result}

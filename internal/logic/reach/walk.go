@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/sixfence/sixfence/internal/logic/packetset"
 	rs "github.com/sixfence/sixfence/internal/model/ruleset"
@@ -194,8 +195,56 @@ func (w *walker) run(h rs.Hook, only bool) {
 	if only {
 		hooks = []rs.Hook{h}
 	}
-	groups := []group{{env: w.q.fresh(), cells: packetset.All(w.ans.Space.Len())}}
-	for _, h := range hooks {
+	w.hooks(hooks, []group{{env: w.q.fresh(), cells: packetset.All(w.ans.Space.Len())}})
+}
+
+// route takes out the groups that destination NAT sends to the other of input and forward.
+func (w *walker) route(groups *[]group, h rs.Hook) (other []group) {
+	var stay []group
+	for _, g := range *groups {
+		local, known := g.env.toLocal, g.env.toLocal
+		if !g.env.dnat && !g.env.daddrLost || g.env.dnat && !g.env.daddr.IsValid() && !g.env.daddrLost {
+			stay = add(stay, g)
+			continue
+		}
+		if g.env.daddr.IsValid() && w.q.world != nil {
+			var t uint32
+			t, known = w.q.world.FibType(g.env.daddr, "")
+			local = t == 2 // RTN_LOCAL
+		}
+		g.env.rerouted = true
+		switch {
+		case !known:
+			w.q.opaque["route after NAT"] = true
+			w.reach(g, Accepted|Dropped)
+			stay = add(stay, g)
+		case local == (h == rs.Input):
+			stay = add(stay, g)
+		default:
+			other = add(other, g)
+		}
+	}
+	*groups = stay
+	return other
+}
+
+// hooks runs groups through hooks; those that pass the last one are accepted.
+func (w *walker) hooks(hooks []rs.Hook, groups []group) {
+	for i, h := range hooks {
+		if i > 0 && hooks[i-1] == rs.Prerouting {
+			if there := w.route(&groups, h); len(there) > 0 {
+				// Destination NAT sent these the other way.
+				other := rs.Forward
+				if h == rs.Forward {
+					other = rs.Input
+				}
+				to := hooksOf(other)
+				w.hooks(to[2:], there)
+			}
+		}
+		if len(groups) == 0 {
+			return
+		}
 		chains := chainsAt(w.q.set, h, w.q.p)
 		for _, c := range chains {
 			w.q.at = place{hook: h, prio: priority(c)}
@@ -573,12 +622,30 @@ type Model struct {
 	World World       // nil: nothing is known
 	// Trace keeps the path of questions whose source is open, too.
 	Trace bool
+
+	mu   sync.Mutex
+	uses map[rs.Family]*uses
+}
+
+// usesOf remembers what a family makes the kernel do: the Set must not change.
+func (m *Model) usesOf(f rs.Family) *uses {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.uses == nil {
+		m.uses = map[rs.Family]*uses{}
+	}
+	if m.uses[f] == nil {
+		m.uses[f] = usesOf(m.Set, f)
+	}
+	return m.uses[f]
 }
 
 // Ask puts a packet to the ruleset.
-func (m *Model) Ask(p Packet, h rs.Hook, only bool) *Answer {
+func (m *Model) Ask(p Packet, h rs.Hook, only bool) *Answer { return m.ask(p, h, only, m.Trace) }
+
+func (m *Model) ask(p Packet, h rs.Hook, only, trace bool) *Answer {
 	set, order := m.Set, m.Order
-	q := &question{p: &p, l: p.layout(), set: set, order: order, world: m.World, opaque: map[string]bool{}, uses: usesOf(set, p.Family)}
+	q := &question{p: &p, l: p.layout(), set: set, order: order, world: m.World, opaque: map[string]bool{}, uses: m.usesOf(p.Family)}
 	q.defrag = p.reassembled()
 	hooks := hooksOf(h)
 	if only {
@@ -586,6 +653,9 @@ func (m *Model) Ask(p Packet, h rs.Hook, only bool) *Answer {
 	}
 	var cuts []packetset.Interval
 	if !p.Saddr.Set {
+		if q.uses.nat && !only { // destination NAT may send packets the other way
+			hooks = slices.Concat(hooksOf(rs.Forward), hooksOf(rs.Input), hooks)
+		}
 		cuts = q.boundaries(hooks)
 	}
 	a := &Answer{Space: packetset.NewSpace(q.is4(), cuts)}
@@ -594,7 +664,7 @@ func (m *Model) Ask(p Packet, h rs.Hook, only bool) *Answer {
 	}
 	n := a.Space.Len()
 	a.Ends, a.Decider, a.Limited = make([]End, n), make([]Decider, n), packetset.NewCells(n)
-	w := &walker{q: q, ans: a, trace: p.Saddr.Set || m.Trace}
+	w := &walker{q: q, ans: a, trace: p.Saddr.Set || trace}
 	w.over = make([]End, n)
 	w.run(h, only)
 	w.finish()

@@ -75,6 +75,7 @@ func (c *Case) Compare(cov *Coverage, maxMismatches int) (*Outcome, error) {
 	if err != nil {
 		return nil, err
 	}
+	model := &reach.Model{Set: set, Order: binary.LittleEndian, World: world{c.Interfaces}}
 	out := &Outcome{Why: map[string]int{}}
 	var open *reach.Answer
 	shape := -1
@@ -86,7 +87,7 @@ func (c *Case) Compare(cov *Coverage, maxMismatches int) (*Outcome, error) {
 		s := &c.Shapes[p.Shape]
 		if p.Shape != shape {
 			shape = p.Shape
-			open = reach.Ask(set, binary.LittleEndian, s.question(noAddr, 0, false), s.hook(), false)
+			open = model.Ask(s.question(noAddr, 0, false), s.hook(), false)
 			must, may = open.Must(), open.May()
 		}
 		out.Verdicts++
@@ -94,7 +95,7 @@ func (c *Case) Compare(cov *Coverage, maxMismatches int) (*Outcome, error) {
 			out.Accepted++
 		}
 		q := s.question(p.Src, uint32(id), c.Raw)
-		a := reach.Ask(set, binary.LittleEndian, q, s.hook(), false)
+		a := model.Ask(q, s.hook(), false)
 		if cov != nil {
 			count(cov, a)
 		}
@@ -166,5 +167,29 @@ func path(a *reach.Answer) string {
 		fmt.Fprintf(&b, "  %s %s %d: match=%v %s\n", s.Chain.Table.Name, s.Chain.Name, s.Rule.Index, s.Match, s.Result)
 	}
 	fmt.Fprintf(&b, "  ends %04b limited %v needs %v opaque %v\n", a.Ends[0], !a.Limited.Empty(), a.Needs, a.Opaque)
+	return b.String()
+}
+
+// Exprs lists the rules of a small case as the decoder read them.
+func (c *Case) Exprs() string {
+	set, err := c.Ruleset()
+	if err != nil {
+		return err.Error()
+	}
+	var b strings.Builder
+	for _, t := range set.Tables {
+		for _, ch := range t.Chains {
+			for _, r := range ch.Rules {
+				fmt.Fprintf(&b, "%s %s %d:", t.Name, ch.Name, r.Index)
+				for _, e := range r.Exprs {
+					fmt.Fprintf(&b, " %T%+v", e, e)
+				}
+				b.WriteString("\n")
+			}
+		}
+		for _, s := range t.Sets {
+			fmt.Fprintf(&b, "%s set %+v\n", t.Name, *s)
+		}
+	}
 	return b.String()
 }

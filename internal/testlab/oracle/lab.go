@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -47,7 +46,7 @@ type Lab struct {
 	macs   [][6]byte
 	fds    []int
 	names  map[uint32]string
-	loaded bool
+	frags  uint32 // identifications used up: an unfinished datagram waits for a minute
 }
 
 // NewLab makes the namespaces.
@@ -341,6 +340,10 @@ var errLossy = fmt.Errorf("packets were lost on the way")
 // Fire sends every probe and tells which ones the kernel accepted. A round in which
 // the host did not count every packet is discarded and sent again.
 func (l *Lab) Fire(shapes []Shape, probes []Probe) ([]bool, error) {
+	for i := range shapes {
+		l.frags++
+		shapes[i].FragID = l.frags
+	}
 	frames := make([][][]byte, len(Interfaces))
 	for id, p := range probes {
 		s := &shapes[p.Shape]
@@ -412,6 +415,3 @@ func (l *Lab) settle(*netlink.Conn) error {
 	time.Sleep(2 * time.Millisecond)
 	return nil
 }
-
-// removeNamespace is for labs that outlive nothing: NewNS cleans up itself.
-var _ = exec.ErrNotFound

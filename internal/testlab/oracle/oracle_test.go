@@ -1,7 +1,10 @@
 package oracle_test
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"testing"
@@ -38,11 +41,51 @@ func TestOracle(t *testing.T) {
 		}
 	}
 	for _, f := range r.Failures {
-		t.Errorf("seed %d raw %v\n%s", f.Case.Seed, f.Case.Raw, f.Case.Script)
-		for i, m := range f.Mismatches {
-			if i < 2 {
-				t.Logf("%+v\n%+v\n%v", f.Case.Shapes[f.Case.Probes[m.Probe].Shape], f.Case.Probes[m.Probe].Src, m)
+		small := l.Shrink(f.Case, f.Mismatches[0])
+		if small == nil {
+			t.Errorf("seed %d raw %v, not alone: %v\n%s", f.Case.Seed, f.Case.Raw, f.Mismatches[0], f.Case.Script)
+			continue
+		}
+		out, err := small.Compare(nil, 1)
+		if err != nil || len(out.Mismatches) == 0 {
+			t.Errorf("seed %d: gone: %v", f.Case.Seed, err)
+			continue
+		}
+		text := small.Format()
+		sum := sha256.Sum256(text)
+		name := filepath.Join("testdata", hex.EncodeToString(sum[:4])+".txtar")
+		if os.Getenv("ORACLE_SAVE") != "" {
+			if err := os.WriteFile(name, text, 0o644); err != nil {
+				t.Error(err)
 			}
+		}
+		t.Errorf("seed %d: %s\n%v\n%s\n%+v", f.Case.Seed, name, out.Mismatches[0], text, small.Exprs())
+	}
+}
+
+// TestRegressions repeats what once was a mismatch.
+func TestRegressions(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no regressions: %v", err)
+	}
+	l := oracle.NewLab(t)
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := oracle.ParseCase(b)
+		if err != nil {
+			t.Fatalf("%s: %v", f, err)
+		}
+		out, err := l.Replay(c)
+		if err != nil {
+			t.Errorf("%s: %v", f, err)
+			continue
+		}
+		for _, m := range out.Mismatches {
+			t.Errorf("%s: %v", f, m)
 		}
 	}
 }

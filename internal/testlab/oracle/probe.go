@@ -40,6 +40,7 @@ type Shape struct {
 	Ext          []reach.Ext
 	Body         int // bytes after the transport header
 	MAC          [2]byte
+	FragID       uint32
 	Ct           uint32 // what connection tracking will say, where it is in use
 }
 
@@ -110,7 +111,7 @@ func (s *Shape) packet(src netip.Addr) []byte {
 	for _, e := range s.Ext {
 		b[next] = e.Number
 		next = len(b)
-		b = append(b, extBody(e)...)
+		b = append(b, s.extBody(e)...)
 		if e.Number == fragment && e.Frag == reach.Later {
 			b[next] = s.Proto
 			binary.BigEndian.PutUint16(b[4:], uint16(len(b)-40+16))
@@ -123,7 +124,7 @@ func (s *Shape) packet(src netip.Addr) []byte {
 	return b
 }
 
-func extBody(e reach.Ext) []byte {
+func (s *Shape) extBody(e reach.Ext) []byte {
 	switch e.Number {
 	case fragment:
 		b := make([]byte, 8)
@@ -133,7 +134,7 @@ func extBody(e reach.Ext) []byte {
 		case reach.Later:
 			b[3] = 16 // offset 2 units of 8 octets, the last fragment
 		}
-		b[4], b[7] = 0xfa, 0x17
+		binary.BigEndian.PutUint32(b[4:], s.FragID)
 		return b
 	case routing:
 		return []byte{0, 0, 4, 0, 0, 0, 0, 0} // an unknown type, no segments left
