@@ -109,6 +109,8 @@ func init() { // a map literal would refer to itself through match → expr
 		"log":       nothing("log"),
 		"last":      nothing("last"),
 		"dup":       nothing("dup"),
+		"match":     compat(false),
+		"target":    compat(true),
 	}
 }
 

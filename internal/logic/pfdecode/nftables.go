@@ -14,6 +14,9 @@ type Dump struct {
 	// Incomplete names the sets ("family table name") whose elements were not all read.
 	Incomplete map[SetID]bool
 	Order      binary.ByteOrder // of the host that dumped: attribute headers, meta values
+	// IPSets are the sets that "match set" and "target SET" name by number; nil when
+	// they were not read.
+	IPSets *IPSets
 }
 
 // SetID names a set.
@@ -25,7 +28,7 @@ type SetID struct {
 // NFTables decodes a dump. An expression that is not understood becomes Opaque;
 // a message that cannot be decoded at all is an error, since what it said is lost.
 func NFTables(d Dump) ([]*rs.Table, error) {
-	dec := decoder{order: d.Order, tables: map[tableKey]*rs.Table{}, chains: map[chainKey]*rs.Chain{}}
+	dec := decoder{order: d.Order, ipsets: d.IPSets, tables: map[tableKey]*rs.Table{}, chains: map[chainKey]*rs.Chain{}}
 	steps := []struct {
 		what string
 		msgs [][]byte
@@ -82,6 +85,9 @@ type decoder struct {
 	tables map[tableKey]*rs.Table
 	chains map[chainKey]*rs.Chain
 	list   []*rs.Table
+	// current is the table of the rule that is decoded; nil outside rules.
+	current *rs.Table
+	ipsets  *IPSets
 }
 
 func (d *decoder) find(family uint8, name string) (*rs.Table, error) {
@@ -433,6 +439,8 @@ func (d *decoder) rule(family uint8, a attrs) error {
 		return fmt.Errorf("rule of unknown chain %q", a.str(2))
 	}
 	r := &rs.Rule{Chain: c, Handle: a.u64(3), Index: len(c.Rules) + 1, Comment: comment(a[7])}
+	d.current = t
+	defer func() { d.current = nil }()
 	var bad error
 	err = walk(a[4], d.order, func(_ uint16, v []byte) {
 		e, err := d.expr(v)

@@ -33,7 +33,7 @@ func usesOf(set *rs.Ruleset, f rs.Family) *uses {
 				u.track, u.nat = true, true
 			}
 			for _, r := range c.Rules {
-				for _, e := range r.Exprs {
+				for _, e := range flat(r.Exprs) {
 					switch e := e.(type) {
 					case rs.Ct, rs.CtSet:
 						u.track = u.track || mine

@@ -298,6 +298,12 @@ func (x *run) exec(exprs []rs.Expr) {
 				x.reg[i] = abyte{}
 			}
 			x.mayEnd = x.mayEnd || e.Ends
+		case rs.Any:
+			c = x.any(e)
+		case rs.HotDrop:
+			c = x.hotDrop(e)
+		case rs.ExtHeaders:
+			c = q.extHeaders(e)
 		default:
 			c = perhaps
 			x.mayEnd = true
