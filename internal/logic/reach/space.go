@@ -232,3 +232,39 @@ func FamilyWord(f rs.Family) string {
 	}
 	return "ipv6"
 }
+
+// Trace follows one packet and says what every rule did. What no rule knows of (a
+// program before the rules, a table that could not be read) leaves it unknown.
+func (sp *Space) Trace(p Packet, h rs.Hook, only bool) Trace {
+	return sp.beyond(sp.Model.Explain(p, h, only), p, h)
+}
+
+// Verdict is Trace without the path.
+func (sp *Space) Verdict(p Packet, h rs.Hook, only bool) Trace {
+	return sp.beyond(sp.Model.Ask(p, h, only).Summary(), p, h)
+}
+
+func (sp *Space) beyond(t Trace, p Packet, h rs.Hook) Trace {
+	if len(sp.gaps)+len(sp.obstacles) == 0 {
+		return t
+	}
+	var gaps []fact.Gap
+	if h == rs.Input || h == rs.Forward || h == rs.Prerouting {
+		gaps = sp.Obstacles(FamilyWord(p.Family), p.IIF.V)
+	} else {
+		for _, g := range sp.gaps {
+			if g.family == "" || g.family == FamilyWord(p.Family) {
+				gaps = append(gaps, g.Gap)
+			}
+		}
+	}
+	if len(gaps) == 0 {
+		return t
+	}
+	for _, g := range gaps {
+		t.Unclear = append(t.Unclear, g.What)
+	}
+	// A program may also rewrite what it passes on: nothing is sure any more.
+	t.Verdict, t.May = WordUnknown, []string{WordAccept, WordDrop, WordReject}
+	return t
+}

@@ -44,9 +44,20 @@ type renderer struct {
 	out   []string
 	proto uint8 // of a "meta l4proto" that the next transport field implies
 	have  bool
+	fam   uint8 // 4 or 6 after "meta nfproto"
 }
 
-func (w *renderer) add(format string, a ...any) { w.out = append(w.out, fmt.Sprintf(format, a...)) }
+func (w *renderer) add(format string, a ...any) {
+	s := fmt.Sprintf(format, a...)
+	// What nft leaves out, because the next word says it, too.
+	if n := len(w.out); n > 0 {
+		six := strings.HasPrefix(s, "ip6 ") || strings.HasPrefix(s, "icmpv6 ")
+		if w.out[n-1] == "meta nfproto ipv6" && six || w.out[n-1] == "meta nfproto ipv4" && (strings.HasPrefix(s, "ip ") || strings.HasPrefix(s, "icmp ")) {
+			w.out = w.out[:n-1]
+		}
+	}
+	w.out = append(w.out, s)
+}
 
 func hexOf(b []byte) string { return fmt.Sprintf("0x%x", b) }
 
@@ -267,7 +278,7 @@ var fields = map[fieldKey]string{
 }
 
 func (w *renderer) payload(x Payload) term {
-	fam := uint8(0)
+	fam := w.fam
 	switch w.rule.Chain.Table.Family {
 	case IPv4:
 		fam = 4
@@ -503,7 +514,8 @@ func (w *renderer) cmp(x Cmp) {
 		if len(x.Data) == 1 {
 			w.proto, w.have = x.Data[0], true
 		}
-	case t.words == "meta nfproto" && x.Op == Eq && w.rule.Chain.Table.Family == Inet && t.mask == "":
+	case t.words == "meta nfproto" && x.Op == Eq && len(x.Data) == 1:
+		w.fam = map[Family]uint8{IPv4: 4, IPv6: 6}[Family(x.Data[0])]
 	case t.mask != "":
 		if n, ok := prefixBits(t.mask); ok && strings.HasSuffix(t.words, "addr") {
 			w.add("%s %s%s/%d", t.words, op, t.show(x.Data), n)

@@ -15,7 +15,7 @@ func TestRender(t *testing.T) {
 		"tcp dport 22 accept": append(l4, Payload{Base: TransportHeader, Offset: 2, Len: 2}, Cmp{Data: []byte{0, 22}}, Conclude{Verdict: Accept}),
 		"tcp dport != { 22, 80-90 } drop": append(l4, Payload{Base: TransportHeader, Offset: 2, Len: 2},
 			Lookup{Set: "__set0", Invert: true}, Conclude{Verdict: Drop}),
-		"meta nfproto ipv6 ip6 saddr 2001:db8::/32 drop": {
+		"ip6 saddr 2001:db8::/32 drop": {
 			Meta{Key: 15}, Cmp{Data: []byte{10}}, Payload{Base: NetworkHeader, Offset: 8, Len: 4}, Cmp{Data: []byte{0x20, 1, 0xd, 0xb8}}, Conclude{Verdict: Drop},
 		},
 		"ct state established,related accept": {
