@@ -229,6 +229,9 @@ func (q *question) device(out bool, e *env) Opt[string] {
 	return o
 }
 
+// noSuchIndex is an ifindex that the kernel never gives.
+const noSuchIndex = 1<<32 - 1
+
 // meta loads a property of the packet (nft_meta_get_eval).
 func (q *question) meta(reg *regs, x rs.Meta, e *env) cond {
 	var b []abyte
@@ -266,6 +269,9 @@ func (q *question) meta(reg *regs, x rs.Meta, e *env) cond {
 		case name.V == "":
 			b = q.u32(0)
 		default:
+			if len(q.set.Interfaces) > 0 {
+				b = q.u32(noSuchIndex) // of an interface that is not there: no rule names it by number
+			}
 			for i, n := range q.set.Interfaces {
 				if n == name.V {
 					b = q.u32(i)
