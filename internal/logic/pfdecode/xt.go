@@ -101,6 +101,7 @@ const (
 	metaMark     = 3
 	metaIIFName  = 6
 	metaOIFName  = 7
+	metaIIFType  = 8
 	metaSKUID    = 10
 	metaSKGID    = 11
 	metaL4Proto  = 16
@@ -150,6 +151,12 @@ func be32(v uint32) []byte { return binary.BigEndian.AppendUint32(nil, v) }
 func (x *xtable) host32(v uint32) []byte {
 	b := make([]byte, 4)
 	x.order.PutUint32(b, v)
+	return b
+}
+
+func (x *xtable) host16(v uint16) []byte {
+	b := make([]byte, 2)
+	x.order.PutUint16(b, v)
 	return b
 }
 

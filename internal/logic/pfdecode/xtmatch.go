@@ -268,7 +268,7 @@ func matchMAC(x *xtable, i *blob) []rs.Expr {
 		return nil
 	}
 	return []rs.Expr{
-		meta32(metaIIFName), is([]byte("lo\x00"), true),
+		meta32(metaIIFType), is(x.host16(1), false), // ARPHRD_ETHER
 		rs.Payload{Dreg: scratch, Base: rs.LinkHeader, Offset: 6, Len: 6}, is(bytes.Clone(i.bytes(0, 6)), i.u32(8) != 0),
 	}
 }

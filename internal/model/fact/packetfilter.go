@@ -11,6 +11,9 @@ type PacketFilter struct {
 	// Legacy are the x_tables tables listed in /proc/net/ip{,6,arp}_tables_names,
 	// by family. Absent: none listed.
 	Legacy Known[[]LegacyTable] `json:"legacy,omitzero"`
+	// IPSets are the answers to IPSET_CMD_LIST (nfgenmsg and attributes). Absent: the
+	// subsystem is not there, or holds no set.
+	IPSets Known[[][]byte] `json:"ipsets,omitzero"`
 	// EBTables is true when the ebtables (bridge) tables of x_tables may hold
 	// rules: their module is loaded and they have no list that can be read
 	// without creating them. False: the kernel surely has none.
@@ -42,6 +45,10 @@ type LegacyTable struct {
 	Hooks   uint32        `json:"hooks"`  // valid_hooks bit mask (1 << NF_INET_*)
 	Entries uint32        `json:"entries"`
 	Blob    Known[[]byte] `json:"blob,omitzero"` // struct ipt_get_entries payload
+	// HookEntry and Underflow are where the chain of each hook begins in Blob and where
+	// its policy is, by hook number (struct ipt_getinfo).
+	HookEntry []uint32 `json:"hookEntry,omitempty"`
+	Underflow []uint32 `json:"underflow,omitempty"`
 }
 
 // UnexpandedSet is a set with more elements than were read.

@@ -24,6 +24,7 @@ import (
 type Dump struct {
 	nft    fact.Known[fact.NFTables]
 	legacy fact.Known[[]fact.LegacyTable]
+	ipsets fact.Known[[][]byte]
 	eb     fact.Known[bool]
 	bridge fact.Known[string]
 }
@@ -33,6 +34,7 @@ func Read(a *ask.Asker, b *ask.Budget) *Dump {
 	return &Dump{
 		nft:    readNFTables(a, b),
 		legacy: readLegacy(a, b),
+		ipsets: readIPSets(a, b),
 		eb:     readEBTables(a),
 		bridge: readBridge(a),
 	}
@@ -40,7 +42,7 @@ func Read(a *ask.Asker, b *ask.Budget) *Dump {
 
 // Decode fills the namespace's part. The messages stay as they are.
 func (d *Dump) Decode(ns *fact.Namespace) {
-	ns.PacketFilter = fact.PacketFilter{NFTables: d.nft, Legacy: d.legacy, EBTables: d.eb, BridgeNFCall: d.bridge}
+	ns.PacketFilter = fact.PacketFilter{NFTables: d.nft, Legacy: d.legacy, IPSets: d.ipsets, EBTables: d.eb, BridgeNFCall: d.bridge}
 }
 
 // readEBTables tells whether the bridge tables of x_tables may hold rules. Their
