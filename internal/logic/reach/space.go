@@ -1,7 +1,6 @@
 package reach
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/sixfence/sixfence/internal/logic/pfdecode"
@@ -64,8 +63,12 @@ func (sp *Space) gap(g fact.Gap, family, what string) {
 func (sp *Space) readTables(lowered []*rs.Table, legacy bool) {
 	pf := &sp.PacketFilter
 	set := sp.Model.Set
+	sets, err := pfdecode.IPSetsOf(pf, sp.Model.Order)
+	if err != nil {
+		sp.gap(fact.Gap{Reason: fact.ParseGap}, "", "ipsets: "+err.Error())
+	}
 	if nft, ok := pf.NFTables.Get(); ok {
-		ts, err := pfdecode.FromFact(nft, sp.Model.Order)
+		ts, err := pfdecode.FromFactWithSets(nft, sets, sp.Model.Order)
 		if err != nil {
 			sp.gap(fact.Gap{Reason: fact.ParseGap}, "", "nf_tables ruleset: "+err.Error())
 		}
@@ -77,11 +80,13 @@ func (sp *Space) readTables(lowered []*rs.Table, legacy bool) {
 		sp.gap(g, "", "nf_tables ruleset")
 	}
 	set.Tables = append(set.Tables, lowered...)
-	if lt, ok := pf.Legacy.Get(); ok && !legacy {
-		for _, t := range lt {
-			if t.Family == "ipv4" || t.Family == "ipv6" {
-				sp.gap(fact.Gap{Reason: fact.UnsupportedGap}, t.Family, fmt.Sprintf("legacy x_tables table %s (%s) is not analysed", t.Name, t.Family))
+	if _, ok := pf.Legacy.Get(); ok && !legacy {
+		for _, f := range []string{"ipv4", "ipv6"} {
+			ts, err := pfdecode.LegacyOf(pf, f, sets, sp.Model.Order)
+			if err != nil {
+				sp.gap(fact.Gap{Reason: fact.ParseGap}, f, "legacy x_tables: "+err.Error())
 			}
+			set.Tables = append(set.Tables, ts...)
 		}
 	} else if g, gap := pf.Legacy.Gap(); gap {
 		sp.gap(g, "", "legacy x_tables")
