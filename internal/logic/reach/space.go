@@ -21,6 +21,7 @@ type Space struct {
 	// opaque are programs and tables that see packets and that nobody models, by
 	// interface ("" = every one).
 	obstacles []pathGap
+	daddrRead map[rs.Family]bool // by readsDaddr
 }
 
 // pathGap is a Gap of some families and interfaces.
