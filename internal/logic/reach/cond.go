@@ -255,6 +255,8 @@ func (q *question) lack(v []abyte) {
 			}
 		case kSport:
 			q.needs |= 1 << fieldSport
+		case kSaddr:
+			q.opaque["a part of the source address"] = true
 		}
 	}
 }
@@ -293,40 +295,57 @@ func sportEquals(v []abyte, data []byte, q *question) (cond, bool) {
 	return perhaps, true
 }
 
+// maxMaskIntervals bounds the intervals that a mask which is no prefix is spelled out as.
+const maxMaskIntervals = 256
+
 // masked is the set of sources with (saddr & mask) == want. A mask that is a
-// prefix is one interval; others are bounded by their leading bits.
+// prefix is one interval; others are a power of two of them, or bounded by their
+// leading bits.
 func masked(mask, want [16]byte, q *question) cond {
 	first := q.firstByte()
-	bitsFixed := 0
-	exact := true
-	leading := true
-	for i := first; i < 16; i++ {
-		for bit := 7; bit >= 0; bit-- {
-			set := mask[i]>>bit&1 != 0
-			switch {
-			case set && leading:
-				bitsFixed++
-			case set:
-				exact = false
-			default:
-				leading = false
-			}
+	// Free bits above the lowest fixed one tell the number of intervals.
+	lowest, total := -1, (16-first)*8
+	fixed := func(bit int) bool { return mask[first+bit/8]>>(7-bit%8)&1 != 0 }
+	for bit := range total {
+		if fixed(bit) {
+			lowest = bit
 		}
 	}
-	lo, hi := make([]byte, 16-first), make([]byte, 16-first)
-	for i := range lo {
-		for bit := 7; bit >= 0; bit-- {
-			n := i*8 + 7 - bit
-			switch {
-			case n < bitsFixed:
-				lo[i] |= want[first+i] & (1 << bit)
-				hi[i] |= want[first+i] & (1 << bit)
-			default:
-				hi[i] |= 1 << bit
-			}
+	var free []int
+	for bit := range lowest + 1 {
+		if !fixed(bit) {
+			free = append(free, bit)
 		}
 	}
-	s := packetset.Normalise([]packetset.Interval{{From: packetset.FromBytes(lo), To: packetset.FromBytes(hi)}})
+	spelled, exact := free, true
+	for len(spelled) > 0 && 1<<min(len(spelled), 30) > maxMaskIntervals {
+		spelled, exact = spelled[:0], false // only the bits before the first free one
+	}
+	last := lowest
+	if !exact {
+		last = free[0] - 1
+		q.opaque["mask over the source address that is no prefix"] = true
+	}
+	var ivs []packetset.Interval
+	for v := range 1 << len(spelled) {
+		lo, hi := make([]byte, total/8), make([]byte, total/8)
+		for i := range lo {
+			lo[i] = want[first+i] & mask[first+i]
+			hi[i] = lo[i]
+		}
+		for i, bit := range spelled {
+			if v>>i&1 != 0 {
+				lo[bit/8] |= 0x80 >> (bit % 8)
+				hi[bit/8] |= 0x80 >> (bit % 8)
+			}
+		}
+		for bit := last + 1; bit < total; bit++ {
+			lo[bit/8] &^= 0x80 >> (bit % 8)
+			hi[bit/8] |= 0x80 >> (bit % 8)
+		}
+		ivs = append(ivs, packetset.Interval{From: packetset.FromBytes(lo), To: packetset.FromBytes(hi)})
+	}
+	s := packetset.Normalise(ivs)
 	if exact {
 		return cond{yes: s, may: s}
 	}

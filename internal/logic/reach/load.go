@@ -30,10 +30,17 @@ func (q *question) payload(reg *regs, x rs.Payload, e *env) cond {
 			src = slices.Concat(src, q.trans(e))
 		}
 	case rs.TransportHeader:
-		if !q.l.hasTrans {
-			return never // a later fragment has no transport header
-		}
 		src = q.trans(e)
+		if !q.l.hasTrans {
+			if !fast(x) {
+				return never // a later fragment has no transport header
+			}
+			// The fast path does not look whether there is one and reads at the
+			// transport offset, which is zero then: it finds the network header. Seen
+			// in Linux 6.18; a kernel that breaks the rule is as possible.
+			src, c = q.net(e), perhaps
+			q.opaque["transport header of a later fragment"] = true
+		}
 		if !q.p.Proto.Set {
 			c = perhaps
 		}
@@ -60,6 +67,11 @@ func (q *question) payload(reg *regs, x rs.Payload, e *env) cond {
 	return c
 }
 
+// fast tells whether the kernel loads in its fast path (nft_payload_select_ops).
+func fast(x rs.Payload) bool {
+	return (x.Len == 1 || x.Len == 2 || x.Len == 4) && x.Offset%x.Len == 0
+}
+
 // ethernet tells whether the packet came in by an Ethernet interface.
 func (q *question) ethernet() bool {
 	return q.p.IIF.Set && q.set.Types[q.p.IIF.V] == arphrdEther
@@ -69,14 +81,18 @@ const arphrdEther = 1
 
 // net is the network header after NAT and after what rules wrote.
 func (q *question) net(e *env) []abyte {
-	if !e.daddr.IsValid() && !e.daddrLost && !e.saddrLost && e.netLost == 0 {
+	hop := !q.p.Local && (q.at.hook == rs.Forward || q.at.hook == rs.Postrouting || q.at.hook == rs.Egress)
+	if !e.daddr.IsValid() && !e.daddrLost && !e.saddrLost && e.netLost == 0 && !hop {
 		return q.l.net
 	}
 	b := slices.Clone(q.l.net)
-	src, dst, n := 8, 24, 16
+	src, dst, n, limit := 8, 24, 16, 7
 	if q.is4() {
-		src, dst, n = 12, 16, 4
+		src, dst, n, limit = 12, 16, 4, 8
 		b[10], b[11] = abyte{}, abyte{} // checksum
+	}
+	if hop && b[limit].kind == kConst {
+		b[limit].val-- // ip_forward and ip6_forward count it down before their hook
 	}
 	switch {
 	case e.daddrLost:

@@ -427,7 +427,6 @@ func (g *Generator) match(f *field, op string) (text string, tail bool) {
 			return f.name + " " + g.word(f, pick(g, f.words)), false
 		}
 		return f.name + " " + one(), false
-	case "eq!", "neq!":
 	case "set":
 		return f.name + " " + neg + braces(g.singles(f, n)), false
 	case "intervals":

@@ -359,6 +359,11 @@ func (g *Generator) shape() Shape {
 	if s.IPv6 && g.chance(25) {
 		g.extensions(&s)
 	}
+	for _, e := range s.Ext { // all but the last fragment carry units of 8 bytes
+		for e.Frag == reach.First && len(s.transport(s.Dst))%8 != 0 {
+			s.Body++
+		}
+	}
 	s.Ct = ctState(&s)
 	return s
 }

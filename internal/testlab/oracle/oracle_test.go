@@ -21,10 +21,28 @@ func env(name string, def int) int {
 }
 
 func TestOracle(t *testing.T) {
+	var keep func(*oracle.Case)
+	if name := os.Getenv("ORACLE_RECORD"); name != "" {
+		rec, err := oracle.NewRecorder(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := rec.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		keep = func(c *oracle.Case) {
+			if err := rec.Add(c); err != nil {
+				t.Error(err)
+			}
+		}
+	}
 	l := oracle.NewLab(t)
 	r := oracle.Run(t, l, oracle.Config{
 		Seed: uint64(env("SEED", 1)), Rulesets: env("RULESETS", 100000), Verdicts: env("VERDICTS", 0),
 		Time:   time.Duration(env("SECONDS", 50)) * time.Second,
+		Keep:   keep,
 		Shapes: env("SHAPES", 100), Sources: env("SOURCES", 60), MaxMismatches: env("MAX", 5),
 	})
 	pc, both, un := r.Coverage.Report()
@@ -61,6 +79,31 @@ func TestOracle(t *testing.T) {
 		}
 		t.Errorf("seed %d: %s\n%v\n%s\n%+v", f.Case.Seed, name, out.Mismatches[0], text, small.Exprs())
 	}
+}
+
+// TestReplay compares recorded verdicts with the model as it is now: the mutants'
+// trial, which needs no kernel.
+func TestReplay(t *testing.T) {
+	name := os.Getenv("ORACLE_REPLAY")
+	if name == "" {
+		t.Skip("needs a recording (make oracle-mutants)")
+	}
+	n := 0
+	err := oracle.ReadCases(name, func(c *oracle.Case) bool {
+		out, err := c.Compare(nil, 1)
+		if err != nil {
+			t.Fatalf("seed %d: %v", c.Seed, err)
+		}
+		for _, m := range out.Mismatches {
+			t.Fatalf("seed %d: %v", c.Seed, m)
+		}
+		n += out.Verdicts
+		return true
+	})
+	if err != nil || n == 0 {
+		t.Fatalf("%d verdicts: %v", n, err)
+	}
+	t.Logf("%d verdicts", n)
 }
 
 // TestRegressions repeats what once was a mismatch.
