@@ -65,6 +65,9 @@ func NewLab(t testing.TB) *Lab {
 		l.host.Sysctl("net/ipv4/conf/"+k+"/accept_local", "1")
 	}
 	l.host.Sysctl("net/ipv4/ip_forward", "1")
+	// First fragments whose rest never comes would fill the queue of later tests.
+	l.host.Sysctl("net/netfilter/nf_conntrack_frag6_high_thresh", "1000000000")
+	l.host.Sysctl("net/netfilter/nf_conntrack_frag6_timeout", "2")
 	for i, name := range Interfaces {
 		testlab.Link(l.host, name, l.sender, fmt.Sprintf("s%d", i))
 		l.sender.IP("link", "set", fmt.Sprintf("s%d", i), "arp", "off")
