@@ -15,6 +15,19 @@ const maxFlows = 1024
 
 // natPorts are the ports that the rules of tables with destination NAT name.
 func (sp *Space) natPorts() []uint16 {
+	var nat []*rs.Table
+	for _, t := range sp.Model.Set.Tables {
+		if !t.Dormant && slices.ContainsFunc(t.Chains, func(c *rs.Chain) bool {
+			return c.Base != nil && c.Base.Hook == rs.Prerouting && c.Base.Type == "nat"
+		}) {
+			nat = append(nat, t)
+		}
+	}
+	return portsIn(nat)
+}
+
+// portsIn are the ports that rules name.
+func portsIn(tables []*rs.Table) []uint16 {
 	var out []uint16
 	add := func(b []byte) {
 		if len(b) >= 2 && len(out) < maxFlows {
@@ -23,13 +36,7 @@ func (sp *Space) natPorts() []uint16 {
 			}
 		}
 	}
-	for _, t := range sp.Model.Set.Tables {
-		nat := slices.ContainsFunc(t.Chains, func(c *rs.Chain) bool {
-			return c.Base != nil && c.Base.Hook == rs.Prerouting && c.Base.Type == "nat" && !t.Dormant
-		})
-		if !nat {
-			continue
-		}
+	for _, t := range tables {
 		for _, c := range t.Chains {
 			for _, r := range c.Rules {
 				ports := false
@@ -46,21 +53,8 @@ func (sp *Space) natPorts() []uint16 {
 							add(e.From)
 						}
 					case rs.Lookup:
-						s := t.Sets[e.Set]
-						if !ports || s == nil {
-							continue
-						}
-						off, n := 0, 2
-						for _, f := range s.Concat {
-							if f == 2 {
-								break
-							}
-							off += (f + 3) &^ 3
-						}
-						for i := range s.Elements {
-							if k := s.Elements[i].From; len(k) >= off+n {
-								add(k[off : off+n])
-							}
+						if s := t.Sets[e.Set]; ports && s != nil {
+							setPorts(s, add)
 						}
 					}
 				}
@@ -69,6 +63,22 @@ func (sp *Space) natPorts() []uint16 {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// setPorts finds the field of two bytes in the keys of a set.
+func setPorts(s *rs.Set, add func([]byte)) {
+	off := 0
+	for _, f := range s.Concat {
+		if f == 2 {
+			break
+		}
+		off += (f + 3) &^ 3
+	}
+	for i := range s.Elements {
+		if k := s.Elements[i].From; len(k) >= off+2 {
+			add(k[off : off+2])
+		}
+	}
 }
 
 // Flows are the ports that rules pass on: to another port here, to a container, to
