@@ -39,11 +39,11 @@ func (o *rulesOptions) check() error {
 // rules reads the rules to ask about. On return the process is sealed.
 func (a *app) rules(o rulesOptions, out *store.Output, quiet bool) (*spaces, error) {
 	if o.ruleset != "" {
-		sp, err := a.rulesetFile(o.ruleset, out)
+		b, err := a.readFile(o.ruleset)
 		if err != nil {
 			return nil, err
 		}
-		return &spaces{only: sp}, nil
+		return a.parseRules(o.ruleset, b, &sink{file: out})
 	}
 	snap, err := a.facts(source{snapshot: o.snapshot}, out, quiet)
 	if err != nil {
@@ -111,16 +111,6 @@ func (s *spaces) names() []string {
 	return out
 }
 
-// rulesetFile reads a ruleset from a file: an nft script, `nft -j list ruleset`, or
-// iptables-save text.
-func (a *app) rulesetFile(path string, out *store.Output) (*reach.Space, error) {
-	b, err := a.readFile(path)
-	if err != nil {
-		return nil, err
-	}
-	return a.parseRuleset(path, b, out)
-}
-
 func (a *app) readFile(path string) ([]byte, error) {
 	var in io.Reader = a.stdin
 	if path != "-" {
@@ -164,14 +154,28 @@ func isSnapshot(b []byte) bool {
 	return bytes.HasPrefix(bytes.TrimSpace(b), []byte("{")) && bytes.Contains(b[:min(len(b), 4096)], []byte(`"schemaVersion"`))
 }
 
-func (a *app) parseRuleset(path string, b []byte, out *store.Output) (*reach.Space, error) {
+// parseRules turns a file into what can be asked. The process is sealed before the
+// file is interpreted.
+func (a *app) parseRules(path string, b []byte, out *sink) (*spaces, error) {
+	var file *store.Output
+	if out != nil {
+		file = out.file
+	}
 	if isSnapshot(b) {
-		a.seal(sealing{output: out})
+		a.seal(sealing{output: file})
 		snap, err := store.ReadSnapshot(bytes.NewReader(b), path, 0)
 		if err != nil {
 			return nil, err
 		}
-		return spacesOf(snap).get("")
+		return spacesOf(snap), nil
 	}
+	sp, err := a.parseRuleset(path, b, file)
+	if err != nil {
+		return nil, err
+	}
+	return &spaces{only: sp}, nil
+}
+
+func (a *app) parseRuleset(path string, b []byte, out *store.Output) (*reach.Space, error) {
 	return nil, &usageError{msg: "read ruleset " + path, cause: errNoLoader, hint: "take a snapshot on the host: sixfence snapshot -o FILE"}
 }
