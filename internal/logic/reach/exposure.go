@@ -380,6 +380,14 @@ func (sp *Space) ask(proto string, port uint16, f rs.Family, door *fact.Link, da
 		}
 	}
 	v.Sources = sp.describe(must, may, ok, is4)
+	if loopback(door) {
+		switch {
+		case len(must) > 0:
+			v.Sources = "this host"
+		case len(may) > 0:
+			v.Sources = "perhaps this host"
+		}
+	}
 	v.DecidedBy = sp.deciders(a, must, may)
 	v.Witness = witness(a, must, may, maybe, door.Name, group[0], port, is4)
 	return v
@@ -604,8 +612,7 @@ func Describe(s, all packetset.Set, is4 bool) string {
 	if equalSets(s, all) {
 		return "anywhere"
 	}
-	in := s.Prefixes(is4)
-	out := all.Intersect(s.Complement(is4)).Prefixes(is4)
+	in, out := cover(s, all, is4), cover(all.Intersect(s.Complement(is4)), all, is4)
 	list := func(ps []netip.Prefix) string {
 		var w []string
 		for i, p := range ps {
@@ -625,4 +632,18 @@ func Describe(s, all packetset.Set, is4 bool) string {
 		return "anywhere except " + list(out)
 	}
 	return list(in)
+}
+
+// cover is the shortest readable list for a set: sources that the kernel takes from
+// nobody may be in it or not, and are where that joins prefixes.
+func cover(s, all packetset.Set, is4 bool) []netip.Prefix {
+	exact := s.Prefixes(is4)
+	ivs := append(slices.Clone([]packetset.Interval(s)), all.Complement(is4)...)
+	wide := slices.DeleteFunc(packetset.Normalise(ivs).Prefixes(is4), func(p netip.Prefix) bool {
+		return len(packetset.Set{packetset.PrefixInterval(p)}.Intersect(s)) == 0
+	})
+	if len(wide) < len(exact) {
+		return wide
+	}
+	return exact
 }
