@@ -127,7 +127,7 @@ func net(off, n int) rs.Expr {
 }
 
 func trans(off, n int) rs.Expr {
-	return rs.Payload{Dreg: scratch, Base: rs.TransportHeader, Offset: uint32(off), Len: uint32(n)}
+	return rs.Payload{Dreg: scratch, Base: rs.TransportHeader, Offset: uint32(off), Len: uint32(n), Checked: true}
 }
 
 func meta32(key uint32) rs.Expr { return rs.Meta{Dreg: scratch, Key: key} }

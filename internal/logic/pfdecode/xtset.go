@@ -109,9 +109,9 @@ func (x *xtable) setKey(s *IPSet, dims []dimension, flags, proto uint8) []rs.Exp
 			out = append(out, rs.Immediate{Dreg: reg, Data: []byte{proto}})
 			switch {
 			case proto == 6 || proto == 17 || proto == 132 || proto == 136:
-				out = append(out, rs.Payload{Dreg: reg + 1, Base: rs.TransportHeader, Offset: off, Len: 2})
+				out = append(out, rs.Payload{Dreg: reg + 1, Base: rs.TransportHeader, Offset: off, Len: 2, Checked: true})
 			case proto == 1 && x.is4(), proto == 58 && !x.is4(): // type and code
-				out = append(out, rs.Payload{Dreg: reg + 1, Base: rs.TransportHeader, Len: 2})
+				out = append(out, rs.Payload{Dreg: reg + 1, Base: rs.TransportHeader, Len: 2, Checked: true})
 			default:
 				if !x.is4() { // no fragments (ip_set_get_ip6_port)
 					out = append(out, trans(0, 1))
@@ -120,7 +120,7 @@ func (x *xtable) setKey(s *IPSet, dims []dimension, flags, proto uint8) []rs.Exp
 			}
 			reg += 2
 		case dimNumber:
-			out = append(out, rs.Payload{Dreg: reg, Base: rs.TransportHeader, Offset: off, Len: 2})
+			out = append(out, rs.Payload{Dreg: reg, Base: rs.TransportHeader, Offset: off, Len: 2, Checked: true})
 			reg++
 		case dimIface:
 			key := uint32(metaOIFName)

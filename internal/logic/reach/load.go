@@ -69,7 +69,7 @@ func (q *question) payload(reg *regs, x rs.Payload, e *env) cond {
 
 // fast tells whether the kernel loads in its fast path (nft_payload_select_ops).
 func fast(x rs.Payload) bool {
-	return (x.Len == 1 || x.Len == 2 || x.Len == 4) && x.Offset%x.Len == 0
+	return !x.Checked && (x.Len == 1 || x.Len == 2 || x.Len == 4) && x.Offset%x.Len == 0
 }
 
 // ethernet tells whether the packet came in by an Ethernet interface.

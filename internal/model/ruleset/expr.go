@@ -41,6 +41,9 @@ type (
 		Base   Header
 		Offset uint32
 		Len    uint32
+		// Checked: a later fragment surely breaks the load. nf_tables itself may look
+		// at the wrong bytes then; x_tables looks at the fragment offset first.
+		Checked bool
 	}
 	// PayloadSet writes bytes of the packet.
 	PayloadSet struct {

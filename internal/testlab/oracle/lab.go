@@ -142,7 +142,8 @@ func NewLab(t testing.TB) *Lab {
 
 // recorder is the oracle's own table. It sees what every other chain let pass, writes
 // down its source MAC, and drops it before connection tracking confirms the
-// flow (priority INT_MAX), so that every packet of a flow is its first.
+// flow (priority INT_MAX, for IPv6 input one less), so that every packet of a flow
+// is its first.
 const recorder = `table netdev ` + recorderTable + ` {
  counter got { }
  chain first {
@@ -153,7 +154,7 @@ const recorder = `table netdev ` + recorderTable + ` {
 table inet ` + recorderTable + ` {
  set seen { typeof ether saddr; size 1000000; flags dynamic; }
  chain input {
-  type filter hook input priority 2147483646
+  type filter hook input priority 2147483645
   iifname "lo" accept
   add @seen { ether saddr } drop
  }
