@@ -65,7 +65,7 @@ var fields = []field{
 	{name: "ct direction", words: []string{"original", "reply"}, not: []string{"netdev"}},
 	{name: "ct mark", bits: 32, not: []string{"netdev"}},
 	{name: "ct status", words: []string{"expected", "seen-reply", "assured", "confirmed", "snat", "dnat", "dying"}, not: []string{"netdev"}},
-	{name: "ct original proto-dst", bits: 16, not: []string{"netdev"}, plain: true},
+	{name: "meta l4proto tcp ct original proto-dst", proto: protoTCP, bits: 16, not: []string{"netdev"}, plain: true},
 	{name: "ct l3proto", words: []string{"ipv4", "ipv6"}, not: []string{"netdev"}},
 	{name: "ct protocol", bits: 8, not: []string{"netdev"}},
 	{name: "exthdr hbh", v6: 6, words: []string{"exists", "missing"}, few: true},

@@ -204,7 +204,7 @@ func (g *Generator) number(f *field) uint64 {
 	top := uint64(1)<<f.bits - 1
 	var v uint64
 	switch {
-	case strings.HasSuffix(f.name, "port") || f.name == "ct original proto-dst":
+	case strings.HasSuffix(f.name, "port") || strings.HasSuffix(f.name, "proto-dst"):
 		v = uint64(pick(g, g.ports))
 	case f.name == "meta l4proto" || f.name == "ip protocol" || strings.HasSuffix(f.name, "nexthdr"):
 		v = pick(g, []uint64{1, 6, 17, 58, 0, 43, 44, 60, 99, 255})

@@ -104,8 +104,9 @@ func (g *Generator) base(hook string, n int, second bool) *chainText {
 	if hook == "ingress" {
 		device = pick(g, []string{`devices = { "eth0", "wlan1" }`, `device "eth0"`, `device "wlan1"`}) + " "
 	}
+	// What is dropped early tells nothing about later hooks.
 	policy := "accept"
-	if g.chance(25) {
+	if g.chance(map[bool]int{false: 25, true: 8}[hook == "ingress" || hook == "prerouting"]) {
 		policy = "drop"
 	}
 	return &chainText{
@@ -200,7 +201,11 @@ func (g *Generator) rule(c *chainText, below []*chainText) string {
 		if ok {
 			g.cov.loaded[st]--
 		}
-		if name := pick(g, []string{"accept", "drop", "accept", "jump", "goto", "return"}); len(below) > 0 || name != "jump" && name != "goto" {
+		verdicts := []string{"accept", "drop", "accept", "jump", "goto", "return"}
+		if (c.hook == "ingress" || c.hook == "prerouting") && g.chance(60) {
+			verdicts = []string{"accept", "jump", "continue"}
+		}
+		if name := pick(g, verdicts); len(below) > 0 || name != "jump" && name != "goto" {
 			return strings.TrimSpace(strings.Join(append(words, g.statement(name, below)), " "))
 		}
 		return strings.Join(append(words, "accept"), " ")
@@ -287,6 +292,14 @@ func (g *Generator) Probes(shapes, sources int) ([]Shape, []Probe) {
 	var ps []Probe
 	for len(ss) < shapes {
 		s := g.shape()
+		if g.chance(8) {
+			s = g.established()
+			for i := range min(sources, flowSources) {
+				ps = append(ps, Probe{len(ss), flowSource(s.IPv6, i)})
+			}
+			ss = append(ss, s)
+			continue
+		}
 		ss = append(ss, s)
 		for range sources {
 			var a netip.Addr

@@ -137,6 +137,9 @@ func NewLab(t testing.TB) *Lab {
 			unix.Close(fd)
 		}
 	})
+	if err := l.establish(); err != nil {
+		t.Fatalf("establish flows: %v", err)
+	}
 	return l
 }
 
@@ -166,9 +169,11 @@ table inet ` + recorderTable + ` {
 `
 
 // Load replaces the ruleset. The error holds what nft said.
-func (l *Lab) Load(script string) error {
+func (l *Lab) Load(script string) error { return l.loadText(script + recorder) }
+
+func (l *Lab) loadText(script string) error {
 	f := filepath.Join(l.dir, "ruleset.nft")
-	if err := os.WriteFile(f, []byte("flush ruleset\n"+script+recorder), 0o600); err != nil {
+	if err := os.WriteFile(f, []byte("flush ruleset\n"+script), 0o600); err != nil {
 		return err
 	}
 	out, err := l.host.Command(l.nft, "-f", f).CombinedOutput()

@@ -39,6 +39,14 @@ func TestOracle(t *testing.T) {
 		}
 	}
 	l := oracle.NewLab(t)
+	if keep != nil { // the regressions are evidence as well
+		for name, c := range regressions(t) {
+			if _, err := l.Replay(c); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			keep(c)
+		}
+	}
 	r := oracle.Run(t, l, oracle.Config{
 		Seed: uint64(env("SEED", 1)), Rulesets: env("RULESETS", 100000), Verdicts: env("VERDICTS", 0),
 		Time:   time.Duration(env("SECONDS", 50)) * time.Second,
@@ -106,29 +114,37 @@ func TestReplay(t *testing.T) {
 	t.Logf("%d verdicts", n)
 }
 
-// TestRegressions repeats what once was a mismatch.
-func TestRegressions(t *testing.T) {
+// regressions reads what is kept in testdata.
+func regressions(t *testing.T) map[string]*oracle.Case {
+	t.Helper()
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no regressions: %v", err)
 	}
-	l := oracle.NewLab(t)
+	out := map[string]*oracle.Case{}
 	for _, f := range files {
 		b, err := os.ReadFile(f)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := oracle.ParseCase(b)
-		if err != nil {
+		if out[filepath.Base(f)], err = oracle.ParseCase(b); err != nil {
 			t.Fatalf("%s: %v", f, err)
 		}
+	}
+	return out
+}
+
+// TestRegressions repeats what once was a mismatch, and what is easily got wrong.
+func TestRegressions(t *testing.T) {
+	l := oracle.NewLab(t)
+	for name, c := range regressions(t) {
 		out, err := l.Replay(c)
 		if err != nil {
-			t.Errorf("%s: %v", f, err)
+			t.Errorf("%s: %v", name, err)
 			continue
 		}
 		for _, m := range out.Mismatches {
-			t.Errorf("%s: %v", f, m)
+			t.Errorf("%s: %v", name, m)
 		}
 	}
 }
