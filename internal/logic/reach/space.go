@@ -81,7 +81,12 @@ func (sp *Space) readTables(lowered []*rs.Table, legacy bool) {
 		sp.gap(g, "", "nf_tables ruleset")
 	}
 	set.Tables = append(set.Tables, lowered...)
-	if _, ok := pf.Legacy.Get(); ok && !legacy {
+	if lt, ok := pf.Legacy.Get(); ok && !legacy {
+		for _, t := range lt {
+			if g, missing := t.Blob.Gap(); missing && t.Family != "arp" {
+				sp.gap(g, t.Family, "the rules of the legacy table "+t.Name+" ("+t.Family+")")
+			}
+		}
 		for _, f := range []string{"ipv4", "ipv6"} {
 			ts, err := pfdecode.LegacyOf(pf, f, sets, sp.Model.Order)
 			if err != nil {
