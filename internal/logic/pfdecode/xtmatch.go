@@ -215,7 +215,7 @@ func matchConnlimit(_ *xtable, i *blob) []rs.Expr {
 		if upto {
 			return one(broken)
 		}
-		return always("connlimit")
+		return one(ctLoad(ctState, -1)) // always, and connection tracking is on
 	}
 	return one(rs.Limit{Name: "connlimit", Over: !upto})
 }

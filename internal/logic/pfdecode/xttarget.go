@@ -62,10 +62,7 @@ func rewrite(f rs.Family, base rs.Header, off, n uint32) lower {
 		if !x.inet() || f != 0 && f != x.family {
 			return nil
 		}
-		out := []rs.Expr{}
-		for k := uint32(0); k < 16 && k < n; k += 4 {
-			out = append(out, rs.Random{Dreg: scratch + rs.Reg(k/4)})
-		}
+		var out []rs.Expr
 		for k := uint32(0); k < n; k += 16 {
 			out = append(out, rs.PayloadSet{Sreg: scratch, Base: base, Offset: off + k, Len: min(16, n-k)})
 		}

@@ -149,13 +149,22 @@ func (x *run) payloadSet(e rs.PayloadSet) {
 			m |= 3 << 10
 		}
 		x.env.netLost |= m
-		x.env.transLost |= 3<<16 | 3<<6 | 3<<2
+		x.env.transLost |= x.q.checksum()
 	case rs.TransportHeader:
-		x.env.transLost |= m | 3<<16 | 3<<6 | 3<<2
+		x.env.transLost |= m | x.q.checksum()
 	default:
 		x.q.opaque["payload set"] = true
 	}
 	x.changed = true
+}
+
+// checksum is where the checksum of the transport header is, as bits by byte; of an
+// unknown protocol where any may be.
+func (q *question) checksum() uint64 {
+	if !q.p.Proto.Set {
+		return 3<<16 | 3<<6 | 3<<2
+	}
+	return map[uint8]uint64{6: 3 << 16, 17: 3 << 6, 1: 3 << 2, 58: 3 << 2}[q.p.Proto.V]
 }
 
 func ifname(s string) []abyte {

@@ -74,7 +74,7 @@ var forms = []form{
 	{rule: "-m addrtype --dst-type LOCAL"}, {rule: "-m addrtype ! --dst-type LOCAL"}, {rule: "-m addrtype --dst-type UNICAST", fam: "6"},
 	{rule: "-m addrtype --src-type UNICAST", fam: "6"}, {rule: "-m addrtype ! --src-type MULTICAST", fam: "6"},
 	{rule: "-m addrtype --dst-type MULTICAST"}, {rule: "-m addrtype --src-type LOCAL", vague: "fib"},
-	{rule: "-m addrtype --dst-type LOCAL --limit-iface-in"},
+	{rule: "-m addrtype --dst-type LOCAL --limit-iface-in", vague: "fib"},
 	{rule: "-m limit --limit 1/hour --limit-burst 3", vague: "limit"},
 	{rule: "-m hashlimit --hashlimit-upto 1/hour --hashlimit-burst 2 --hashlimit-name a --hashlimit-mode srcip", vague: "limit"},
 	{rule: "-m hashlimit --hashlimit-above 1/hour --hashlimit-burst 2 --hashlimit-name b --hashlimit-mode srcip,dstport", vague: "limit"},
@@ -84,7 +84,8 @@ var forms = []form{
 	{rule: "-m statistic --mode random --probability 0.5", vague: "statistic"}, {rule: "-m quota --quota 100", vague: "limit"},
 	{rule: "-p tcp -m tcpmss --mss 1:100", vague: "tcpmss"}, {rule: "-m policy --dir in --pol none", vague: "policy"},
 	{rule: "-m physdev --physdev-is-bridged", vague: "physdev"}, {rule: "-m time --timestart 00:00", vague: "time"},
-	{rule: "-m u32 --u32 0&0xf0000000=0", vague: "u32"}, {rule: "-m string --algo bm --string xyz", vague: "string"}, {rule: "-m socket --nowildcard", vague: "socket"},
+	{rule: "-m u32 --u32 0&0xf0000000=0", vague: "u32"}, {rule: "-m string --algo bm --string xyz", vague: "string"},
+	{rule: "-m socket --nowildcard -j MARK --set-mark 5", table: "mangle", chain: "PREROUTING", after: "-A INPUT -m mark ! --mark 5 -j ACCEPT", vague: "socket"},
 	{rule: "-m cpu --cpu 0", vague: "cpu"}, {rule: "-m helper --helper ftp", vague: "helper"}, {rule: "-m connbytes --connbytes 1: --connbytes-dir both --connbytes-mode packets", vague: "connbytes"},
 	{rule: "-m frag", fam: "6"}, {rule: "-m frag --fragfirst --fragmore", fam: "6"}, {rule: "-m frag --fraglast", fam: "6"}, {rule: "-m frag ! --fragid 0:10", fam: "6"}, {rule: "-m frag --fragres", fam: "6"},
 	{rule: "-m rt", fam: "6"}, {rule: "-m rt --rt-type 0", fam: "6"}, {rule: "-m rt ! --rt-type 0 --rt-segsleft 0", fam: "6"}, {rule: "-m rt --rt-len 8", fam: "6"},
@@ -110,8 +111,8 @@ var forms = []form{
 	{rule: "-p tcp --dport 22 -j DNAT --to-destination 192.0.2.1:80", fam: "4", table: "nat", chain: "PREROUTING", after: "-A INPUT -p tcp --dport 80 -j ACCEPT"},
 	{rule: "-p tcp --dport 22 -j DNAT --to-destination [2001:db8::1]:80", fam: "6", table: "nat", chain: "PREROUTING", after: "-A INPUT -p tcp --dport 80 -j ACCEPT"},
 	{rule: "-p tcp --dport 22 -j REDIRECT --to-ports 443", table: "nat", chain: "PREROUTING", after: "-A INPUT -p tcp --dport 443 -j ACCEPT"},
-	{rule: "-m ttl --ttl-gt 1 -j TTL --ttl-set 9", fam: "4", table: "mangle", chain: "PREROUTING", after: "-A INPUT -m ttl --ttl-eq 9 -j ACCEPT", vague: "ttl"},
-	{rule: "-j TOS --set-tos 0x10", table: "mangle", chain: "PREROUTING", after: "-A INPUT -p tcp -m tos --tos 0x10 -j ACCEPT", vague: "tos"},
+	{rule: "-m ttl --ttl-gt 1 -j TTL --ttl-set 9", fam: "4", table: "mangle", chain: "PREROUTING", after: "-A INPUT -m ttl --ttl-eq 9 -j ACCEPT", vague: "a field that the question does not have"},
+	{rule: "-j TOS --set-tos 0x10", table: "mangle", chain: "PREROUTING", after: "-A INPUT -p tcp -m tos --tos 0x10 -j ACCEPT", vague: "a field that the question does not have"},
 	{rule: "-p tcp --syn -j TCPMSS --set-mss 1000", table: "mangle", chain: "FORWARD", after: "-A INPUT -p tcp -j ACCEPT\n-A FORWARD -p tcp --dport 22 -j ACCEPT"},
 	{rule: "-p tcp --dport 22 -j NFQUEUE", vague: "queue"}, {rule: "-p tcp -j SET --add-set dyn src", fam: "4"}, {rule: "-p tcp -j SET --add-set dyn6 src", fam: "6"},
 }
@@ -151,7 +152,8 @@ COMMIT
 var rulesets = map[string]form{
 	"ufw 4": {fam: "4", vague: "limit", rule: fmt.Sprintf(ufwRules, "-A ufw-before -p icmp --icmp-type 8 -j ACCEPT", "10.1.0.0/16")},
 	"ufw 6": {fam: "6", vague: "limit", rule: fmt.Sprintf(ufwRules, "-A ufw-before -m rt --rt-type 0 -j DROP\n-A ufw-before -p ipv6-icmp --icmpv6-type 135 -m hl --hl-eq 255 -j ACCEPT\n-A ufw-before -p ipv6-icmp --icmpv6-type 128 -j ACCEPT", "2001:db8:1::/48")},
-	"docker 4": {fam: "4", rule: `*nat
+	// Which way a packet leaves after DNAT, the lab's routes do not say.
+	"docker 4": {fam: "4", vague: "route after NAT", rule: `*nat
 :PREROUTING ACCEPT
 :POSTROUTING ACCEPT
 :OUTPUT ACCEPT
@@ -208,6 +210,16 @@ func (f form) text() string {
 	}
 	fmt.Fprintf(&b, "%s\nCOMMIT\n", f.after)
 	return b.String()
+}
+
+// excused tells whether an uncertain answer names the reason that the form allows, or
+// one that any rule may have.
+func (f form) excused(a *reach.Answer, limited bool) bool {
+	why := excuse(a)
+	if strings.Contains(why, "the other fragments") || strings.Contains(why, "transport header of a later fragment") {
+		return true
+	}
+	return f.vague != "" && (f.vague == "limit" && limited || strings.Contains(why, f.vague))
 }
 
 // xtShapes are the packets that every rule meets.
@@ -311,7 +323,7 @@ func (l *Lab) loadXT(backend, fam, text string) error {
 					empty.WriteString(strings.Replace(s, "*filter\n", "*filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\n", 1))
 				}
 			}
-			c := l.host.Command(p+"tables-legacy-restore")
+			c := l.host.Command(p + "tables-legacy-restore")
 			c.Stdin = strings.NewReader(empty.String())
 			if out, err := c.CombinedOutput(); err != nil {
 				return fmt.Errorf("empty legacy tables: %w\n%s", err, out)
@@ -350,7 +362,7 @@ func (l *Lab) compareXT(t *testing.T, f form, set *rs.Ruleset, shapes []Shape, p
 		case !may && k:
 			fail(id, "the model says dropped", a)
 		case must != may || limited:
-			if uncertain++; f.vague == "" {
+			if uncertain++; !f.excused(a, limited) {
 				fail(id, "the model does not know", a)
 			}
 		}
@@ -373,7 +385,13 @@ func testXTables(t *testing.T, backend string) {
 	l := NewLab(t)
 	l.makeSets(t)
 	list := append([]form(nil), forms...)
+	if s := os.Getenv("XT_FORM"); s != "" {
+		list = []form{{rule: s}}
+	}
 	for _, f := range rulesets {
+		if len(list) == 1 {
+			break
+		}
 		list = append(list, f)
 	}
 	verdicts, loaded, vague, uncertain := 0, 0, 0, 0
