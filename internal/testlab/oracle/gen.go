@@ -499,6 +499,9 @@ func (g *Generator) match(f *field, op string) (text string, tail bool) {
 	case "concat", "concatintervals", "concatvmap":
 		return g.concat(f, op, neg)
 	}
+	if f.words != nil {
+		return f.name + " " + neg + g.word(f, pick(g, f.words)), false
+	}
 	return f.name + " " + neg + one(), false
 }
 

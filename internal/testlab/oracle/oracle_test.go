@@ -4,15 +4,19 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/sixfence/sixfence/internal/testlab/oracle"
 )
 
+// env is a number of the run: ORACLE_SEED, ORACLE_VERDICTS, ORACLE_SECONDS (0: no
+// bound), ORACLE_SHAPES times ORACLE_SOURCES packets a ruleset, ORACLE_MAX mismatches.
 func env(name string, def int) int {
 	if v, err := strconv.Atoi(os.Getenv("ORACLE_" + name)); err == nil {
 		return v
@@ -38,6 +42,10 @@ func TestOracle(t *testing.T) {
 			}
 		}
 	}
+	seconds := 60
+	if testing.Short() {
+		seconds = 10
+	}
 	l := oracle.NewLab(t)
 	if keep != nil { // the regressions are evidence as well
 		for name, c := range regressions(t) {
@@ -49,14 +57,28 @@ func TestOracle(t *testing.T) {
 	}
 	r := oracle.Run(t, l, oracle.Config{
 		Seed: uint64(env("SEED", 1)), Rulesets: env("RULESETS", 100000), Verdicts: env("VERDICTS", 0),
-		Time:   time.Duration(env("SECONDS", 50)) * time.Second,
+		Time:   time.Duration(env("SECONDS", seconds)) * time.Second,
 		Keep:   keep,
 		Shapes: env("SHAPES", 100), Sources: env("SOURCES", 60), MaxMismatches: env("MAX", 5),
 	})
 	pc, both, un := r.Coverage.Report()
 	t.Logf("%d rulesets, %d rules, %d refused, %d lossy, %d verdicts (%d accepted, %d uncertain), %.0f/s; load %v send %v compare %v; coverage %.1f%% met, %.1f%% both ways, %d not met",
 		r.Rulesets, r.Rules, r.Refused, r.Lossy, r.Verdicts, r.Accepted, r.Uncertain, float64(r.Verdicts)/r.Elapsed.Seconds(), r.Load, r.Send, r.Compare, pc, both, len(un))
-	t.Log(r.Why)
+	if r.Verdicts == 0 || r.Lossy > r.Rulesets {
+		t.Errorf("%d verdicts, %d rounds lost: that proves nothing", r.Verdicts, r.Lossy)
+	}
+	if name := os.Getenv("ORACLE_REPORT"); name != "" {
+		f, err := os.Create(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		release, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+		nft, _ := exec.Command("nft", "--version").Output()
+		if err := r.Write(f, "Linux "+strings.TrimSpace(string(release)), strings.TrimSpace(string(nft))); err != nil {
+			t.Error(err)
+		}
+	}
 	if env("UNCOVERED", 0) > 0 {
 		t.Log(un)
 	}
