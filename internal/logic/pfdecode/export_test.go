@@ -34,3 +34,19 @@ func Extensions() (m, t []struct {
 	}
 	return m, t
 }
+
+// CarveForTest cuts prefixes of 10.0.0.0/24 into disjoint intervals of the last byte
+// and says which of them match.
+func CarveForTest(bits []int, at []byte, noMatch []bool) (hit [256]bool) {
+	var es []entry
+	for i := range bits {
+		from, to := prefixRange([]byte{10, 0, 0, at[i]}, bits[i])
+		es = append(es, entry{Element: rs.Element{From: from, To: to}, bits: bits[i], noMatch: noMatch[i]})
+	}
+	for _, e := range carve(es) {
+		for v := int(e.From[3]); v <= int(e.To[3]); v++ {
+			hit[v] = true
+		}
+	}
+	return hit
+}

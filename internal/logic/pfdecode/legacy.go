@@ -190,7 +190,7 @@ func (d *legacyDecoder) split() error {
 // heads finds the chains.
 func (d *legacyDecoder) heads(t fact.LegacyTable) error {
 	d.chains, d.policy = map[int]*rs.Chain{}, map[int]*rs.Chain{}
-	starts := map[int]bool{}
+	starts, names := map[int]bool{}, map[string]bool{}
 	for _, e := range d.entries {
 		starts[e.off] = true
 	}
@@ -198,7 +198,10 @@ func (d *legacyDecoder) heads(t fact.LegacyTable) error {
 		if !starts[off] || d.chains[off] != nil || len(d.chains) >= maxChains {
 			return fmt.Errorf("chain %q begins at %d, where no chain can", c.Name, off)
 		}
-		d.chains[off] = c
+		if names[c.Name] {
+			return fmt.Errorf("chain %q twice", c.Name)
+		}
+		d.chains[off], names[c.Name] = c, true
 		d.t.Chains = append(d.t.Chains, c)
 		return nil
 	}

@@ -76,7 +76,7 @@ func (x *xtable) marked(yes bool) []rs.Expr {
 
 func (x *xtable) apply(list map[extension]lower, name string, rev uint32, info []byte) []rs.Expr {
 	f := list[extension{name, rev}]
-	if f == nil {
+	if f == nil || !x.inet() && !anyFamily[name] {
 		return nil
 	}
 	i := &blob{b: info, order: x.order}
@@ -86,6 +86,10 @@ func (x *xtable) apply(list map[extension]lower, name string, rev uint32, info [
 	}
 	return e
 }
+
+// anyFamily are the extensions that mean the same wherever they are. Bridges have
+// extensions of their own, some under the same names.
+var anyFamily = map[string]bool{"comment": true, "MARK": true, "CLASSIFY": true}
 
 func (x *xtable) is4() bool { return x.family == rs.IPv4 }
 

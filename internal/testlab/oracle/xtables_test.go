@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -302,8 +303,11 @@ func (l *Lab) tables() ([]*rs.Table, error) {
 	return out, nil
 }
 
-// loadXT replaces the rules of a family in a back-end.
-func (l *Lab) loadXT(backend, fam, text string) error {
+var tableLines = regexp.MustCompile(`(?m)^\*.*$`)
+
+// loadXT replaces the rules of a family in a back-end. before holds which tables the last
+// call loaded.
+func (l *Lab) loadXT(backend, fam, text string, before *string) error {
 	if err := l.Load(""); err != nil {
 		return err
 	}
@@ -311,7 +315,10 @@ func (l *Lab) loadXT(backend, fam, text string) error {
 	if fam == "6" {
 		ip = "ip6"
 	}
-	if backend == "legacy" { // its tables are not flushed with nft's
+	tables := fam + strings.Join(tableLines.FindAllString(text, -1), "")
+	clean := *before == tables
+	*before = tables
+	if backend == "legacy" && !clean { // its tables are not flushed with nft's
 		for _, p := range []string{"ip", "ip6"} {
 			names, _ := l.host.Command("cat", "/proc/net/"+p+"_tables_names").Output()
 			var empty strings.Builder
@@ -394,7 +401,7 @@ func testXTables(t *testing.T, backend string) {
 		}
 		list = append(list, f)
 	}
-	verdicts, loaded, vague, uncertain := 0, 0, 0, 0
+	verdicts, loaded, vague, uncertain, before := 0, 0, 0, 0, ""
 	for _, fam := range []string{"4", "6"} {
 		shapes, probes := xtShapes(fam == "6")
 		for _, f := range list {
@@ -404,7 +411,7 @@ func testXTables(t *testing.T, backend string) {
 			if fam == "6" {
 				f.rule = strings.ReplaceAll(f.rule, "ipt_", "ip6t_")
 			}
-			if err := l.loadXT(backend, fam, f.text()); err != nil {
+			if err := l.loadXT(backend, fam, f.text(), &before); err != nil {
 				t.Errorf("IPv%s %s: %v", fam, f.rule, err)
 				continue
 			}
