@@ -729,6 +729,8 @@ func (w *renderer) statement(e Expr) {
 	case Opaque:
 		w.add("[%s, not understood]", x.Name)
 	default:
-		w.add("[%T]", e)
+		if !w.xtables(e) {
+			w.add("[%T]", e)
+		}
 	}
 }
