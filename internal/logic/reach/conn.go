@@ -316,6 +316,7 @@ func (x *run) objref(e rs.Objref) cond {
 func (x *run) redirect(e rs.Redirect) {
 	x.changed = true
 	x.env.dnat = true
+	x.env.rerouted = x.env.rerouted || x.q.at.hook == rs.Output
 	if e.HasProto {
 		x.env.dport = port(x.reg.at(e.ProtoMin, 2))
 		if e.HasProtoMax && port(x.reg.at(e.ProtoMax, 2)) != x.env.dport {
@@ -348,6 +349,7 @@ func (x *run) nat(e rs.Nat) bool {
 		return true
 	}
 	x.env.dnat = true
+	x.env.rerouted = x.env.rerouted || x.q.at.hook == rs.Output
 	if e.HasAddr {
 		n := 16
 		if x.q.is4() {

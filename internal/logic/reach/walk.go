@@ -264,6 +264,12 @@ func (w *walker) hooks(hooks []rs.Hook, groups []group) {
 				}
 			}
 			groups = w.accepted
+			if c.Base.Type == "route" { // a packet whose mark changed is routed again
+				for i := range groups {
+					e := &groups[i].env
+					e.rerouted = e.rerouted || e.mark != w.q.fresh().mark || e.netLost != 0
+				}
+			}
 			for _, g := range through {
 				groups = add(groups, g)
 			}
@@ -325,7 +331,7 @@ func (w *walker) passNAT(c *rs.Chain, groups *[]group) (through []group) {
 // waits, and may be dropped.
 func (w *walker) reassemble(groups []group) []group {
 	q := w.q
-	if q.defrag == nil || !q.uses.track || q.at.hook == rs.Ingress || q.at.hook == rs.Prerouting && q.at.prio <= prioDefrag {
+	if q.defrag == nil || !q.uses.track || q.at.hook == rs.Ingress || (q.at.hook == rs.Prerouting || q.at.hook == rs.Output) && q.at.prio <= prioDefrag {
 		return groups
 	}
 	var out []group

@@ -20,6 +20,7 @@ var contexts = [][2]string{
 	{"ip", "prerouting"}, {"ip", "input"}, {"ip", "forward"}, {"ip", "postrouting"},
 	{"ip6", "prerouting"}, {"ip6", "input"}, {"ip6", "forward"}, {"ip6", "postrouting"},
 	{"netdev", "ingress"},
+	{"inet", "output"}, {"ip", "output"}, {"ip6", "output"},
 }
 
 // Coverage counts what rulesets held and packets met.

@@ -47,20 +47,21 @@ func (l *Lab) establish() error {
 	if err := l.loadText(establishTable); err != nil {
 		return err
 	}
+	// A SYN that was answered is a flow that has seen both directions. An ACK that
+	// the host did not expect would be answered with a reset.
 	var frames [][]byte
-	for _, flags := range []uint8{0x02, 0x10} { // SYN, then ACK
-		for _, s := range establishedShapes() {
-			s.Flags = flags
-			for i := range flowSources {
-				frames = append(frames, s.frame(flowSource(s.IPv6, i), uint32(len(frames)), l.macs[0]))
-			}
+	for _, s := range establishedShapes() {
+		if s.Proto == protoTCP {
+			s.Flags = 0x02
 		}
-		if err := l.send(0, frames); err != nil {
-			return err
+		for i := range flowSources {
+			frames = append(frames, s.frame(flowSource(s.IPv6, i), uint32(len(frames)), l.macs[0]))
 		}
-		frames = nil
-		time.Sleep(100 * time.Millisecond) // the host answers
 	}
+	if err := l.send(0, frames); err != nil {
+		return err
+	}
+	time.Sleep(300 * time.Millisecond) // the host answers
 	return nil
 }
 

@@ -337,6 +337,14 @@ func (g *Generator) known(name string, def uint64, bits int) uint64 {
 func (g *Generator) shape() Shape {
 	s := Shape{IPv6: g.chance(55), Iface: g.r.IntN(2), Forward: g.chance(40), MAC: [2]byte{pick(g, []byte{2, 6}), byte(g.r.IntN(3))}}
 	s.Dst = g.destination(s.IPv6, s.Forward)
+	if !s.Forward && g.chance(25) {
+		s.Output, s.Iface = true, 0
+		s.Dst = netip.MustParseAddr(map[bool]string{false: "198.18.0.7", true: "2a0f:1::7"}[s.IPv6])
+		if g.chance(50) {
+			s.Iface = 1
+			s.Dst = g.destination(s.IPv6, true)
+		}
+	}
 	ttl, tos, length := "ip ttl", "ip dscp", "ip length"
 	if s.IPv6 {
 		ttl, tos, length = "ip6 hoplimit", "ip6 dscp", "ip6 length"

@@ -161,8 +161,12 @@ table inet ` + recorderTable + ` {
   iifname "lo" accept
   add @seen { ether saddr } drop
  }
+ set made4 { typeof ip id; size 100000; flags dynamic; }
+ set made6 { typeof ip6 flowlabel; size 100000; flags dynamic; }
  chain postrouting {
   type filter hook postrouting priority 2147483646
+  meta priority 0:4d add @made4 { ip id } drop
+  meta priority 0:4d add @made6 { ip6 flowlabel } drop
   add @seen { ether saddr } drop
  }
 }
@@ -354,8 +358,13 @@ func (l *Lab) Fire(shapes []Shape, probes []Probe) ([]bool, error) {
 		shapes[i].FragID = l.frags
 	}
 	frames := make([][][]byte, len(Interfaces))
+	var made []int
 	for id, p := range probes {
 		s := &shapes[p.Shape]
+		if s.Output {
+			made = append(made, id)
+			continue
+		}
 		frames[s.Iface] = append(frames[s.Iface], s.frame(p.Src, uint32(id), l.macs[s.Iface]))
 	}
 	var out []bool
@@ -368,7 +377,10 @@ func (l *Lab) Fire(shapes []Shape, probes []Probe) ([]bool, error) {
 		defer c.Close()
 		err = errLossy
 		for try := 0; try < 6 && err == errLossy; try++ {
-			err = l.round(c, frames, len(probes), &out)
+			err = l.round(c, frames, len(probes)-len(made), len(probes), &out)
+			if err == nil {
+				err = l.emit(shapes, probes, made, out)
+			}
 			if err == errLossy {
 				if e := l.flushSeen(); e != nil {
 					err = e
@@ -379,7 +391,7 @@ func (l *Lab) Fire(shapes []Shape, probes []Probe) ([]bool, error) {
 	return out, err
 }
 
-func (l *Lab) round(c *netlink.Conn, frames [][][]byte, n int, out *[]bool) error {
+func (l *Lab) round(c *netlink.Conn, frames [][][]byte, n, all int, out *[]bool) error {
 	before, err := l.got(c)
 	if err != nil {
 		return err
@@ -411,16 +423,7 @@ func (l *Lab) round(c *netlink.Conn, frames [][][]byte, n int, out *[]bool) erro
 	if after-before != uint64(n) {
 		return errLossy
 	}
-	if still := l.settle(c); still != nil {
-		return still
-	}
-	*out = make([]bool, n)
+	time.Sleep(2 * time.Millisecond) // the last packets, between the first hook and the recorder
+	*out = make([]bool, all)
 	return l.seen(c, *out)
-}
-
-// settle waits for the last packets between the first hook and the recorder: they are
-// handled in the softirq that counted them.
-func (l *Lab) settle(*netlink.Conn) error {
-	time.Sleep(2 * time.Millisecond)
-	return nil
 }

@@ -28,7 +28,9 @@ type Shape struct {
 	Iface int // index of the lab's interfaces
 	// Forward packets are for a host behind the lab's second interface, the others
 	// for the lab itself.
-	Forward      bool
+	Forward bool
+	// Output packets are made by the host itself.
+	Output       bool
 	Dst          netip.Addr
 	Proto        uint8
 	Sport, Dport uint16
@@ -58,7 +60,10 @@ func (s *Shape) family() rs.Family {
 }
 
 func (s *Shape) hook() rs.Hook {
-	if s.Forward {
+	switch {
+	case s.Output:
+		return rs.Output
+	case s.Forward:
 		return rs.Forward
 	}
 	return rs.Input
@@ -82,17 +87,21 @@ func (s *Shape) frame(src netip.Addr, id uint32, dstMAC [6]byte) []byte {
 	} else {
 		b[12], b[13] = 0x08, 0x00
 	}
-	return append(b, s.packet(src)...)
+	return append(b, s.packet(src, id)...)
 }
 
 // packet is the packet from the network header on.
-func (s *Shape) packet(src netip.Addr) []byte {
+func (s *Shape) packet(src netip.Addr, id uint32) []byte {
 	t := s.transport(src)
 	if !s.IPv6 {
 		b := make([]byte, 20, 128)
 		b[0], b[1] = 0x45, s.TOS
 		binary.BigEndian.PutUint16(b[2:], uint16(20+len(t)))
-		binary.BigEndian.PutUint16(b[4:], s.Dport^0x5aa5) // identification
+		ident := s.Dport ^ 0x5aa5
+		if s.Output { // the recorder knows it by its identification
+			ident = uint16(id) + 1
+		}
+		binary.BigEndian.PutUint16(b[4:], ident)
 		b[6] = 0x40
 		b[8], b[9] = s.HopLimit, s.Proto
 		a, d := src.As4(), s.Dst.As4()
@@ -103,6 +112,9 @@ func (s *Shape) packet(src netip.Addr) []byte {
 	}
 	b := make([]byte, 40, 160)
 	b[0], b[1] = 0x60|s.TOS>>4, s.TOS<<4
+	if s.Output { // the recorder knows it by its flow label
+		b[1], b[2], b[3] = b[1]|byte((id+1)>>16)&0xf, byte((id+1)>>8), byte(id+1)
+	}
 	b[7] = s.HopLimit
 	a, d := src.As16(), s.Dst.As16()
 	copy(b[8:], a[:])
@@ -225,11 +237,17 @@ func (s *Shape) question(src netip.Addr, id uint32, raw bool) reach.Packet {
 	if s.Forward {
 		p.OIF = reach.Some(Interfaces[1])
 	}
+	if s.Output {
+		p.Local, p.IIF, p.UID = true, reach.Opt[string]{}, reach.Some(uint32(0))
+		p.OIF = reach.Some(Interfaces[s.Iface])
+	}
 	if src.IsValid() {
 		p.Saddr = reach.Some(src)
-		p.SrcMAC = reach.Some(s.mac(id))
+		if !s.Output {
+			p.SrcMAC = reach.Some(s.mac(id))
+		}
 		if raw {
-			p.Raw = s.packet(src)
+			p.Raw = s.packet(src, id)
 		}
 	}
 	return p

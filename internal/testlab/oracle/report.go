@@ -18,8 +18,8 @@ func (r *Report) Write(w io.Writer, kernel, nft string) error {
 <!-- Written by `+"`make oracle`"+`; edit internal/testlab/oracle/report.go instead. -->
 
 Every answer of `+"`reach` and `trace`"+` rests on a model of the kernel's packet filter. This page is the last whole run of the
-program that tests it: it generates rulesets, loads them in a namespace, sends packets through ingress, prerouting, input, forward
-and postrouting, and compares what the kernel let pass with what the model says, for the packet alone and for every source at once. A
+program that tests it: it generates rulesets, loads them in a namespace, sends packets through ingress, prerouting, input, forward,
+output and postrouting, and compares what the kernel let pass with what the model says, for the packet alone and for every source at once. A
 *may* counts as a mismatch unless the model names what the question does not hold: an expression it does not know, a rate,
 a dynamic set, a field that was left open.
 
@@ -39,7 +39,7 @@ A cell is (family, hook, field or statement, operator and negation). Packets: TC
 unknown protocol, hop-by-hop, routing and destination headers, atomic, first and later fragments, flows that are new, established, invalid
 and untracked; sources sit at the boundaries of the rules.
 
-Not in it: the output hook, related flows, IPv4 fragments and options, bridge, x_tables (tested by themselves), stateful objects.
+Not in it: related flows, IPv4 fragments and options, bridge, x_tables (tested by themselves), stateful objects.
 
 ## Cells that no packet met
 
