@@ -40,3 +40,47 @@ func TestExceptions(t *testing.T) {
 		}
 	})
 }
+
+const saved = `create bad hash:net family inet hashsize 1024 maxelem 65536 bucketsize 12 initval 0x1
+add bad 10.0.0.0/8
+add bad 10.1.0.0/16 nomatch
+create p hash:ip,port family inet6 hashsize 1024 maxelem 65536 timeout 600
+add p 2001:db8::1,tcp:22 timeout 599
+add p 2001:db8::1,icmpv6:128/0 timeout 0
+create l list:set size 8
+add l bad comment "a b"
+create odd hash:mac hashsize 1024
+add odd 02:00:00:00:00:01
+`
+
+func TestIPSetSave(t *testing.T) {
+	s, err := pfdecode.ParseIPSets(saved)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.ByName("bad").Set.Elements; len(got) != 2 || got[0].To[1] != 0 || got[1].From[1] != 2 {
+		t.Errorf("bad: %v", got)
+	}
+	if p := s.ByName("p"); len(p.Set.Elements) != 2 || !p.Set.Elements[0].Expires || p.Set.Elements[1].Expires || len(p.Protos) != 2 {
+		t.Errorf("p: %+v", p.Set)
+	}
+	if l := s.ByName("l"); len(l.Members) != 1 || l.Members[0].Name != "bad" {
+		t.Errorf("l: %+v", l)
+	}
+	if o := s.ByName("odd"); o == nil || o.Set != nil {
+		t.Errorf("odd: %+v", o)
+	}
+	for _, bad := range []string{"destroy x", "add nosuch 1.2.3.4", "create x hash:ip shiny", "create a hash:ip\ncreate a hash:ip"} {
+		if _, err := pfdecode.ParseIPSets(bad); err == nil {
+			t.Errorf("%q was read", bad)
+		}
+	}
+}
+
+func FuzzIPSetSave(f *testing.F) {
+	f.Add(saved)
+	f.Add("create i hash:net,iface family inet6\nadd i fd00::/8,physdev:eth0\nadd i fd00::/8,eth wildcard")
+	f.Fuzz(func(t *testing.T, text string) {
+		_, _ = pfdecode.ParseIPSets(text)
+	})
+}
