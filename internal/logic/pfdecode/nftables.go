@@ -62,12 +62,32 @@ func NFTables(d Dump) ([]*rs.Table, error) {
 			}
 		}
 	}
+	// A set without a name always holds something: a dump in which one is empty, such
+	// as one from before elements were read, holds the elements of no set.
+	read := len(d.Elements) > 0
 	for _, t := range dec.list {
 		for _, s := range t.Sets {
+			if s.Anonymous && len(s.Elements) == 0 {
+				s.Complete = false
+			}
+			if !read && hasAnonymous(dec.list) {
+				s.Complete = false
+			}
 			finishSet(s)
 		}
 	}
 	return dec.list, nil
+}
+
+func hasAnonymous(ts []*rs.Table) bool {
+	for _, t := range ts {
+		for _, s := range t.Sets {
+			if s.Anonymous {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 type tableKey struct {
@@ -87,6 +107,7 @@ type decoder struct {
 	list   []*rs.Table
 	// current is the table of the rule that is decoded; nil outside rules.
 	current *rs.Table
+	comment string // of a "match comment" in that rule
 	ipsets  *IPSets
 }
 
@@ -439,7 +460,7 @@ func (d *decoder) rule(family uint8, a attrs) error {
 		return fmt.Errorf("rule of unknown chain %q", a.str(2))
 	}
 	r := &rs.Rule{Chain: c, Handle: a.u64(3), Index: len(c.Rules) + 1, Comment: comment(a[7])}
-	d.current = t
+	d.current, d.comment = t, ""
 	defer func() { d.current = nil }()
 	var bad error
 	err = walk(a[4], d.order, func(_ uint16, v []byte) {
@@ -452,6 +473,9 @@ func (d *decoder) rule(family uint8, a attrs) error {
 	})
 	if err = firstErr(err, bad); err != nil {
 		return fmt.Errorf("handle %d: %w", r.Handle, err)
+	}
+	if r.Comment == "" {
+		r.Comment = d.comment
 	}
 	c.Rules = append(c.Rules, r)
 	return nil

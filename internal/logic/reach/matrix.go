@@ -151,3 +151,14 @@ func (c Class) Wider(than Class) bool {
 	b, ok2 := rank[than]
 	return ok1 && ok2 && a > b
 }
+
+// RuleGaps are what could not be read of the rules themselves.
+func (sp *Space) RuleGaps() []fact.Gap {
+	var out []fact.Gap
+	for _, g := range sp.gaps {
+		if !slices.Contains(out, g.Gap) {
+			out = append(out, g.Gap)
+		}
+	}
+	return out
+}
