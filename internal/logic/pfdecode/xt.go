@@ -175,6 +175,8 @@ func ports16(from, to uint16, invert bool) []rs.Expr {
 		return nil
 	case from > to, from == 0 && to == 0xffff:
 		return []rs.Expr{broken}
+	case from == to:
+		return []rs.Expr{is(be16(from), invert)}
 	}
 	return []rs.Expr{between(be16(from), be16(to), invert)}
 }
@@ -231,6 +233,9 @@ func compat(target bool) func(*decoder, *reader) []rs.Expr {
 		x := &xtable{order: d.order, family: d.current.Family, table: d.current, sets: d.ipsets}
 		if target {
 			return x.target(name, rev, r.a[3])
+		}
+		if name == "comment" {
+			d.comment = cstring(r.a[3])
 		}
 		return x.match(name, rev, r.a[3])
 	}

@@ -665,6 +665,9 @@ func (w *renderer) statement(e Expr) {
 		}
 		w.add("%s%s", x.Name, over)
 	case Nothing:
+		if x.Name == "comment" {
+			break // it is the rule's
+		}
 		w.add("%s", x.Name)
 	case Objref:
 		if x.Set != "" {
