@@ -2,6 +2,8 @@
 #
 #   make test    everything that must pass (installs what the labs need; root)
 #   make lint    linters, and the proof that our own rules fire
+#   make oracle  the kernel against the model of its packet filter, whole (minutes)
+#   make oracle-mutants  the proof that the oracle convicts planted bugs
 #   make bench   the numbers of docs/performance.md (installs peers to compare with)
 #   make build   static binaries for linux/amd64 and linux/arm64 in bin/
 #   make docs    regenerate the generated pages of docs/
@@ -9,7 +11,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := test
-.PHONY: test lint bench build docs
+.PHONY: test lint bench build docs oracle oracle-mutants
 
 GO ?= go
 export CGO_ENABLED := 0
@@ -32,6 +34,19 @@ test:
 
 lint:
 	@tools/lint
+
+# Five million verdicts of the kernel against the model, and a page about them.
+oracle:
+	@tools/need $(TEST_PACKAGES)
+	ORACLE_SECONDS=0 ORACLE_VERDICTS=5000000 ORACLE_SHAPES=80 ORACLE_SOURCES=60 ORACLE_MAX=20 ORACLE_REPORT=$(CURDIR)/docs/reference/oracle.md \
+		$(GO) test -count=1 -timeout 120m -v -run '^(TestOracle|TestRegressions|TestXTables.*)$$' ./internal/testlab/oracle
+
+# Bugs planted into copies of the model: the oracle must convict every one.
+oracle-mutants:
+	@tools/need $(TEST_PACKAGES)
+	@tree=$$(mktemp -d); trap 'rm -rf "$$tree"' EXIT; git ls-files -z | xargs -0 cp --parents -t "$$tree"; \
+		ORACLE_SECONDS=0 ORACLE_VERDICTS=400000 ORACLE_SHAPES=40 ORACLE_SOURCES=30 ORACLE_RECORD="$$tree/cases" $(GO) test -count=1 -timeout 60m -run '^TestOracle$$' ./internal/testlab/oracle; \
+		$(GO) run ./internal/testlab/oracle/mutants "$$tree" "$$tree/cases"
 
 bench:
 	@tools/need $(TEST_PACKAGES) $(BENCH_PACKAGES)

@@ -32,6 +32,8 @@ type Options struct {
 	Root    string // a directory tree to read instead of the running host
 	Budgets Budgets
 	KeepLog bool // keep the request log
+	// Elements asks for the elements of packet-filter sets, which reach needs.
+	Elements bool
 
 	// present replaces the answers from the module files in tests of the promise
 	// that what is not there is not asked.
@@ -154,7 +156,7 @@ func runLive(o Options) (*Collection, error) {
 	a := ask.New(present, o.KeepLog)
 	a.SetDoubt(mods.Doubt)
 	c.log = a
-	v := &visitor{c: c, a: a, budgets: budgets, end: time.Now().Add(maxTotal)}
+	v := &visitor{filter: packetfilter.Options{Elements: o.Elements}, c: c, a: a, budgets: budgets, end: time.Now().Add(maxTotal)}
 	c.procs = proc.Scan(a, v.own("process table"))
 	spaces, gaps := space.Discover(a, v.own("namespace list"), c.procs)
 	c.snap.Gaps = append(c.snap.Gaps, gaps...)
@@ -190,11 +192,11 @@ func closeAll(s []space.Space) {
 	}
 }
 
-func (d *spaceDump) read(a *ask.Asker, b *ask.Budget) {
+func (d *spaceDump) read(a *ask.Asker, b *ask.Budget, o packetfilter.Options) {
 	d.sysctl = sysctl.Read(a, b)
 	d.rtnl = rtnl.Read(a, b)
 	d.sock = sock.Read(a, b)
-	d.filter = packetfilter.Read(a, b)
+	d.filter = packetfilter.Read(a, b, o)
 }
 
 // Snapshot interprets what Run read.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sixfence/sixfence/internal/host/collect/ask"
+	"github.com/sixfence/sixfence/internal/host/collect/packetfilter"
 	"github.com/sixfence/sixfence/internal/host/collect/proc"
 	"github.com/sixfence/sixfence/internal/host/collect/sock"
 	"github.com/sixfence/sixfence/internal/host/collect/space"
@@ -25,6 +26,7 @@ const maxSecondLook = 20_000
 
 // visitor enters namespaces and keeps what was read there.
 type visitor struct {
+	filter  packetfilter.Options
 	c       *Collection
 	a       *ask.Asker
 	budgets Budgets
@@ -73,7 +75,7 @@ func (v *visitor) visit(spaces []space.Space) {
 		}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			if err := netns.Do(sp.FD, func() { d.read(v.a, b) }); err != nil {
+			if err := netns.Do(sp.FD, func() { d.read(v.a, b, v.filter) }); err != nil {
 				d.gap = &fact.Gap{Reason: fact.Permission, What: "netns " + sp.Namespace.Name}
 			}
 		})

@@ -133,7 +133,7 @@ func (l *pathLab) inbound(family, ifname string, bpf bool) *fact.Gap {
 	}
 	ns := fact.Namespace{Name: "victim"}
 	l.victim.Do(func() {
-		r, p := rtnl.Read(a, b), packetfilter.Read(a, b)
+		r, p := rtnl.Read(a, b), packetfilter.Read(a, b, packetfilter.Options{})
 		r.Decode(&ns)
 		p.Decode(&ns)
 	})

@@ -424,7 +424,7 @@ func childWithout(args []string) any {
 		}
 	}
 	var ns fact.Namespace
-	packetfilter.Read(ask.New(func(string) bool { return true }, false), ask.NewBudget("test", 5*time.Second, 1<<20, 1<<24)).Decode(&ns)
+	packetfilter.Read(ask.New(func(string) bool { return true }, false), ask.NewBudget("test", 5*time.Second, 1<<20, 1<<24), packetfilter.Options{}).Decode(&ns)
 	try("nf_tables", known(ns.PacketFilter.NFTables))
 	var blob error
 	lt, ok := ns.PacketFilter.Legacy.Get()

@@ -281,4 +281,5 @@ func (n *Namespace) Unread(why *Gap) {
 	n.Sockets = Missing[[]Socket](g)
 	n.PacketFilter.NFTables = Missing[NFTables](g)
 	n.PacketFilter.Legacy = Missing[[]LegacyTable](g)
+	n.PacketFilter.IPSets = Missing[[][]byte](g)
 }

@@ -156,7 +156,10 @@ func (o *auditOptions) source() source { return source{snapshot: o.snapshot, roo
 
 // source is where facts come from: a Snapshot file, a directory tree, or (when
 // both are empty) this host.
-type source struct{ snapshot, root string }
+type source struct {
+	snapshot, root string
+	elements       bool // of packet-filter sets too
+}
 
 // facts reads the source. On return the process is sealed.
 func (a *app) facts(s source, out *store.Output, quiet bool) (*fact.Snapshot, error) {
@@ -185,7 +188,7 @@ func (a *app) facts(s source, out *store.Output, quiet bool) (*fact.Snapshot, er
 	done := a.progress(quiet, "reading the host")
 	defer done()
 	a.collecting()
-	c, err := collect.Run(collect.Options{})
+	c, err := collect.Run(collect.Options{Elements: s.elements})
 	if err != nil {
 		return nil, &usageError{msg: "read this host", cause: err, hint: "sixfence needs Linux with /proc mounted"}
 	}

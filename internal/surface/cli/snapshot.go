@@ -51,7 +51,7 @@ func (a *app) snapshot(o snapshotOptions) error {
 	if err != nil {
 		return err
 	}
-	snap, err := a.facts(source{root: o.root}, out.file, o.quiet)
+	snap, err := a.facts(source{root: o.root, elements: true}, out.file, o.quiet)
 	if err != nil {
 		out.abort()
 		return err

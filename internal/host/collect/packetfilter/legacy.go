@@ -130,6 +130,11 @@ func (f *legacyFamily) entries(a *ask.Asker, b *ask.Budget, fd int, t *fact.Lega
 		return nil, fmt.Errorf("read table entries: %w", err)
 	}
 	t.Hooks, t.Entries = hooks, word(info[len(info)-8:])
+	t.HookEntry, t.Underflow = nil, nil
+	for i := range f.hooks {
+		t.HookEntry = append(t.HookEntry, word(info[nameLen+4+4*i:]))
+		t.Underflow = append(t.Underflow, word(info[nameLen+4+4*(f.hooks+i):]))
+	}
 	t.Blob = fact.Value(buf[entriesOff:])
 	return nil, nil
 }

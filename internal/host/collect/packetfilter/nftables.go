@@ -29,7 +29,7 @@ const (
 var errMoved = errors.New("the ruleset changed while it was read")
 
 // readNFTables reads one generation of nf_tables.
-func readNFTables(a *ask.Asker, b *ask.Budget) fact.Known[fact.NFTables] {
+func readNFTables(a *ask.Asker, b *ask.Budget, elements bool) fact.Known[fact.NFTables] {
 	for _, m := range []string{"nfnetlink", "nf_tables"} {
 		if a.Present(m) {
 			continue
@@ -49,7 +49,7 @@ func readNFTables(a *ask.Asker, b *ask.Budget) fact.Known[fact.NFTables] {
 	}
 	defer c.Close()
 	_ = c.SetDeadline(b.Deadline())
-	r := nftReader{c: c, a: a, b: b}
+	r := nftReader{c: c, a: a, b: b, sets: elements}
 	for try := range tries {
 		n, err := r.generation()
 		switch {
@@ -75,6 +75,7 @@ type nftReader struct {
 	a    *ask.Asker
 	b    *ask.Budget
 	full *fact.Gap // the budget is spent
+	sets bool      // read the elements of sets
 }
 
 // part is one kind of object: how it is asked for, and which attributes name one
@@ -132,6 +133,12 @@ func (r *nftReader) generation() (fact.NFTables, error) {
 		if len(n.Tables) == 0 {
 			break // everything else lives in a table
 		}
+	}
+	if r.sets {
+		if err := r.elements(&n); err != nil || r.full != nil {
+			return n, err
+		}
+		n.ElementsRead = true
 	}
 	after, err := r.genID()
 	if err != nil {

@@ -24,23 +24,35 @@ import (
 type Dump struct {
 	nft    fact.Known[fact.NFTables]
 	legacy fact.Known[[]fact.LegacyTable]
+	ipsets fact.Known[[][]byte]
 	eb     fact.Known[bool]
 	bridge fact.Known[string]
 }
 
-// Read reads in the network namespace of the calling thread.
-func Read(a *ask.Asker, b *ask.Budget) *Dump {
-	return &Dump{
-		nft:    readNFTables(a, b),
+// Options of a dump.
+type Options struct {
+	// Elements asks for the elements of sets too: what reach needs, and an audit
+	// does not. A set of a million elements costs the kernel a minute.
+	Elements bool
+}
+
+// Read dumps the packet filter of the calling thread's network namespace.
+func Read(a *ask.Asker, b *ask.Budget, o Options) *Dump {
+	d := &Dump{
+		nft:    readNFTables(a, b, o.Elements),
 		legacy: readLegacy(a, b),
 		eb:     readEBTables(a),
 		bridge: readBridge(a),
 	}
+	if o.Elements {
+		d.ipsets = readIPSets(a, b)
+	}
+	return d
 }
 
 // Decode fills the namespace's part. The messages stay as they are.
 func (d *Dump) Decode(ns *fact.Namespace) {
-	ns.PacketFilter = fact.PacketFilter{NFTables: d.nft, Legacy: d.legacy, EBTables: d.eb, BridgeNFCall: d.bridge}
+	ns.PacketFilter = fact.PacketFilter{NFTables: d.nft, Legacy: d.legacy, IPSets: d.ipsets, EBTables: d.eb, BridgeNFCall: d.bridge}
 }
 
 // readEBTables tells whether the bridge tables of x_tables may hold rules. Their

@@ -28,7 +28,7 @@ func budget() *ask.Budget { return ask.NewBudget("test", 10*time.Second, 1<<20, 
 func read(n *testlab.NS, present func(string) bool, b *ask.Budget) (fact.PacketFilter, []ask.Entry) {
 	a := ask.New(present, true)
 	var ns fact.Namespace
-	n.Do(func() { packetfilter.Read(a, b).Decode(&ns) })
+	n.Do(func() { packetfilter.Read(a, b, packetfilter.Options{Elements: true}).Decode(&ns) })
 	return ns.PacketFilter, a.Log()
 }
 
@@ -161,7 +161,7 @@ func TestNothingLoadedAsksNothing(t *testing.T) {
 	a := ask.New(func(string) bool { return false }, true)
 	a.SetDoubt(func(s string) *fact.Gap { return &fact.Gap{Reason: fact.Permission, What: s} })
 	var ns fact.Namespace
-	n.Do(func() { packetfilter.Read(a, budget()).Decode(&ns) })
+	n.Do(func() { packetfilter.Read(a, budget(), packetfilter.Options{Elements: true}).Decode(&ns) })
 	if g, gap := ns.PacketFilter.NFTables.Gap(); !gap || g.Reason != fact.Permission {
 		t.Errorf("doubtful absence: %+v", ns.PacketFilter.NFTables)
 	}
@@ -328,7 +328,7 @@ func TestUnprivileged(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		packetfilter.Read(a, budget()).Decode(&ns)
+		packetfilter.Read(a, budget(), packetfilter.Options{Elements: true}).Decode(&ns)
 		packetfilter.ReadBPF(a).Decode(&h)
 	})
 	reason := func(what string, g fact.Gap, gap bool) {
@@ -443,7 +443,7 @@ func BenchmarkDumpRules(b *testing.B) {
 			n.Do(func() {
 				for b.Loop() {
 					var ns fact.Namespace
-					packetfilter.Read(ask.New(everything, false), budget()).Decode(&ns)
+					packetfilter.Read(ask.New(everything, false), budget(), packetfilter.Options{}).Decode(&ns)
 					if v, _ := ns.PacketFilter.NFTables.Get(); len(v.Rules) != rules {
 						b.Fatalf("%d rules", len(v.Rules))
 					}

@@ -1,0 +1,72 @@
+package pfdecode
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// attrs are the attributes of one message or nest, by type; the last one of a
+// type counts, as in the kernel's nla_parse.
+type attrs map[uint16][]byte
+
+func parse(b []byte, order binary.ByteOrder) (attrs, error) {
+	out := attrs{}
+	err := walk(b, order, func(t uint16, v []byte) { out[t] = v })
+	return out, err
+}
+
+func (a attrs) has(t uint16) bool { _, ok := a[t]; return ok }
+
+func (a attrs) str(t uint16) string { return cstring(a[t]) }
+
+// u32 reads a big-endian number; missing is 0, another length an error.
+func (a attrs) u32(t uint16) (uint32, error) {
+	v, ok := a[t]
+	if !ok {
+		return 0, nil
+	}
+	if len(v) != 4 {
+		return 0, fmt.Errorf("attribute %d of %d bytes, want 4", t, len(v))
+	}
+	return binary.BigEndian.Uint32(v), nil
+}
+
+func (a attrs) u64(t uint16) uint64 {
+	if v := a[t]; len(v) == 8 {
+		return binary.BigEndian.Uint64(v)
+	}
+	return 0
+}
+
+func (a attrs) u8(t uint16) (uint8, error) {
+	v, ok := a[t]
+	if !ok {
+		return 0, nil
+	}
+	if len(v) != 1 {
+		return 0, fmt.Errorf("attribute %d of %d bytes, want 1", t, len(v))
+	}
+	return v[0], nil
+}
+
+// reader collects the first error of many reads, so that a decoder reads like a table.
+type reader struct {
+	a   attrs
+	err error
+}
+
+func (r *reader) u32(t uint16) uint32 {
+	v, err := r.a.u32(t)
+	if err != nil && r.err == nil {
+		r.err = err
+	}
+	return v
+}
+
+func (r *reader) u8(t uint16) uint8 {
+	v, err := r.a.u8(t)
+	if err != nil && r.err == nil {
+		r.err = err
+	}
+	return v
+}

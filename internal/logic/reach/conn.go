@@ -1,0 +1,377 @@
+package reach
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	rs "github.com/sixfence/sixfence/internal/model/ruleset"
+)
+
+// Priorities of the kernel's own hooks (include/uapi/linux/netfilter_ipv4.h).
+const (
+	prioDefrag = -400
+	prioTrack  = -200
+	prioDNAT   = -100
+	prioSNAT   = 100
+)
+
+// uses is what a ruleset makes the kernel do for a family.
+type uses struct {
+	track, nat bool
+	helper     bool
+	dynamic    map[*rs.Set]bool // sets that rules add to or delete from
+}
+
+// usesOf looks at every rule: an expression switches conntrack on wherever it is, even
+// where no packet comes.
+func usesOf(set *rs.Ruleset, f rs.Family) *uses {
+	u := &uses{dynamic: map[*rs.Set]bool{}}
+	for _, t := range set.Tables {
+		mine := t.Family == rs.Inet || t.Family == f
+		for _, c := range t.Chains {
+			if mine && c.Base != nil && c.Base.Type == "nat" {
+				u.track, u.nat = true, true
+			}
+			for _, r := range c.Rules {
+				for _, e := range flat(r.Exprs) {
+					switch e := e.(type) {
+					case rs.Ct, rs.CtSet:
+						u.track = u.track || mine
+					case rs.Nat, rs.Redirect, rs.Masquerade:
+						u.track, u.nat = u.track || mine, u.nat || mine
+					case rs.Limit:
+						u.track = u.track || mine && e.Name == "connlimit"
+					case rs.Opaque:
+						u.track = u.track || mine // it may
+					case rs.Objref:
+						u.helper = u.helper || mine
+						u.track = u.track || mine
+					case rs.Dynset:
+						if s := t.Sets[e.Set]; s != nil {
+							u.dynamic[s] = true
+						}
+						for _, y := range e.Exprs {
+							if l, ok := y.(rs.Limit); ok && l.Name == "connlimit" {
+								u.track = u.track || mine
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	return u
+}
+
+// tracked tells whether connection tracking has seen the packet at this place.
+func (q *question) tracked() tri {
+	switch {
+	case q.at.any:
+		return maybe
+	case q.p.IIF.Set && q.p.IIF.V == "lo" && (q.at.hook == rs.Ingress || q.at.hook == rs.Prerouting):
+		return yes // on its way out, already
+	case q.at.hook == rs.Ingress, q.at.hook == rs.Egress && q.p.Local:
+		return no
+	case q.at.hook == rs.Prerouting || q.at.hook == rs.Output:
+		switch {
+		case q.at.prio < prioTrack:
+			return no
+		case q.at.prio == prioTrack:
+			return maybe
+		}
+	}
+	return yes
+}
+
+// untrackable are ICMPv6 messages that connection tracking leaves alone: MLD and
+// neighbour discovery (noct_valid_new, nf_conntrack_proto_icmpv6.c).
+func untrackable(p *Packet) tri {
+	if p.Family != rs.IPv6 || p.Proto.Set && p.Proto.V != 58 {
+		return no
+	}
+	if !p.Proto.Set || !p.ICMPType.Set {
+		return maybe
+	}
+	switch p.ICMPType.V {
+	case 130, 131, 132, 133, 134, 135, 136, 143:
+		return yes
+	}
+	return no
+}
+
+// state is the packet's ct state at this place; 0 when it is not known. conn tells
+// whether it has a connection.
+func (q *question) state(e *env) (state uint32, conn tri) {
+	switch e.untracked {
+	case yes:
+		return CtUntracked, no
+	case maybe:
+		return 0, maybe
+	}
+	switch q.tracked() {
+	case no:
+		return CtInvalid, no
+	case maybe:
+		q.opaque["order of conntrack and chain"] = true
+		return 0, maybe
+	}
+	if untrackable(q.p) == yes {
+		return CtUntracked, no
+	}
+	if !q.p.Ct.Set {
+		return 0, maybe
+	}
+	switch q.p.Ct.V {
+	case CtInvalid, CtUntracked:
+		return q.p.Ct.V, no
+	}
+	return q.p.Ct.V, yes
+}
+
+// NFT_CT_*.
+const (
+	ctState     = 0
+	ctDirection = 1
+	ctStatus    = 2
+	ctMark      = 3
+	ctL3Proto   = 7
+	ctSrc       = 8
+	ctDst       = 9
+	ctProtocol  = 10
+	ctProtoSrc  = 11
+	ctProtoDst  = 12
+	ctZone      = 17
+	ctSrcIP     = 19
+	ctDstIP     = 20
+	ctSrcIP6    = 21
+	ctDstIP6    = 22
+)
+
+// ct loads a property of the connection (nft_ct_get_eval).
+func (q *question) ct(reg *regs, x rs.Ct, e *env) cond {
+	st, conn := q.state(e)
+	if x.Key == ctState {
+		if st == 0 {
+			reg.put(x.Dreg, lacking(4, fieldCt))
+		} else {
+			reg.put(x.Dreg, q.u32(st))
+		}
+		return always
+	}
+	if conn == no {
+		return never // no connection: the rule breaks
+	}
+	c := always
+	if conn == maybe {
+		c = perhaps
+		q.needs |= 1 << fieldCt
+	}
+	b, ok := q.ctValue(x, e, st)
+	if !ok {
+		q.opaque["ct key"] = true
+	}
+	reg.put(x.Dreg, b)
+	return c
+}
+
+// ctValue is what a new connection holds; of others only what the packet says.
+func (q *question) ctValue(x rs.Ct, e *env, st uint32) ([]abyte, bool) {
+	fresh := st == CtNew || q.at.any
+	switch x.Key {
+	case ctL3Proto:
+		n := byte(rs.IPv6)
+		if q.is4() {
+			n = byte(rs.IPv4)
+		}
+		return []abyte{known(n)}, true
+	case ctProtocol:
+		return []abyte{q.defragged().l4proto}, q.p.Proto.Set
+	}
+	if !fresh {
+		return open(16), false
+	}
+	n, src, dst := 16, 8, 24
+	if q.is4() {
+		n, src, dst = 4, 12, 16
+	}
+	l := q.defragged()
+	original := x.Dir <= 0
+	switch x.Key {
+	case ctDirection: // a new flow is in the original one
+		return []abyte{known(0)}, true
+	case ctMark:
+		if e.ctmark.known {
+			return q.u32(e.ctmark.v), true
+		}
+		return open(4), false
+	case ctStatus:
+		return q.status(e)
+	case ctSrc, ctSrcIP, ctSrcIP6:
+		if original && (x.Key == ctSrc || (x.Key == ctSrcIP) == q.is4()) {
+			return l.net[src : src+n], true
+		}
+	case ctDst, ctDstIP, ctDstIP6:
+		if original && (x.Key == ctDst || (x.Key == ctDstIP) == q.is4()) {
+			return l.net[dst : dst+n], true
+		}
+	case ctProtoSrc, ctProtoDst:
+		if original && q.p.Proto.Set && (q.p.Proto.V == 6 || q.p.Proto.V == 17) {
+			o := 2 * int(x.Key-ctProtoSrc)
+			return l.trans[o : o+2], true
+		}
+	case ctZone:
+		return open(2), false
+	}
+	return open(16), false
+}
+
+func (q *question) defragged() *layout {
+	if q.defrag != nil {
+		return q.defrag
+	}
+	return q.l
+}
+
+// status are the IPS_* bits of a connection that is not confirmed yet.
+func (q *question) status(e *env) ([]abyte, bool) {
+	const dstNAT, srcNATDone, dstNATDone = 1 << 5, 1 << 7, 1 << 8
+	if q.uses.helper || e.snat {
+		return open(4), false
+	}
+	if !q.uses.nat {
+		return q.u32(0), true
+	}
+	h, p := q.at.hook, q.at.prio
+	if q.at.any || e.daddrLost && !e.dnat {
+		return open(4), false
+	}
+	var v uint32
+	if e.dnat {
+		v |= dstNAT
+	}
+	switch {
+	case h == rs.Prerouting && p < prioDNAT, h == rs.Output && p < prioDNAT:
+	case (h == rs.Prerouting || h == rs.Output) && p == prioDNAT:
+		return open(4), false
+	default:
+		v |= dstNATDone
+	}
+	if (h == rs.Input || h == rs.Postrouting) && p >= prioSNAT {
+		if p == prioSNAT {
+			return open(4), false
+		}
+		v |= srcNATDone
+		if h == rs.Postrouting {
+			return open(4), false
+		}
+	}
+	return q.u32(v), true
+}
+
+func (x *run) setCtMark(v abyte32) {
+	switch _, conn := x.q.state(&x.env); conn {
+	case yes:
+		x.env.ctmark = v
+	case maybe:
+		x.env.ctmark = abyte32{}
+	case no:
+		return // without a connection nothing happens
+	}
+	x.changed = true
+}
+
+// notrack takes the packet out of connection tracking, unless it has a connection
+// already (nft_notrack_eval).
+func (x *run) notrack() {
+	switch st, conn := x.q.state(&x.env); {
+	case conn == yes, st == CtUntracked:
+		return
+	case conn == maybe:
+		x.env.untracked = maybe
+	default:
+		x.env.untracked = yes
+	}
+	x.changed = true
+}
+
+// objref uses a stateful object: counters pass, limits and quotas may not.
+func (x *run) objref(e rs.Objref) cond {
+	const counter, quota, limit, connlimit = 1, 2, 4, 5
+	switch e.Type {
+	case counter:
+		if e.Set == "" {
+			return always
+		}
+	case quota, limit, connlimit:
+		x.q.opaque["object "+e.Name] = true
+		return perhaps
+	}
+	if e.Set != "" {
+		x.q.opaque["object map"] = true
+		return perhaps
+	}
+	return always
+}
+
+func (x *run) redirect(e rs.Redirect) {
+	x.changed = true
+	x.env.dnat = true
+	x.env.rerouted = x.env.rerouted || x.q.at.hook == rs.Output
+	if e.HasProto {
+		x.env.dport = port(x.reg.at(e.ProtoMin, 2))
+		if e.HasProtoMax && port(x.reg.at(e.ProtoMax, 2)) != x.env.dport {
+			x.env.dport = -2
+		}
+	}
+	x.q.opaque["address of redirect"] = true
+	x.env.toLocal = true
+	x.env.daddr, x.env.daddrLost = netip.Addr{}, true // the primary address of the interface it came in by
+	x.conclude(rs.Accept, "", false)
+}
+
+func port(b []abyte) int32 {
+	if c, ok := constantBytes(b); ok {
+		return int32(binary.BigEndian.Uint16(c))
+	}
+	return -2
+}
+
+// nat rewrites an address; false when the rule is not for this family and goes on.
+func (x *run) nat(e rs.Nat) bool {
+	if e.Family != rs.Inet && e.Family != x.q.p.Family && e.Family != 0 {
+		return false
+	}
+	x.changed = true
+	if !e.Dst {
+		x.env.saddrLost, x.env.snat = true, true
+		x.env.transLost |= 3
+		x.conclude(rs.Accept, "", false)
+		return true
+	}
+	x.env.dnat = true
+	x.env.rerouted = x.env.rerouted || x.q.at.hook == rs.Output
+	if e.HasAddr {
+		n := 16
+		if x.q.is4() {
+			n = 4
+		}
+		x.env.daddrLost = true
+		c, ok := constantBytes(x.reg.at(e.AddrMin, n))
+		if ok && e.HasAddrMax {
+			d, ok2 := constantBytes(x.reg.at(e.AddrMax, n))
+			ok = ok2 && string(c) == string(d)
+		}
+		if ok {
+			x.env.daddr, _ = netip.AddrFromSlice(c)
+			x.env.daddrLost = false
+		}
+	}
+	if e.HasProto {
+		x.env.dport = port(x.reg.at(e.ProtoMin, 2))
+		if e.HasProtoMax && port(x.reg.at(e.ProtoMax, 2)) != x.env.dport {
+			x.env.dport = -2
+		}
+	}
+	x.conclude(rs.Accept, "", false)
+	return true
+}

@@ -1,0 +1,84 @@
+package reach
+
+import (
+	"github.com/sixfence/sixfence/internal/logic/packetset"
+	rs "github.com/sixfence/sixfence/internal/model/ruleset"
+)
+
+// NFTA_FIB_F_* and NFT_FIB_RESULT_* (include/uapi/linux/netfilter/nf_tables.h).
+const (
+	fibSaddr   = 1
+	fibDaddr   = 2
+	fibMark    = 4
+	fibIIF     = 8
+	fibOIF     = 16
+	fibPresent = 32
+
+	fibResultOIF      = 1
+	fibResultOIFName  = 2
+	fibResultAddrType = 3
+)
+
+// fib asks the routing table (net/ipv6/netfilter/nft_fib_ipv6.c).
+func (q *question) fib(reg *regs, x rs.Fib) cond {
+	load := func(b []abyte) cond { reg.put(x.Dreg, b); return always }
+	lost := func() cond { q.opaque["fib"] = true; return load(open(16)) }
+	if q.world == nil || x.Flags&fibMark != 0 {
+		return lost()
+	}
+	if x.Result == fibResultAddrType && x.Flags&fibDaddr != 0 && q.p.Daddr.Set {
+		iface := ""
+		if x.Flags&fibIIF != 0 {
+			iface = q.p.IIF.V
+		}
+		t, ok := q.world.FibType(q.p.Daddr.V, iface)
+		if !ok {
+			return lost()
+		}
+		return load(q.u32(t))
+	}
+	if x.Result != fibResultOIF && x.Result != fibResultOIFName || x.Flags&fibSaddr == 0 || q.p.Local {
+		return lost()
+	}
+	if !q.p.IIF.Set {
+		q.needs |= 1 << fieldIIF
+		return lost()
+	}
+	answer := func(out uint32) []byte {
+		switch {
+		case x.Flags&fibPresent != 0:
+			if out != 0 {
+				return []byte{1}
+			}
+			return []byte{0}
+		case x.Result == fibResultOIF:
+			return q.order.AppendUint32(nil, out)
+		}
+		data := make([]byte, 16)
+		copy(data, q.set.Interfaces[out])
+		return data
+	}
+	if q.p.IIF.V == "lo" {
+		// Loopback packets skip the lookup (nft_fib_can_skip): lo is the answer.
+		for i, n := range q.set.Interfaces {
+			if n == "lo" {
+				return load(knownBytes(answer(i)))
+			}
+		}
+		return lost()
+	}
+	by, ok := q.world.FibOIF(q.is4(), q.p.IIF.V, x.Flags&fibIIF != 0)
+	if !ok {
+		return lost()
+	}
+	var alts []alternative
+	for out, set := range by {
+		data := answer(out)
+		c := cond{yes: set, may: set}
+		if q.p.Saddr.Set {
+			c = constant(set.Contains(packetset.FromIP(q.p.Saddr.V)))
+		}
+		alts = append(alts, alternative{c, data})
+	}
+	return load(q.choose(alts))
+}

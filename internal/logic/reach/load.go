@@ -1,0 +1,368 @@
+package reach
+
+import (
+	"encoding/binary"
+	"slices"
+
+	rs "github.com/sixfence/sixfence/internal/model/ruleset"
+)
+
+// payload loads bytes of a header. A load past the packet's end breaks the rule
+// (nft_payload_eval).
+func (q *question) payload(reg *regs, x rs.Payload, e *env) cond {
+	var src []abyte
+	exact, c := q.l.exact, always
+	switch x.Base {
+	case rs.LinkHeader:
+		src = q.l.link
+		switch {
+		case q.p.Local:
+			return never // made here: it has no link header yet
+		case q.at.any, q.at.hook == rs.Postrouting, q.at.hook == rs.Egress:
+			c = perhaps // the one it came with, or the next one
+		case !q.ethernet():
+			c = perhaps
+		}
+		exact = false
+	case rs.NetworkHeader:
+		src = q.net(e)
+		if !q.l.fragOffset {
+			src = slices.Concat(src, q.trans(e))
+		}
+	case rs.TransportHeader:
+		src = q.trans(e)
+		if !q.l.hasTrans {
+			if !fast(x) {
+				return never // a later fragment has no transport header
+			}
+			// The fast path does not look whether there is one and reads at the
+			// transport offset, which is zero then: it finds the network header. Seen
+			// in Linux 6.18; a kernel that breaks the rule is as possible.
+			src, c = q.net(e), perhaps
+			q.opaque["transport header of a later fragment"] = true
+		}
+		if !q.p.Proto.Set {
+			c = perhaps
+		}
+	default:
+		reg.put(x.Dreg, open(int(min(x.Len, 64))))
+		q.opaque["inner header"] = true
+		return perhaps
+	}
+	off, n := int(min(x.Offset, 1<<16)), int(min(x.Len, 64))
+	if off+n > len(src) {
+		if exact {
+			return never
+		}
+		c = perhaps // how long the packet is, is not in the question
+		q.opaque["packet length"] = true
+	}
+	b := open(n)
+	for i := range n {
+		if off+i < len(src) {
+			b[i] = src[off+i]
+		}
+	}
+	reg.put(x.Dreg, b)
+	return c
+}
+
+// fast tells whether the kernel loads in its fast path (nft_payload_select_ops).
+func fast(x rs.Payload) bool {
+	return !x.Checked && (x.Len == 1 || x.Len == 2 || x.Len == 4) && x.Offset%x.Len == 0
+}
+
+// ethernet tells whether the packet came in by an Ethernet interface.
+func (q *question) ethernet() bool {
+	return q.p.IIF.Set && q.set.Types[q.p.IIF.V] == arphrdEther
+}
+
+const arphrdEther = 1
+
+// net is the network header after NAT and after what rules wrote.
+func (q *question) net(e *env) []abyte {
+	hop := !q.p.Local && (q.at.hook == rs.Forward || q.at.hook == rs.Postrouting || q.at.hook == rs.Egress)
+	if !e.daddr.IsValid() && !e.daddrLost && !e.saddrLost && e.netLost == 0 && !hop {
+		return q.l.net
+	}
+	b := slices.Clone(q.l.net)
+	src, dst, n, limit := 8, 24, 16, 7
+	if q.is4() {
+		src, dst, n, limit = 12, 16, 4, 8
+		b[10], b[11] = abyte{}, abyte{} // checksum
+	}
+	if hop && b[limit].kind == kConst {
+		b[limit].val-- // ip_forward and ip6_forward count it down before their hook
+	}
+	switch {
+	case e.daddrLost:
+		copy(b[dst:dst+n], open(n))
+	case e.daddr.IsValid():
+		copy(b[dst:dst+n], knownBytes(e.daddr.AsSlice()))
+	}
+	if e.saddrLost {
+		copy(b[src:src+n], open(n))
+	}
+	lose(b, e.netLost)
+	return b
+}
+
+func lose(b []abyte, mask uint64) {
+	for i := 0; mask != 0 && i < len(b); i++ {
+		if mask&1 != 0 {
+			b[i] = abyte{}
+		}
+		mask >>= 1
+	}
+}
+
+// trans is the transport header after NAT and after what rules wrote.
+func (q *question) trans(e *env) []abyte {
+	nat := e.daddr.IsValid() || e.daddrLost || e.saddrLost
+	if e.dport == -1 && e.transLost == 0 && !nat {
+		return q.l.trans
+	}
+	b := slices.Clone(q.l.trans)
+	switch {
+	case e.dport == -2 && len(b) >= 4:
+		copy(b[2:4], open(2))
+	case e.dport >= 0 && len(b) >= 4:
+		copy(b[2:4], knownBytes(binary.BigEndian.AppendUint16(nil, uint16(e.dport))))
+	}
+	lost := e.transLost
+	if q.p.Proto.Set { // the checksum
+		lost |= map[uint8]uint64{6: 3 << 16, 17: 3 << 6, 1: 3 << 2, 58: 3 << 2}[q.p.Proto.V]
+	}
+	lose(b, lost)
+	return b
+}
+
+// payloadSet forgets the bytes that a rule writes, and checksums.
+func (x *run) payloadSet(e rs.PayloadSet) {
+	var m uint64
+	for i := e.Offset; i < e.Offset+min(e.Len, 64) && i < 64; i++ {
+		m |= 1 << i
+	}
+	switch e.Base {
+	case rs.NetworkHeader:
+		if x.q.is4() {
+			m |= 3 << 10
+		}
+		x.env.netLost |= m
+		x.env.transLost |= x.q.checksum()
+	case rs.TransportHeader:
+		x.env.transLost |= m | x.q.checksum()
+	default:
+		x.q.opaque["payload set"] = true
+	}
+	x.changed = true
+}
+
+// checksum is where the checksum of the transport header is, as bits by byte; of an
+// unknown protocol where any may be.
+func (q *question) checksum() uint64 {
+	if !q.p.Proto.Set {
+		return 3<<16 | 3<<6 | 3<<2
+	}
+	return map[uint8]uint64{6: 3 << 16, 17: 3 << 6, 1: 3 << 2, 58: 3 << 2}[q.p.Proto.V]
+}
+
+func ifname(s string) []abyte {
+	var b [16]byte
+	copy(b[:], s)
+	return knownBytes(b[:])
+}
+
+// exthdr loads an IPv6 extension header (nft_exthdr_ipv6_eval).
+func (q *question) exthdr(reg *regs, x rs.Exthdr) cond {
+	if x.Op != 0 { // TCP and IPv4 options, SCTP chunks: not in the question
+		q.opaque["header options"] = true
+		reg.put(x.Dreg, open(int(min(x.Len, 64))))
+		if x.Present {
+			reg.put(x.Dreg, open(1))
+			return always
+		}
+		return perhaps
+	}
+	if q.is4() {
+		return never // it breaks for any other protocol than IPv6
+	}
+	for _, e := range q.l.ext {
+		if e.number != x.Type {
+			if e.number == 44 && q.l.fragOffset {
+				break // what follows is in the first fragment
+			}
+			continue
+		}
+		if x.Present {
+			reg.put(x.Dreg, []abyte{known(1)})
+			return always
+		}
+		c, b := always, open(int(min(x.Len, 64)))
+		for i := range b {
+			if j := int(x.Offset) + i; j < len(e.bytes) {
+				b[i] = e.bytes[j]
+			} else {
+				c = perhaps
+				q.opaque["packet length"] = true
+			}
+		}
+		reg.put(x.Dreg, b)
+		return c
+	}
+	if x.Present {
+		reg.put(x.Dreg, []abyte{known(0)})
+		return always
+	}
+	return never
+}
+
+// NFT_META_*.
+const (
+	metaLen      = 0
+	metaProtocol = 1
+	metaMark     = 3
+	metaIIF      = 4
+	metaOIF      = 5
+	metaIIFName  = 6
+	metaOIFName  = 7
+	metaIIFType  = 8
+	metaOIFType  = 9
+	metaSKUID    = 10
+	metaSKGID    = 11
+	metaNFProto  = 15
+	metaL4Proto  = 16
+	metaPktType  = 19
+)
+
+// device returns the interface that a hook shows: nothing of the way out before
+// routing, nothing of the way in for a packet that was made here.
+func (q *question) device(out bool, e *env) Opt[string] {
+	o := q.p.IIF
+	none := q.p.Local
+	if out {
+		o = q.p.OIF
+		none = q.at.hook == rs.Ingress || q.at.hook == rs.Prerouting || q.at.hook == rs.Input
+	}
+	if none && !q.at.any {
+		return Some("")
+	}
+	if out && e.rerouted {
+		q.opaque["route after NAT"] = true
+		return Opt[string]{}
+	}
+	return o
+}
+
+// noSuchIndex is an ifindex that the kernel never gives.
+const noSuchIndex = 1<<32 - 1
+
+// meta loads a property of the packet (nft_meta_get_eval).
+func (q *question) meta(reg *regs, x rs.Meta, e *env) cond {
+	var b []abyte
+	c := always
+	out := x.Key == metaOIF || x.Key == metaOIFName || x.Key == metaOIFType
+	f := fieldIIF
+	if out {
+		f = fieldOIF
+	}
+	switch x.Key {
+	case metaLen:
+		b = open(4)
+		if q.l.exact {
+			b = q.u32(uint32(len(q.l.net) + len(q.l.trans)))
+		} else {
+			q.opaque["packet length"] = true
+		}
+	case metaProtocol: // network order
+		b = q.l.link[12:14]
+	case metaMark:
+		b = open(4)
+		if e.mark.known {
+			b = q.u32(e.mark.v)
+		} else {
+			if !q.p.Mark.Set {
+				b = lacking(4, fieldMark)
+			}
+		}
+	case metaIIF, metaOIF:
+		b = open(4)
+		name := q.device(out, e)
+		switch {
+		case !name.Set:
+			b = lacking(4, f)
+		case name.V == "":
+			b = q.u32(0)
+		default:
+			if len(q.set.Interfaces) > 0 {
+				b = q.u32(noSuchIndex) // of an interface that is not there: no rule names it by number
+			}
+			for i, n := range q.set.Interfaces {
+				if n == name.V {
+					b = q.u32(i)
+				}
+			}
+		}
+	case metaIIFName, metaOIFName:
+		b = open(16)
+		if name := q.device(out, e); name.Set {
+			b = ifname(name.V)
+		} else {
+			b = lacking(16, f)
+		}
+	case metaIIFType, metaOIFType:
+		name := q.device(out, e)
+		t, ok := q.set.Types[name.V]
+		switch {
+		case name.Set && name.V == "":
+			return never // no such device: the rule breaks
+		case name.Set && ok:
+			b = knownBytes(q.order.AppendUint16(nil, t))
+		default:
+			b = lacking(2, f)
+			q.opaque["interface type"] = true
+		}
+	case metaSKUID, metaSKGID:
+		b = open(4)
+		switch {
+		case q.p.Local && x.Key == metaSKUID && q.p.UID.Set:
+			b = q.u32(q.p.UID.V)
+		case !q.p.Local && q.p.Ct.Set && q.p.Ct.V != CtEstablished:
+			return never // no socket owns it yet: the rule breaks
+		default:
+			b = lacking(4, fieldUID)
+			c = perhaps
+		}
+	case metaNFProto:
+		n := byte(rs.IPv6)
+		if q.is4() {
+			n = byte(rs.IPv4)
+		}
+		b = []abyte{known(n)}
+	case metaL4Proto:
+		b = []abyte{q.l.l4proto}
+	case metaPktType:
+		b = open(1)
+		if q.unicast() {
+			b = []abyte{known(0)} // PACKET_HOST
+		} else {
+			q.opaque["meta pkttype"] = true
+		}
+	default:
+		b = open(16)
+		c = perhaps
+		q.opaque["meta key"] = true
+	}
+	reg.put(x.Dreg, b)
+	return c
+}
+
+// unicast tells that the packet is for this host on the link: for one address,
+// and no broadcast of a subnet.
+func (q *question) unicast() bool {
+	a := q.p.Daddr.V
+	if q.p.Local || !q.p.Daddr.Set || a.IsMulticast() {
+		return false
+	}
+	return a.Is6() || a.As4()[3] != 255 && a.As4()[3] != 0
+}

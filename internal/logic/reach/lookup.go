@@ -1,0 +1,226 @@
+package reach
+
+import (
+	"strings"
+
+	"github.com/sixfence/sixfence/internal/logic/packetset"
+	rs "github.com/sixfence/sixfence/internal/model/ruleset"
+)
+
+// index is a set prepared for lookups.
+type index struct {
+	sources packetset.Set // of a set keyed by the whole address
+	ready   bool
+}
+
+func (q *question) dynamic(s *rs.Set) bool {
+	return s.Dynamic || q.uses != nil && q.uses.dynamic[s]
+}
+
+// each calls f with every element that may hold the key, then with the catch-all
+// element for what is left, and returns where the key is found.
+func (q *question) each(s *rs.Set, key []abyte, f func(cond, *rs.Element)) cond {
+	hit := never
+	var catchAll *rs.Element
+	for i := range s.Elements {
+		e := &s.Elements[i]
+		if e.CatchAll {
+			catchAll = e
+			continue
+		}
+		c := q.element(s, e, key)
+		if e.Expires {
+			c = cond{may: c.may, mayAll: c.mayAll}
+		}
+		if c.impossible() {
+			continue
+		}
+		hit = hit.or(c)
+		f(c, e)
+	}
+	if catchAll != nil {
+		rest := hit.not(q.is4())
+		if catchAll.Expires {
+			rest = cond{may: rest.may, mayAll: rest.mayAll}
+		}
+		if !rest.impossible() {
+			f(rest, catchAll)
+		}
+		hit = hit.or(rest)
+	}
+	return hit
+}
+
+// member answers whether a key is in a set.
+func (q *question) member(reg *regs, x rs.Lookup, r *rs.Rule) cond {
+	s := r.Chain.Table.Sets[x.Set]
+	if s == nil {
+		q.opaque["set "+x.Set] = true
+		return perhaps
+	}
+	key := reg.at(x.Sreg, s.KeyLen)
+	hit := q.each(s, key, func(cond, *rs.Element) {})
+	if !s.Complete || q.dynamic(s) {
+		hit = hit.or(perhaps)
+		q.opaque["set "+s.Name] = true
+		if q.dynamic(s) { // elements may be gone as well
+			hit = cond{may: hit.may, mayAll: hit.mayAll}
+		}
+	}
+	if x.Invert {
+		hit = hit.not(q.is4())
+	}
+	return hit
+}
+
+func hasLimit(r *rs.Rule, name string) bool {
+	s := r.Chain.Table.Sets[name]
+	if s == nil {
+		return false
+	}
+	for _, e := range s.Exprs {
+		if _, ok := e.(rs.Limit); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// lookup follows the branches of a map; false when it is a plain set.
+func (x *run) lookup(e rs.Lookup, rest []rs.Expr) bool {
+	if !e.HasDreg {
+		return false
+	}
+	q := x.q
+	s := x.r.Chain.Table.Sets[e.Set]
+	if s == nil {
+		q.opaque["set "+e.Set] = true
+		x.cond, x.mayEnd = x.cond.and(perhaps), x.mayEnd || e.Verdict
+		x.exec(rest)
+		return true
+	}
+	type branch struct {
+		cond    cond
+		verdict rs.Verdict
+		chain   string
+		data    string
+	}
+	var branches []branch
+	hit := q.each(s, x.reg.at(e.Sreg, s.KeyLen), func(c cond, el *rs.Element) {
+		b := branch{c, el.Verdict, el.Chain, string(el.Data)}
+		for i := range branches {
+			if o := &branches[i]; o.verdict == b.verdict && o.chain == b.chain && o.data == b.data {
+				o.cond = o.cond.or(c)
+				return
+			}
+		}
+		branches = append(branches, b)
+	})
+	if !s.Complete || q.dynamic(s) {
+		q.opaque["set "+s.Name] = true
+		for i := range branches {
+			b := &branches[i]
+			b.cond = cond{may: b.cond.may, mayAll: b.cond.mayAll}
+		}
+		hit = cond{may: hit.may, mayAll: hit.mayAll}
+		y := *x
+		y.cond, y.mayEnd = x.cond.and(perhaps), x.mayEnd || e.Verdict
+		y.reg.put(e.Dreg, open(min(s.DataLen, 64)))
+		y.exec(rest)
+	}
+	if !e.Verdict && len(branches) > maxForks {
+		var alts []alternative
+		for _, b := range branches {
+			alts = append(alts, alternative{b.cond, []byte(b.data)})
+		}
+		y := *x
+		y.reg.put(e.Dreg, q.choose(alts))
+		if y.require(hit) {
+			y.exec(rest)
+		}
+		return true
+	}
+	for _, b := range branches {
+		y := *x
+		y.cond = x.cond.and(b.cond)
+		if y.cond.impossible() {
+			continue
+		}
+		switch {
+		case !e.Verdict:
+			y.reg.put(e.Dreg, knownBytes([]byte(b.data)))
+			y.exec(rest)
+		case b.verdict == rs.Continue:
+			y.exec(rest)
+		case b.verdict == rs.Break:
+			y.conclude(rs.Continue, "", false)
+		default:
+			y.conclude(b.verdict, b.chain, false)
+		}
+	}
+	// Without a match the rule breaks.
+	y := *x
+	y.require(hit)
+	return true
+}
+
+// element answers whether a key is within one element.
+func (q *question) element(s *rs.Set, e *rs.Element, key []abyte) cond {
+	if len(s.Concat) < 2 {
+		if strings.Compare(string(e.From), string(e.To)) == 0 {
+			return equal(key, e.From, q)
+		}
+		return within(key, e.From, e.To, q)
+	}
+	c, off := always, 0
+	for _, n := range s.Concat {
+		if off+n > len(key) || off+n > len(e.From) || off+n > len(e.To) {
+			return perhaps
+		}
+		c = c.and(within(key[off:off+n], e.From[off:off+n], e.To[off:off+n], q))
+		if c.impossible() {
+			return c
+		}
+		off += (n + 3) &^ 3
+	}
+	return c
+}
+
+// dynset adds to a set. It breaks the rule when the set is full, or when a stateful
+// expression of the element does: both are rates, the first packet passes.
+func (x *run) dynset(e rs.Dynset, rest []rs.Expr) cond {
+	const deleteOp = 2
+	if e.Op == deleteOp {
+		return always
+	}
+	s := x.r.Chain.Table.Sets[e.Set]
+	exprs := e.Exprs
+	if s != nil && len(exprs) == 0 {
+		exprs = s.Exprs
+	}
+	first := always
+	for _, ex := range exprs {
+		switch ex := ex.(type) {
+		case rs.Limit:
+			first = first.and(constant(!ex.Over))
+		case rs.Nothing:
+		default:
+			x.q.opaque["dynset"] = true
+			first = first.and(perhaps)
+		}
+	}
+	if s == nil || !s.Complete || s.Size > 0 && uint32(len(s.Elements)) >= s.Size {
+		x.q.opaque["full set "+e.Set] = true
+		first = perhaps
+	}
+	if e.Invert {
+		first = first.not(x.q.is4())
+	}
+	// What happens when the rate is exceeded or the set full.
+	if first.certain() {
+		x.exceed(rest, false)
+	} else if first.impossible() {
+		x.exceed(rest, true)
+	}
+	return first
+}

@@ -1,0 +1,579 @@
+package reach
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/sixfence/sixfence/internal/logic/packetset"
+	rs "github.com/sixfence/sixfence/internal/model/ruleset"
+)
+
+// End is what may become of a packet: a set of possibilities.
+type End uint8
+
+// The ends.
+const (
+	Accepted End = 1 << iota
+	Dropped
+	Rejected
+	Stolen // taken out of the stack: queue, fwd, synproxy
+)
+
+// Step is a rule that was met, for trace.
+type Step struct {
+	Rule   *rs.Rule // nil for a policy
+	Chain  *rs.Chain
+	Match  tri
+	Result string
+}
+
+// Matched tells whether the rule surely matched, or was a policy.
+func (s Step) Matched() bool { return s.Match == yes }
+
+// Answer is what a ruleset does with a packet, for every source.
+type Answer struct {
+	Space *packetset.Space
+	Ends  []End // by cell
+	// Limited cells are accepted only up to a rate.
+	Limited *packetset.Cells
+	// Decider is the rule (or the chain, for a policy) that ended the packet's way, by cell.
+	Decider []Decider
+	Path    []Step // when the source is fixed
+	// Translated are the accepted cells whose destination NAT may have changed.
+	Translated []Translation
+	Needs      []string
+	Opaque     []string
+}
+
+// Translation is what destination NAT made of a packet.
+type Translation struct {
+	Daddr netip.Addr // invalid: unchanged, or Lost
+	Lost  bool       // an address of this host's choosing (redirect, a range, a map)
+	Dport int32      // -1 unchanged, -2 not known
+	Cells *packetset.Cells
+}
+
+// Decider is a rule, or the policy of a chain.
+type Decider struct {
+	Chain *rs.Chain
+	Rule  *rs.Rule
+}
+
+// Must is the set of sources that are surely accepted, May those that possibly are.
+func (a *Answer) Must() packetset.Set {
+	return a.cells(func(e End) bool { return e == Accepted })
+}
+
+// May is the set of sources that may be accepted.
+func (a *Answer) May() packetset.Set {
+	return a.cells(func(e End) bool { return e&(Accepted|Stolen) != 0 })
+}
+
+func (a *Answer) cells(f func(End) bool) packetset.Set {
+	c := packetset.NewCells(a.Space.Len())
+	for i, e := range a.Ends {
+		if f(e) {
+			c.AddRange(i, i+1)
+		}
+	}
+	return c.Set(a.Space)
+}
+
+// group is a set of sources that share what earlier rules did to the packet.
+type group struct {
+	env   env
+	cells *packetset.Cells
+}
+
+type walker struct {
+	q     *question
+	ans   *Answer
+	depth int
+	// over is what may become of packets that exceeded a rate, by cell.
+	over  []End
+	steps int // rules run, bounded
+	trace bool
+	// accepted collects what a base chain lets pass.
+	accepted []group
+}
+
+// Limits of the kernel and of our patience.
+const (
+	maxDepth  = 16      // NFT_JUMP_STACK_SIZE
+	maxSteps  = 5000000 // rules times groups in one question
+	maxGroups = 64
+)
+
+// Hooks are the hooks that a packet of each verb passes, in order.
+func hooksOf(h rs.Hook) []rs.Hook {
+	switch h {
+	case rs.Input:
+		return []rs.Hook{rs.Ingress, rs.Prerouting, rs.Input}
+	case rs.Forward:
+		return []rs.Hook{rs.Ingress, rs.Prerouting, rs.Forward, rs.Postrouting, rs.Egress}
+	case rs.Output:
+		return []rs.Hook{rs.Output, rs.Postrouting, rs.Egress}
+	}
+	return []rs.Hook{h}
+}
+
+// chainsAt lists the base chains of a hook that see a packet, in the order the
+// kernel runs them.
+func chainsAt(set *rs.Ruleset, h rs.Hook, p *Packet) []*rs.Chain {
+	var out []*rs.Chain
+	for _, t := range set.Tables {
+		if t.Dormant {
+			continue
+		}
+		switch t.Family {
+		case rs.Inet:
+		case rs.IPv4, rs.IPv6:
+			if t.Family != p.Family {
+				continue
+			}
+		case rs.Netdev:
+			if h != rs.Ingress && h != rs.Egress {
+				continue
+			}
+		default:
+			continue
+		}
+		for _, c := range t.Chains {
+			if c.Base == nil || c.Base.Hook != h {
+				continue
+			}
+			if dev := deviceOf(p, h); dev.Set && (h == rs.Ingress || h == rs.Egress) && !slices.ContainsFunc(c.Base.Devices, func(d string) bool { return device(d, dev.V) }) {
+				continue
+			}
+			// NAT chains see the first packet of a connection only.
+			if c.Base.Type == "nat" && p.Ct.Set && p.Ct.V != CtNew && p.Ct.V != CtRelated {
+				continue
+			}
+			out = append(out, c)
+		}
+	}
+	// Among equals the one that was hooked last runs first (nf_hook_entries_grow).
+	slices.Reverse(out)
+	slices.SortStableFunc(out, func(a, b *rs.Chain) int {
+		return cmp.Or(cmp.Compare(priority(a), priority(b)), cmp.Compare(a.Base.Priority, b.Base.Priority))
+	})
+	return out
+}
+
+// priority is when a base chain runs. Chains of type nat are called by the kernel's
+// own hooks, whatever priority they have among themselves (nf_nat_core.c).
+func priority(c *rs.Chain) int32 {
+	if c.Base.Type != "nat" {
+		return c.Base.Priority
+	}
+	if c.Base.Hook == rs.Prerouting || c.Base.Hook == rs.Output {
+		return prioDNAT
+	}
+	return prioSNAT
+}
+
+func deviceOf(p *Packet, h rs.Hook) Opt[string] {
+	if h == rs.Egress {
+		return p.OIF
+	}
+	return p.IIF
+}
+
+func device(pattern, name string) bool {
+	if p, ok := strings.CutSuffix(pattern, "*"); ok {
+		return strings.HasPrefix(name, p)
+	}
+	return pattern == name
+}
+
+// run puts the question to the chains of the hooks.
+func (w *walker) run(h rs.Hook, only bool) {
+	hooks := hooksOf(h)
+	if only {
+		hooks = []rs.Hook{h}
+	}
+	w.hooks(hooks, []group{{env: w.q.fresh(), cells: packetset.All(w.ans.Space.Len())}})
+}
+
+// route takes out the groups that destination NAT sends to the other of input and forward.
+func (w *walker) route(groups *[]group, h rs.Hook) (other []group) {
+	var stay []group
+	for _, g := range *groups {
+		local, known := g.env.toLocal, g.env.toLocal
+		if !g.env.dnat && !g.env.daddrLost || g.env.dnat && !g.env.daddr.IsValid() && !g.env.daddrLost {
+			stay = add(stay, g)
+			continue
+		}
+		if g.env.daddr.IsValid() && w.q.world != nil {
+			var t uint32
+			t, known = w.q.world.FibType(g.env.daddr, "")
+			local = t == 2 // RTN_LOCAL
+		}
+		g.env.rerouted = true
+		switch {
+		case !known:
+			w.q.opaque["route after NAT"] = true
+			w.reach(g, Accepted|Dropped)
+			stay = add(stay, g)
+		case local == (h == rs.Input):
+			stay = add(stay, g)
+		default:
+			other = add(other, g)
+		}
+	}
+	*groups = stay
+	return other
+}
+
+// hooks runs groups through hooks; those that pass the last one are accepted.
+func (w *walker) hooks(hooks []rs.Hook, groups []group) {
+	for i, h := range hooks {
+		if i > 0 && hooks[i-1] == rs.Prerouting {
+			if there := w.route(&groups, h); len(there) > 0 {
+				// Destination NAT sent these the other way.
+				other := rs.Forward
+				if h == rs.Forward {
+					other = rs.Input
+				}
+				to := hooksOf(other)
+				w.hooks(to[2:], there)
+			}
+		}
+		if len(groups) == 0 {
+			return
+		}
+		chains := chainsAt(w.q.set, h, w.q.p)
+		for _, c := range chains {
+			w.q.at = place{hook: h, prio: priority(c)}
+			groups = w.reassemble(groups)
+			w.accepted = nil
+			through := w.passNAT(c, &groups)
+			fall := w.chain(c, groups)
+			for _, g := range fall {
+				if w.trace && !g.cells.Empty() {
+					w.ans.Path = append(w.ans.Path, Step{Chain: c, Match: yes, Result: "policy " + verdictWord(c.Base.Policy)})
+				}
+				if c.Base.Policy == rs.Accept {
+					w.accepted = add(w.accepted, g)
+					w.decide(g.cells, Decider{Chain: c})
+				} else {
+					w.end(g, Dropped, Decider{Chain: c})
+				}
+			}
+			groups = w.accepted
+			if c.Base.Type == "route" { // a packet whose mark changed is routed again
+				for i := range groups {
+					e := &groups[i].env
+					e.rerouted = e.rerouted || e.mark != w.q.fresh().mark || e.netLost != 0
+				}
+			}
+			for _, g := range through {
+				groups = add(groups, g)
+			}
+			if len(groups) == 0 {
+				return
+			}
+		}
+		w.q.at = place{hook: h, prio: 1<<31 - 1}
+		groups = w.reassemble(groups)
+	}
+	for _, g := range groups {
+		w.reach(g, Accepted)
+		if g.env.daddrLost || g.env.daddr.IsValid() || g.env.dport != -1 {
+			w.ans.Translated = append(w.ans.Translated, Translation{g.env.daddr, g.env.daddrLost, g.env.dport, g.cells})
+		}
+	}
+}
+
+// finish joins what becomes of packets beyond a rate. A cell whose first packet
+// passes is accepted, limited; one whose first packet is dropped may be
+// accepted later.
+func (w *walker) finish() {
+	for i, o := range w.over {
+		switch e := w.ans.Ends[i]; {
+		case e == Accepted && o&^Accepted != 0:
+			w.ans.Limited.AddRange(i, i+1)
+		case e&Accepted == 0 && o&Accepted != 0:
+			w.ans.Ends[i] |= Accepted
+			w.q.opaque["limit"] = true
+		}
+	}
+}
+
+// passNAT takes the groups out that a chain of type nat does not see: without a
+// connection, and whose address translation is set up already.
+func (w *walker) passNAT(c *rs.Chain, groups *[]group) (through []group) {
+	if c.Base.Type != "nat" {
+		return nil
+	}
+	dst := c.Base.Hook == rs.Prerouting || c.Base.Hook == rs.Output
+	var in []group
+	for _, g := range *groups {
+		_, conn := w.q.state(&g.env)
+		switch {
+		case conn == no, dst && g.env.dnat, !dst && g.env.snat:
+			through = add(through, g)
+		case conn == maybe:
+			through, in = add(through, g), add(in, g)
+		default:
+			in = add(in, g)
+		}
+	}
+	*groups = in
+	return through
+}
+
+// reassemble is the kernel's defragmentation before connection tracking (priority
+// -400): later chains see the whole packet. Until the other fragments come it
+// waits, and may be dropped.
+func (w *walker) reassemble(groups []group) []group {
+	q := w.q
+	if q.defrag == nil || !q.uses.track || q.at.hook == rs.Ingress || (q.at.hook == rs.Prerouting || q.at.hook == rs.Output) && q.at.prio <= prioDefrag {
+		return groups
+	}
+	var out []group
+	for _, g := range groups {
+		if !g.env.whole && g.env.untracked != yes {
+			if g.env.untracked == maybe || !q.atomic() {
+				q.opaque["the other fragments"] = true
+				w.end(g, Dropped, Decider{})
+			}
+			g.env.whole = true
+		}
+		out = add(out, g)
+	}
+	return out
+}
+
+// reach records an end of a group, beside what else may become of it.
+func (w *walker) reach(g group, e End) {
+	to := w.ans.Ends
+	if g.env.over {
+		to = w.over
+	}
+	g.cells.Each(func(i int) { to[i] |= e })
+}
+
+func (w *walker) end(g group, e End, d Decider) {
+	w.reach(g, e)
+	if !g.env.over {
+		w.decide(g.cells, d)
+	}
+}
+
+func (w *walker) decide(c *packetset.Cells, d Decider) {
+	c.Each(func(i int) { w.ans.Decider[i] = d })
+}
+
+// add joins a group into a list; groups with the same environment are one.
+func add(list []group, g group) []group {
+	if g.cells.Empty() {
+		return list
+	}
+	for i := range list {
+		if list[i].env == g.env {
+			list[i].cells.Add(g.cells)
+			return list
+		}
+	}
+	return append(list, group{g.env, g.cells.Clone()})
+}
+
+// chain runs a chain over groups and returns what falls off its end.
+func (w *walker) chain(c *rs.Chain, in []group) []group {
+	if w.depth > maxDepth {
+		w.q.opaque["jumps deeper than the kernel allows"] = true
+		return in
+	}
+	w.depth++
+	defer func() { w.depth-- }()
+	var groups, returned []group
+	for _, g := range in {
+		groups = add(groups, g)
+	}
+	for _, r := range c.Rules {
+		if len(groups) == 0 {
+			break
+		}
+		var next []group
+		for _, g := range groups {
+			if w.steps++; w.steps > maxSteps {
+				w.q.opaque["ruleset too large to follow"] = true
+				w.end(g, Accepted|Dropped, Decider{Chain: c, Rule: r})
+				continue
+			}
+			kept, ret := w.rule(r, g)
+			for _, k := range kept {
+				next = add(next, k)
+			}
+			for _, k := range ret {
+				returned = add(returned, k)
+			}
+		}
+		groups = next
+		if len(groups) > maxGroups {
+			groups = w.collapse(groups)
+		}
+	}
+	for _, g := range groups {
+		returned = add(returned, g)
+	}
+	return returned
+}
+
+// collapse forgets what told too many groups apart.
+func (w *walker) collapse(gs []group) []group {
+	w.q.opaque["too many packet marks to keep apart"] = true
+	out := group{env: gs[0].env, cells: gs[0].cells.Clone()}
+	for _, g := range gs[1:] {
+		out.cells.Add(g.cells)
+		out.env.over = out.env.over && g.env.over
+		out.env.whole = out.env.whole && g.env.whole
+		out.env.netLost |= g.env.netLost
+		out.env.transLost |= g.env.transLost
+		out.env.saddrLost = out.env.saddrLost || g.env.saddrLost
+		out.env.snat = out.env.snat || g.env.snat
+		out.env.dnat = out.env.dnat || g.env.dnat
+		if g.env.daddr != out.env.daddr {
+			out.env.daddrLost = true
+		}
+		if g.env.dport != out.env.dport {
+			out.env.dport = -2
+		}
+		if g.env.untracked != out.env.untracked {
+			out.env.untracked = maybe
+		}
+	}
+	out.env.mark, out.env.ctmark = abyte32{}, abyte32{}
+	return []group{out}
+}
+
+// rule runs one rule over one group: what stays in the chain, and what returns.
+func (w *walker) rule(r *rs.Rule, g group) (kept, ret []group) {
+	rest := g.cells
+	taken, result := false, "continue"
+	for _, b := range w.q.rule(r, g.env) {
+		if b.cond.impossible() {
+			continue
+		}
+		from := rest
+		if b.beside {
+			from = g.cells
+		}
+		sure, may := w.split(b.cond, from)
+		if may.Empty() {
+			continue
+		}
+		if !b.beside {
+			taken, result = true, verdictWord(b.verdict)
+		}
+		k, re := w.apply(r, b, may)
+		kept, ret = append(kept, k...), append(ret, re...)
+		if !b.beside {
+			rest = rest.Clone()
+			rest.Remove(sure)
+		}
+	}
+	if w.trace {
+		m := no
+		switch {
+		case taken && rest.Empty():
+			m = yes
+		case taken:
+			m = maybe
+		}
+		w.ans.Path = append(w.ans.Path, Step{Rule: r, Chain: r.Chain, Match: m, Result: result})
+	}
+	return append(kept, group{g.env, rest}), ret
+}
+
+// split returns the cells for which a condition surely and possibly holds.
+func (w *walker) split(c cond, in *packetset.Cells) (sure, may *packetset.Cells) {
+	return w.pick(c.yes, c.yesAll, in, true), w.pick(c.may, c.mayAll, in, false)
+}
+
+// pick returns the cells of a set: those that lie in it, or those that touch it. They
+// are the same when the space was cut at its boundaries.
+func (w *walker) pick(s packetset.Set, all bool, in *packetset.Cells, inside bool) *packetset.Cells {
+	if all {
+		return in.Clone()
+	}
+	sp := w.ans.Space
+	out := packetset.NewCells(sp.Len())
+	for _, iv := range s {
+		i, j := sp.Cell(iv.From), sp.Cell(iv.To)
+		if inside {
+			if sp.Start[i] != iv.From {
+				i++
+			}
+			if sp.Interval(j).To != iv.To {
+				j--
+			}
+		}
+		out.AddRange(i, j+1)
+	}
+	out.Keep(in)
+	return out
+}
+
+// apply does what a rule concludes to the cells it may match.
+func (w *walker) apply(r *rs.Rule, o outcome, cells *packetset.Cells) (kept, ret []group) {
+	g := group{o.env, cells}
+	d := Decider{Chain: r.Chain, Rule: r}
+	if o.mayEnd {
+		w.end(g, Accepted|Dropped|Stolen, d)
+		if o.verdict == rs.Continue {
+			return []group{g}, nil
+		}
+	}
+	switch o.verdict {
+	case rs.Continue, rs.Break:
+		return []group{g}, nil
+	case rs.Accept:
+		w.accepted = add(w.accepted, g)
+		if !g.env.over {
+			w.decide(cells, d)
+		}
+	case rs.Drop:
+		e := Dropped
+		if o.reject {
+			e = Rejected
+		}
+		w.end(g, e, d)
+	case rs.Return:
+		return nil, []group{g}
+	case rs.Jump, rs.Goto:
+		t := r.Chain.Table.Chain(o.chain)
+		if t == nil {
+			w.q.opaque["chain "+o.chain] = true
+			w.end(g, Accepted|Dropped, d)
+			return []group{g}, nil
+		}
+		back := w.chain(t, []group{g})
+		if o.verdict == rs.Jump {
+			return back, nil
+		}
+		return nil, back
+	default:
+		w.end(g, Stolen, d)
+	}
+	return nil, nil
+}
+
+func verdictWord(v rs.Verdict) string {
+	switch v {
+	case rs.Accept:
+		return "accept"
+	case rs.Drop:
+		return "drop"
+	case rs.Jump:
+		return "jump"
+	case rs.Goto:
+		return "goto"
+	case rs.Return:
+		return "return"
+	}
+	return "continue"
+}

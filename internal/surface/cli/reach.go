@@ -1,0 +1,529 @@
+package cli
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sixfence/sixfence/internal/logic/packetset"
+	"github.com/sixfence/sixfence/internal/logic/reach"
+	rs "github.com/sixfence/sixfence/internal/model/ruleset"
+	"github.com/sixfence/sixfence/internal/surface/report"
+)
+
+type reachOptions struct {
+	rules                     rulesOptions
+	format, output, netns     string
+	port, from, to            string
+	quiet, noColor, showLocal bool
+}
+
+// reachDocument is the machine form of reach.
+type reachDocument struct {
+	SchemaVersion string           `json:"schemaVersion"`
+	Listeners     []reach.Listener `json:"listeners"`
+	Flows         []reach.Flow     `json:"flows"`
+	Lint          []reach.Lint     `json:"lint"`
+	Gaps          []reachGap       `json:"gaps"`
+}
+
+type reachGap struct {
+	ID     string `json:"id"`
+	Reason string `json:"reason"`
+	What   string `json:"what"`
+	NetNS  string `json:"netns"`
+}
+
+func (a *app) reachCommand() *cobra.Command {
+	var o reachOptions
+	cmd := &cobra.Command{
+		Use:   "reach",
+		Short: "Say who can reach which port, IPv4 beside IPv6",
+		Long: "reach reads the packet filter and the listeners of this host and says, for every\n" +
+			"listener, which sources get in over IPv4 and over IPv6, by which rule, with a packet\n" +
+			"to show for it. What it does not understand is never called open or closed.",
+		Example: "  sudo sixfence reach\n" +
+			"  sudo sixfence reach --port tcp/22 --from 2001:db8::/32\n" +
+			"  sixfence reach --snapshot host.json --format json\n" +
+			"  sixfence reach diff before.json after.json",
+		Args: noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			code, err := a.reach(o)
+			a.code = code
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.port, "port", "", "only this `PORT`: 22 or tcp/22")
+	f.StringVar(&o.from, "from", "", "only sources in this `PREFIX`")
+	f.StringVar(&o.to, "to", "", "only destinations in this `PREFIX`")
+	f.StringVar(&o.netns, "netns", "", "only the network namespace `NAME`")
+	f.StringVar(&o.rules.snapshot, "snapshot", "", "read this Snapshot `FILE` (- is standard input) instead of the host")
+	f.StringVar(&o.rules.ruleset, "ruleset", "", "read a ruleset `FILE` instead: nft script, nft -j output, iptables-save text")
+	f.StringVar(&o.format, "format", "text", "output `FORMAT`: text or json")
+	f.StringVarP(&o.output, "output", "o", "", "write to `FILE` (mode 0600) instead of standard output")
+	f.BoolVarP(&o.quiet, "quiet", "q", false, "the matrix only, and no notes")
+	f.BoolVar(&o.noColor, "no-color", false, "no colour (also: NO_COLOR=1; never off a terminal)")
+	completeWords(cmd, "format", "text", "json")
+	cmd.AddCommand(a.reachDiffCommand())
+	return cmd
+}
+
+// reachFilter is what --port, --from, --to and --netns ask for.
+type reachFilter struct {
+	proto    string
+	port     uint16
+	from, to netip.Prefix
+}
+
+func (o *reachOptions) filter() (f reachFilter, err error) {
+	if o.port != "" {
+		proto, num, both := strings.Cut(o.port, "/")
+		if !both {
+			proto, num = "", o.port
+		}
+		n, err := strconv.ParseUint(num, 10, 16)
+		if err != nil || n == 0 || both && proto != "tcp" && proto != "udp" && proto != "sctp" && proto != "udplite" {
+			return f, &usageError{msg: fmt.Sprintf("--port %q is no port", o.port), hint: "22, tcp/22 or udp/53"}
+		}
+		f.proto, f.port = proto, uint16(n)
+	}
+	for _, x := range []struct {
+		flag, v string
+		to      *netip.Prefix
+	}{{"--from", o.from, &f.from}, {"--to", o.to, &f.to}} {
+		if x.v == "" {
+			continue
+		}
+		p, err := netip.ParsePrefix(x.v)
+		if a, err2 := netip.ParseAddr(x.v); err2 == nil {
+			p, err = netip.PrefixFrom(a, a.BitLen()), nil
+		}
+		if err != nil {
+			return f, &usageError{msg: x.flag + " " + strconv.Quote(x.v) + " is no prefix", hint: "2001:db8::/32 or 192.0.2.7"}
+		}
+		*x.to = p.Masked()
+	}
+	return f, nil
+}
+
+func (f *reachFilter) keep(l *reach.Listener) bool {
+	return (f.port == 0 || l.Port == f.port) && (f.proto == "" || l.Proto == f.proto)
+}
+
+// narrow keeps what --from and --to ask about.
+func (f *reachFilter) narrow(vs []reach.V, is4 bool) []reach.V {
+	out := []reach.V{}
+	for _, v := range vs {
+		if f.to.IsValid() {
+			v.Daddr = slices.DeleteFunc(slices.Clone(v.Daddr), func(d netip.Prefix) bool { return !f.to.Overlaps(d) })
+			if len(v.Daddr) == 0 {
+				continue
+			}
+		}
+		if f.from.IsValid() {
+			if f.from.Addr().Is4() != is4 {
+				continue
+			}
+			only := packetset.Set{packetset.PrefixInterval(f.from)}
+			must, may := setOf(v.Must).Intersect(only), setOf(v.May).Intersect(only)
+			v.Must, v.May = nonNil(must.Prefixes(is4)), nonNil(may.Prefixes(is4))
+			switch {
+			case len(may) == 0:
+				v.Sources = "nobody"
+			case slices.Equal(must, may):
+				v.Sources = reach.Describe(must, only, is4)
+			default:
+				v.Sources = "perhaps " + reach.Describe(may, only, is4)
+			}
+		}
+		out = append(out, v)
+	}
+	return out
+}
+
+func nonNil(p []netip.Prefix) []netip.Prefix {
+	if p == nil {
+		return []netip.Prefix{}
+	}
+	return p
+}
+
+func setOf(ps []netip.Prefix) packetset.Set {
+	var ivs []packetset.Interval
+	for _, p := range ps {
+		ivs = append(ivs, packetset.PrefixInterval(p))
+	}
+	return packetset.Normalise(ivs)
+}
+
+func (a *app) reach(o reachOptions) (int, error) {
+	if o.quiet {
+		a.logger(slog.LevelError)
+	}
+	if err := oneOf("--format", o.format, "text", "json"); err != nil {
+		return exitUsage, err
+	}
+	if err := o.rules.check(); err != nil {
+		return exitUsage, err
+	}
+	flt, err := o.filter()
+	if err != nil {
+		return exitUsage, err
+	}
+	out, err := a.open(o.output)
+	if err != nil {
+		return exitUsage, err
+	}
+	sp, err := a.rules(o.rules, out.file, o.quiet)
+	if err != nil {
+		out.abort()
+		return exitUsage, err
+	}
+	if o.netns != "" {
+		if _, err := sp.get(o.netns); err != nil {
+			out.abort()
+			return exitUsage, err
+		}
+	}
+	doc, view := sp.analyse(o.netns, flt)
+	if err := out.write(func(w io.Writer) error {
+		if o.format == "json" {
+			e := json.NewEncoder(w)
+			e.SetEscapeHTML(false)
+			e.SetIndent("", "  ")
+			return e.Encode(doc)
+		}
+		return view.text(w, doc, o.quiet)
+	}); err != nil {
+		return exitUsage, err
+	}
+	return exitClean, nil
+}
+
+// reachView is what the text needs besides the document.
+type reachView struct {
+	loopbacks map[string]bool // netns + interface
+	home      string
+	many      bool
+}
+
+// analyse answers for the namespaces asked for.
+func (s *spaces) analyse(netns string, flt reachFilter) (reachDocument, reachView) {
+	doc := reachDocument{SchemaVersion: "1.0", Listeners: []reach.Listener{}, Flows: []reach.Flow{}, Lint: []reach.Lint{}, Gaps: []reachGap{}}
+	view := reachView{loopbacks: map[string]bool{}}
+	if s.only != nil {
+		s.named(&doc, flt)
+		doc.Lint = append(doc.Lint, s.only.Lint()...)
+		clean(&doc)
+		return doc, view
+	}
+	view.home, view.many = s.home(), len(s.all) > 1
+	for _, n := range s.all {
+		if netns != "" && n.Name != netns {
+			continue
+		}
+		sp, err := s.get(n.Name)
+		if err != nil {
+			continue
+		}
+		links, _ := n.Links.Get()
+		for _, l := range links {
+			if l.Flags&8 != 0 {
+				view.loopbacks[report.Clean(n.Name)+" "+report.Clean(l.Name)] = true
+			}
+		}
+		r := sp.Analyse(flt.keep)
+		for _, l := range r.Listeners {
+			l.IPv4, l.IPv6 = flt.narrow(l.IPv4, true), flt.narrow(l.IPv6, false)
+			doc.Listeners = append(doc.Listeners, l)
+		}
+		for _, f := range r.Flows {
+			if flt.port != 0 && f.Port != flt.port || flt.proto != "" && f.Proto != flt.proto {
+				continue
+			}
+			f.IPv4, f.IPv6 = flt.narrow(f.IPv4, true), flt.narrow(f.IPv6, false)
+			doc.Flows = append(doc.Flows, f)
+		}
+		doc.Lint = append(doc.Lint, r.Lint...)
+		for _, g := range r.Gaps[n.Name] {
+			doc.Gaps = append(doc.Gaps, reachGap{gapID(g.What, n.Name), string(g.Reason), g.What, n.Name})
+		}
+	}
+	clean(&doc)
+	return doc, view
+}
+
+// named answers for the ports that a ruleset without a host names.
+func (s *spaces) named(doc *reachDocument, flt reachFilter) {
+	ports := s.only.NamedPorts()
+	if flt.port != 0 {
+		ports = []uint16{flt.port}
+	}
+	for _, proto := range []string{"tcp", "udp"} {
+		if flt.proto != "" && flt.proto != proto {
+			continue
+		}
+		for _, p := range ports {
+			l := reach.Listener{NetNS: s.only.Name, Proto: proto, Port: p, Address: "any"}
+			l.IPv4 = flt.narrow([]reach.V{s.only.Any(proto, p, rs.IPv4)}, true)
+			l.IPv6 = flt.narrow([]reach.V{s.only.Any(proto, p, rs.IPv6)}, false)
+			doc.Listeners = append(doc.Listeners, l)
+		}
+	}
+}
+
+func gapID(what, netns string) string {
+	h := sha256.Sum256(fmt.Appendf(nil, "%d:%s|%s", len(what), what, netns))
+	return "gap-" + hex.EncodeToString(h[:6])
+}
+
+// clean makes every string safe to show, and turns assumptions into ids of gaps.
+func clean(d *reachDocument) {
+	known := map[string]bool{}
+	for i := range d.Gaps {
+		g := &d.Gaps[i]
+		known[g.ID] = true
+		g.What, g.NetNS = report.Clean(g.What), report.Clean(g.NetNS)
+	}
+	vs := func(netns string, list []reach.V) {
+		for i := range list {
+			v := &list[i]
+			v.Interfaces = cleanEach(v.Interfaces)
+			v.DecidedBy = slices.Clone(v.DecidedBy)
+			for j := range v.DecidedBy {
+				r := &v.DecidedBy[j]
+				r.Table, r.Chain, r.Rule = report.Clean(r.Table), report.Clean(r.Chain), report.Clean(r.Rule)
+			}
+			if v.Witness != nil {
+				w := *v.Witness
+				w.Interface = report.Clean(w.Interface)
+				v.Witness = &w
+			}
+			ids := []string{}
+			for _, what := range v.Assumes {
+				id := gapID(what, netns)
+				if !known[id] {
+					known[id] = true
+					d.Gaps = append(d.Gaps, reachGap{id, "unsupported", report.Clean(what), report.Clean(netns)})
+				}
+				ids = append(ids, id)
+			}
+			v.Assumes = ids
+		}
+	}
+	for i := range d.Listeners {
+		l := &d.Listeners[i]
+		vs(l.NetNS, l.IPv4)
+		vs(l.NetNS, l.IPv6)
+		l.NetNS, l.Process, l.Unit, l.Device = report.Clean(l.NetNS), report.Clean(l.Process), report.Clean(l.Unit), report.Clean(l.Device)
+	}
+	for i := range d.Flows {
+		f := &d.Flows[i]
+		vs(f.NetNS, f.IPv4)
+		vs(f.NetNS, f.IPv6)
+		f.NetNS = report.Clean(f.NetNS)
+	}
+	for i := range d.Lint {
+		x := &d.Lint[i]
+		x.NetNS, x.Table, x.Chain, x.Rule, x.Message = report.Clean(x.NetNS), report.Clean(x.Table), report.Clean(x.Chain), report.Clean(x.Rule), report.Clean(x.Message)
+		x.Evidence = cleanEach(x.Evidence)
+	}
+}
+
+func cleanEach(in []string) []string {
+	out := make([]string, len(in))
+	for i, s := range in {
+		out[i] = report.Clean(s)
+	}
+	return out
+}
+
+// cell is who gets in over one family, in words.
+func (v *reachView) cell(netns string, vs []reach.V, is4 bool) (string, reach.Class) {
+	if len(vs) == 0 {
+		return "-", reach.Closed
+	}
+	must, may, local, limited := reach.Union(vs, func(i string) bool { return v.loopbacks[netns+" "+i] })
+	if local {
+		return "this host", reach.Closed
+	}
+	words := vs[0].Sources
+	same := true
+	for _, x := range vs {
+		if len(x.Interfaces) > 0 && v.loopbacks[netns+" "+x.Interfaces[0]] {
+			continue
+		}
+		if words == vs[0].Sources && x.Sources != words {
+			words = x.Sources
+		}
+		same = same && x.Sources == words
+	}
+	if !same {
+		all := packetset.Set{{To: packetset.Last(is4)}}
+		for _, bad := range []string{"::1/128", "ff00::/8", "127.0.0.0/8", "224.0.0.0/4"} {
+			if p := netip.MustParsePrefix(bad); p.Addr().Is4() == is4 {
+				all = all.Intersect(packetset.Set{packetset.PrefixInterval(p)}.Complement(is4))
+			}
+		}
+		switch {
+		case len(may) == 0:
+			words = "nobody"
+		case slices.Equal(must, may):
+			words = reach.Describe(must, all, is4)
+		case len(must) == 0:
+			words = "perhaps " + reach.Describe(may, all, is4)
+		default:
+			words = reach.Describe(must, all, is4) + ", perhaps " + reach.Describe(may, all, is4)
+		}
+	}
+	if limited {
+		words += " (rate-limited)"
+	}
+	return words, reach.ClassOf(must, may, is4)
+}
+
+// text writes the matrix at 80 columns: one row a listener, IPv4 beside IPv6.
+func (v *reachView) text(w io.Writer, d reachDocument, quiet bool) error {
+	var b strings.Builder
+	const wPort, wName, wCell = 12, 16, 23
+	row := func(mark, port, name, four, six string) {
+		cols := [][]string{split(port, wPort), split(name, wName), split(four, wCell), split(six, wCell)}
+		for i := 0; ; i++ {
+			line := mark
+			any := false
+			for j, c := range cols {
+				t := ""
+				if i < len(c) {
+					t, any = c[i], true
+				}
+				line += t
+				if j < 3 {
+					line += strings.Repeat(" ", []int{wPort, wName, wCell}[j]-report.Width(t)+1)
+				}
+			}
+			if !any {
+				return
+			}
+			b.WriteString(strings.TrimRight(line, " ") + "\n")
+			mark = strings.Repeat(" ", len(mark))
+		}
+	}
+	netns := ""
+	var differ []reach.Listener
+	for i, l := range d.Listeners {
+		if i == 0 || l.NetNS != netns {
+			netns = l.NetNS
+			if v.many || i > 0 {
+				fmt.Fprintf(&b, "%snetns %s\n", map[bool]string{true: "\n"}[i > 0], netns)
+			}
+			row("  ", "PORT", "LISTENER", "IPv4 FROM", "IPv6 FROM")
+		}
+		four, c4 := v.cell(netns, l.IPv4, true)
+		six, c6 := v.cell(netns, l.IPv6, false)
+		mark := "  "
+		if c6.Wider(c4) || c4.Wider(c6) {
+			mark = "! "
+			differ = append(differ, l)
+		}
+		row(mark, fmt.Sprintf("%s/%d", l.Proto, l.Port), listenerName(&l), four, six)
+	}
+	if len(d.Listeners) == 0 {
+		b.WriteString("No listener" + map[bool]string{true: " in this namespace"}[!v.many] + ".\n")
+	}
+	if !quiet {
+		v.details(&b, d, differ)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func (v *reachView) details(b *strings.Builder, d reachDocument, differ []reach.Listener) {
+	for _, l := range differ {
+		fmt.Fprintf(b, "\n! %s/%d %s: IPv4 and IPv6 differ\n", l.Proto, l.Port, listenerName(&l))
+		for _, f := range []struct {
+			word string
+			vs   []reach.V
+		}{{"IPv4", l.IPv4}, {"IPv6", l.IPv6}} {
+			for _, x := range f.vs {
+				if len(x.Interfaces) > 0 && v.loopbacks[l.NetNS+" "+x.Interfaces[0]] {
+					continue
+				}
+				fmt.Fprintf(b, "  %s by %s: %s\n", f.word, strings.Join(x.Interfaces, ", "), x.Sources)
+				for i, r := range x.DecidedBy {
+					if i == 3 {
+						fmt.Fprintf(b, "    and %d more rules\n", len(x.DecidedBy)-i)
+						break
+					}
+					fmt.Fprintf(b, "    %s\n", r)
+				}
+				if x.Witness != nil {
+					fmt.Fprintf(b, "    witness %s: %s\n", x.Witness, x.Witness.Verdict)
+				}
+			}
+		}
+	}
+	if len(d.Flows) > 0 {
+		b.WriteString("\nPassed on by rules\n")
+	}
+	for _, f := range d.Flows {
+		four, _ := v.cell(f.NetNS, f.IPv4, true)
+		six, _ := v.cell(f.NetNS, f.IPv6, false)
+		fmt.Fprintf(b, "  %s/%d to %s: IPv4 from %s; IPv6 from %s\n", f.Proto, f.Port, f.Target, four, six)
+	}
+	if len(d.Lint) > 0 {
+		b.WriteString("\nRules that do not do what they look like\n")
+	}
+	for _, x := range d.Lint {
+		at := x.Table + " " + x.Chain
+		if x.Handle != 0 {
+			at += fmt.Sprintf(" handle %d", x.Handle)
+		}
+		fmt.Fprintf(b, "  %s  %s\n    %s\n", x.ID, strings.TrimSpace(at), x.Message)
+	}
+	for i, g := range d.Gaps {
+		if i == 0 {
+			b.WriteString("\nNot known\n")
+		}
+		if i == 8 {
+			fmt.Fprintf(b, "  and %d more\n", len(d.Gaps)-i)
+			break
+		}
+		fmt.Fprintf(b, "  %s\n", g.What)
+	}
+}
+
+// split wraps text to a width.
+func split(s string, w int) []string {
+	var out []string
+	for _, l := range wrapText(s, w) {
+		for report.Width(l) > w {
+			head := report.Cut(l, w)
+			head = strings.TrimSuffix(head, "…")
+			out, l = append(out, head), l[len(head):]
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
+func listenerName(l *reach.Listener) string {
+	n := path.Base(l.Process)
+	if l.Process == "" {
+		n = "?"
+	}
+	if l.Address == "any" {
+		n = "(any)"
+	}
+	return n
+}

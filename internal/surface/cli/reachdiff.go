@@ -1,0 +1,243 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sixfence/sixfence/internal/logic/reach"
+)
+
+// difference is a port that two answers treat differently.
+type difference struct {
+	NetNS   string `json:"netns"`
+	Proto   string `json:"proto"`
+	Port    uint16 `json:"port"`
+	Process string `json:"process"`
+	Family  string `json:"family,omitempty"` // of before ↔ after
+	Before  string `json:"before"`           // or IPv4
+	After   string `json:"after"`            // or IPv6
+	Change  string `json:"change"`           // opened | closed | unclear, or wider-ipv6 | wider-ipv4
+	// DecidedBy are the rules of the wider side.
+	DecidedBy []reach.RuleRef `json:"decidedBy"`
+	Witness   *reach.Witness  `json:"witness"`
+}
+
+func (a *app) reachDiffCommand() *cobra.Command {
+	var o reachOptions
+	cmd := &cobra.Command{
+		Use:   "diff [BEFORE AFTER]",
+		Short: "Show where IPv4 and IPv6 differ, or two rulesets do",
+		Long: "diff without files shows the listeners of this host that IPv4 and IPv6 treat\n" +
+			"differently. With two files (rulesets or Snapshots) it shows what the second opens\n" +
+			"and closes against the first, for reviews and pipelines: it exits 1 when something\n" +
+			"was opened.",
+		Example: "  sudo sixfence reach diff\n  sixfence reach diff old.nft new.nft\n  sixfence reach diff monday.json tuesday.json --format json",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 0 && len(args) != 2 {
+				return &usageError{msg: "reach diff takes no file, or two", hint: "sixfence reach diff BEFORE AFTER"}
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			code, err := a.reachDiff(o, args)
+			a.code = code
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.port, "port", "", "only this `PORT`: 22 or tcp/22")
+	f.StringVar(&o.netns, "netns", "", "only the network namespace `NAME`")
+	f.StringVar(&o.rules.snapshot, "snapshot", "", "compare the families of this Snapshot `FILE` instead of the host")
+	f.StringVar(&o.rules.ruleset, "ruleset", "", "compare the families of a ruleset `FILE` instead")
+	f.StringVar(&o.format, "format", "text", "output `FORMAT`: text or json")
+	f.StringVarP(&o.output, "output", "o", "", "write to `FILE` (mode 0600) instead of standard output")
+	f.BoolVarP(&o.quiet, "quiet", "q", false, "no notes")
+	f.BoolVar(&o.noColor, "no-color", false, "no colour (also: NO_COLOR=1; never off a terminal)")
+	completeWords(cmd, "format", "text", "json")
+	return cmd
+}
+
+func (a *app) reachDiff(o reachOptions, files []string) (int, error) {
+	if o.quiet {
+		a.logger(slog.LevelError)
+	}
+	if err := oneOf("--format", o.format, "text", "json"); err != nil {
+		return exitUsage, err
+	}
+	flt, err := o.filter()
+	if err != nil {
+		return exitUsage, err
+	}
+	out, err := a.open(o.output)
+	if err != nil {
+		return exitUsage, err
+	}
+	var diffs []difference
+	code := exitClean
+	if len(files) == 2 {
+		diffs, err = a.beforeAfter(files, o, flt, out)
+		for _, d := range diffs {
+			switch {
+			case d.Change == "opened":
+				code = exitFindings
+			case d.Change == "unclear" && code == exitClean:
+				code = exitUnknown
+			}
+		}
+	} else {
+		var sp *spaces
+		if sp, err = a.rules(o.rules, out.file, o.quiet); err == nil {
+			diffs = families(sp, o.netns, flt)
+		}
+		for _, d := range diffs {
+			if d.Change == "wider-ipv6" {
+				code = exitFindings
+			}
+		}
+	}
+	if err != nil {
+		out.abort()
+		return exitUsage, err
+	}
+	err = out.write(func(w io.Writer) error {
+		if o.format == "json" {
+			if diffs == nil {
+				diffs = []difference{}
+			}
+			e := json.NewEncoder(w)
+			e.SetEscapeHTML(false)
+			e.SetIndent("", "  ")
+			return e.Encode(struct {
+				SchemaVersion string       `json:"schemaVersion"`
+				Differences   []difference `json:"differences"`
+			}{"1.0", diffs})
+		}
+		return diffText(w, diffs, len(files) == 2)
+	})
+	if err != nil {
+		return exitUsage, err
+	}
+	return code, nil
+}
+
+func diffText(w io.Writer, diffs []difference, files bool) error {
+	var b strings.Builder
+	if len(diffs) == 0 {
+		b.WriteString(map[bool]string{true: "Nothing is opened or closed.\n", false: "IPv4 and IPv6 let in alike.\n"}[files])
+	}
+	for _, d := range diffs {
+		left, right := "IPv4", "IPv6"
+		if d.Family != "" {
+			left, right = "before", "after"
+		}
+		fmt.Fprintf(&b, "%s %s/%d %s %s\n", d.Change, d.Proto, d.Port, d.Family, d.Process)
+		fmt.Fprintf(&b, "  %s: %s\n  %s: %s\n", left, d.Before, right, d.After)
+		for i, r := range d.DecidedBy {
+			if i < 3 {
+				fmt.Fprintf(&b, "  by %s\n", r)
+			}
+		}
+		if d.Witness != nil {
+			fmt.Fprintf(&b, "  witness %s\n", d.Witness)
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// families compares IPv4 and IPv6 listener by listener. Sockets of one port count
+// together: the families may be served by different ones.
+func families(sp *spaces, netns string, flt reachFilter) []difference {
+	doc, view := sp.analyse(netns, flt)
+	type key struct {
+		netns, proto string
+		port         uint16
+	}
+	by := map[key]*reach.Listener{}
+	var order []key
+	for _, l := range doc.Listeners {
+		k := key{l.NetNS, l.Proto, l.Port}
+		if x := by[k]; x != nil {
+			x.IPv4, x.IPv6 = append(x.IPv4, l.IPv4...), append(x.IPv6, l.IPv6...)
+			continue
+		}
+		c := l
+		by[k], order = &c, append(order, k)
+	}
+	var out []difference
+	for _, k := range order {
+		l := by[k]
+		four, c4 := view.cell(l.NetNS, l.IPv4, true)
+		six, c6 := view.cell(l.NetNS, l.IPv6, false)
+		d := difference{NetNS: l.NetNS, Proto: l.Proto, Port: l.Port, Process: l.Process, Before: four, After: six, DecidedBy: []reach.RuleRef{}}
+		wide := l.IPv6
+		switch {
+		case c6.Wider(c4):
+			d.Change = "wider-ipv6"
+		case c4.Wider(c6):
+			d.Change, wide = "wider-ipv4", l.IPv4
+		default:
+			continue
+		}
+		d.evidence(wide)
+		out = append(out, d)
+	}
+	return out
+}
+
+func (d *difference) evidence(vs []reach.V) {
+	for _, v := range vs {
+		if len(v.May) > 0 && (d.Witness == nil || d.Witness.Interface == "lo") {
+			d.DecidedBy, d.Witness = v.DecidedBy, v.Witness
+		}
+	}
+}
+
+// beforeAfter compares two files.
+func (a *app) beforeAfter(files []string, o reachOptions, flt reachFilter, out *sink) ([]difference, error) {
+	var sides [2]*spaces
+	var raw [2][]byte
+	for i, f := range files {
+		b, err := a.readFile(f)
+		if err != nil {
+			return nil, err
+		}
+		raw[i] = b
+	}
+	for i, f := range files {
+		s, err := a.parseRules(f, raw[i], out)
+		if err != nil {
+			return nil, err
+		}
+		sides[i] = s
+	}
+	// Two rulesets without hosts name different ports: each is asked about all.
+	ports := map[uint16]bool{}
+	for _, s := range sides {
+		if s.only != nil {
+			for _, p := range s.only.NamedPorts() {
+				ports[p] = true
+			}
+		}
+	}
+	var docs [2]reachDocument
+	var views [2]reachView
+	for i, s := range sides {
+		if s.only == nil || flt.port != 0 {
+			docs[i], views[i] = s.analyse(o.netns, flt)
+			continue
+		}
+		for p := range ports {
+			one := flt
+			one.port = p
+			d, v := s.analyse(o.netns, one)
+			docs[i].Listeners, views[i] = append(docs[i].Listeners, d.Listeners...), v
+		}
+	}
+	return compare(docs, views), nil
+}

@@ -1,0 +1,195 @@
+package oracle
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+
+	"github.com/sixfence/sixfence/internal/logic/packetset"
+	"github.com/sixfence/sixfence/internal/logic/pfdecode"
+	"github.com/sixfence/sixfence/internal/logic/reach"
+	"github.com/sixfence/sixfence/internal/model/fact"
+	rs "github.com/sixfence/sixfence/internal/model/ruleset"
+)
+
+// Case is one ruleset with its packets and the kernel's verdicts: all that a
+// comparison needs, so that it can be repeated without a kernel.
+type Case struct {
+	Seed       uint64
+	Script     string
+	Raw        bool // packets are asked about with all their bytes
+	NFT        fact.NFTables
+	Interfaces map[uint32]string
+	Shapes     []Shape
+	Probes     []Probe
+	Accepted   []bool
+}
+
+// Mismatch is a packet about which the kernel and the model disagree.
+type Mismatch struct {
+	Probe    int
+	Open     bool // of the question that leaves the source open
+	Kernel   bool
+	Must     bool
+	May      bool
+	Path     string
+	Question reach.Packet
+}
+
+func (m Mismatch) String() string {
+	how := "fixed source"
+	if m.Open {
+		how = "open source"
+	}
+	return fmt.Sprintf("probe %d (%s): kernel accepted=%v, model must=%v may=%v\n%s", m.Probe, how, m.Kernel, m.Must, m.May, m.Path)
+}
+
+// Outcome counts a comparison.
+type Outcome struct {
+	Verdicts   int // packets compared with the kernel
+	Accepted   int
+	Uncertain  int // may, and rightly so: opaque, limited, or a state that the packet does not fix
+	Mismatches []Mismatch
+	Why        map[string]int // reasons of uncertain answers
+}
+
+// Ruleset decodes what the kernel gave.
+func (c *Case) Ruleset() (*rs.Ruleset, error) {
+	ts, err := pfdecode.FromFact(c.NFT, binary.LittleEndian)
+	if err != nil {
+		return nil, err
+	}
+	types := map[string]uint16{}
+	for _, name := range c.Interfaces {
+		types[name] = 1 // ARPHRD_ETHER
+		if name == "lo" {
+			types[name] = 772
+		}
+	}
+	return &rs.Ruleset{Tables: ts, Interfaces: c.Interfaces, Types: types}, nil
+}
+
+// Compare asks the model about every packet, alone and with an open source.
+func (c *Case) Compare(cov *Coverage, maxMismatches int) (*Outcome, error) {
+	set, err := c.Ruleset()
+	if err != nil {
+		return nil, err
+	}
+	model := &reach.Model{Set: set, Order: binary.LittleEndian, World: world{c.Interfaces}}
+	out := &Outcome{Why: map[string]int{}}
+	var open *reach.Answer
+	shape := -1
+	var must, may packetset.Set
+	for id, p := range c.Probes {
+		if len(out.Mismatches) >= maxMismatches {
+			break
+		}
+		s := &c.Shapes[p.Shape]
+		if p.Shape != shape {
+			shape = p.Shape
+			open = model.Ask(s.question(noAddr, 0, false), s.hook(), false)
+			must, may = open.Must(), open.May()
+		}
+		out.Verdicts++
+		if c.Accepted[id] {
+			out.Accepted++
+		}
+		q := s.question(p.Src, uint32(id), c.Raw)
+		a := model.Ask(q, s.hook(), false)
+		if cov != nil {
+			count(cov, a)
+		}
+		if m, ok := c.judge(id, a, a.Ends[0] == reach.Accepted, a.Ends[0]&(reach.Accepted|reach.Stolen) != 0, !a.Limited.Empty(), excuse(a), false, out); !ok {
+			m.Path, m.Question = path(a), q
+			out.Mismatches = append(out.Mismatches, m)
+			continue
+		}
+		x := packetset.FromIP(p.Src)
+		limited := open.Limited.Has(open.Space.Cell(x))
+		why := excuse(open)
+		if why == "" && c.Raw {
+			why = "fields that the open question does not have"
+		}
+		if m, ok := c.judge(id, open, must.Contains(x), may.Contains(x), limited, why, true, out); !ok {
+			m.Path, m.Question = path(a), s.question(noAddr, 0, false)
+			out.Mismatches = append(out.Mismatches, m)
+		}
+	}
+	return out, nil
+}
+
+// judge compares one verdict.
+func (c *Case) judge(id int, _ *reach.Answer, must, may, limited bool, why string, open bool, out *Outcome) (Mismatch, bool) {
+	k := c.Accepted[id]
+	m := Mismatch{Probe: id, Open: open, Kernel: k, Must: must, May: may}
+	switch {
+	case must && !k && !limited, !may && k:
+		return m, false
+	case must == may:
+		return m, true
+	case limited || why != "":
+		if !open {
+			out.Uncertain++
+			out.Why[why]++
+		}
+		return m, true
+	}
+	return m, false
+}
+
+// excuse is why an answer may be uncertain.
+func excuse(a *reach.Answer) string {
+	return strings.Join(append(append([]string(nil), a.Needs...), a.Opaque...), ", ")
+}
+
+func count(cov *Coverage, a *reach.Answer) {
+	for _, s := range a.Path {
+		if s.Rule == nil {
+			continue
+		}
+		for _, x := range cov.cells(s.Rule.Comment) {
+			if s.Matched() {
+				cov.yes[x]++
+			} else {
+				cov.no[x]++
+			}
+		}
+	}
+}
+
+func path(a *reach.Answer) string {
+	var b strings.Builder
+	for _, s := range a.Path {
+		if s.Rule == nil {
+			fmt.Fprintf(&b, "  %s %s: %s\n", s.Chain.Table.Name, s.Chain.Name, s.Result)
+			continue
+		}
+		fmt.Fprintf(&b, "  %s %s %d: match=%v %s\n", s.Chain.Table.Name, s.Chain.Name, s.Rule.Index, s.Match, s.Result)
+	}
+	fmt.Fprintf(&b, "  ends %04b limited %v needs %v opaque %v\n", a.Ends[0], !a.Limited.Empty(), a.Needs, a.Opaque)
+	return b.String()
+}
+
+// Exprs lists the rules of a small case as the decoder read them.
+func (c *Case) Exprs() string {
+	set, err := c.Ruleset()
+	if err != nil {
+		return err.Error()
+	}
+	var b strings.Builder
+	for _, t := range set.Tables {
+		for _, ch := range t.Chains {
+			for _, r := range ch.Rules {
+				fmt.Fprintf(&b, "%s %s %d:", t.Name, ch.Name, r.Index)
+				for _, e := range r.Exprs {
+					fmt.Fprintf(&b, " %T%+v", e, e)
+				}
+				b.WriteString("\n")
+			}
+		}
+		for _, s := range t.Sets {
+			fmt.Fprintf(&b, "%s set %+v\n", t.Name, *s)
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,124 @@
+package oracle
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/sixfence/sixfence/internal/logic/reach"
+)
+
+// Flows that are really established: their packets are what later tests call
+// established. One TCP, one UDP and one echo flow from each of these addresses to
+// the first address of the host.
+const (
+	flowSources    = 8
+	flowSport      = 40000
+	flowTCP        = 7777
+	flowUDP        = 7778
+	flowTimeout    = "100000"
+	establishTable = `table inet ` + recorderTable + `_flows {
+ chain any {
+  ct state new accept
+ }
+}
+`
+)
+
+func flowSource(v6 bool, i int) netip.Addr {
+	if v6 {
+		return netip.MustParseAddr(fmt.Sprintf("2a00:77:7::%x", 16+i))
+	}
+	return netip.MustParseAddr(fmt.Sprintf("24.7.9.%d", 16+i))
+}
+
+// establish opens the flows. Connection tracking keeps them when the ruleset goes.
+func (l *Lab) establish() error {
+	for _, k := range []string{"udp_timeout", "udp_timeout_stream", "icmp_timeout", "icmpv6_timeout", "tcp_timeout_syn_recv", "tcp_timeout_max_retrans", "tcp_timeout_unacknowledged", "tcp_timeout_syn_sent"} {
+		l.host.Sysctl("net/netfilter/nf_conntrack_"+k, flowTimeout)
+	}
+	l.host.Sysctl("net/netfilter/nf_conntrack_tcp_be_liberal", "1")
+	var err error
+	l.host.Do(func() { err = l.serve() })
+	if err != nil {
+		return err
+	}
+	if err := l.loadText(establishTable); err != nil {
+		return err
+	}
+	// A SYN that was answered is a flow that has seen both directions. An ACK that
+	// the host did not expect would be answered with a reset.
+	var frames [][]byte
+	for _, s := range establishedShapes() {
+		if s.Proto == protoTCP {
+			s.Flags = 0x02
+		}
+		for i := range flowSources {
+			frames = append(frames, s.frame(flowSource(s.IPv6, i), uint32(len(frames)), l.macs[0]))
+		}
+	}
+	if err := l.send(0, frames); err != nil {
+		return err
+	}
+	time.Sleep(300 * time.Millisecond) // the host answers
+	return nil
+}
+
+// serve answers the flows: TCP by the kernel's own handshake, UDP with an echo.
+func (l *Lab) serve() error {
+	tcp, err := net.Listen("tcp", fmt.Sprintf("[::]:%d", flowTCP))
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	l.t.Cleanup(func() { tcp.Close() })
+	for _, network := range []string{"udp4", "udp6"} {
+		c, err := net.ListenPacket(network, fmt.Sprintf(":%d", flowUDP))
+		if err != nil {
+			return fmt.Errorf("listen: %w", err)
+		}
+		l.t.Cleanup(func() { c.Close() })
+		go func() {
+			b := make([]byte, 2048)
+			for {
+				n, from, err := c.ReadFrom(b)
+				if err != nil {
+					return
+				}
+				_, _ = c.WriteTo(b[:n], from)
+			}
+		}()
+	}
+	return nil
+}
+
+// establishedShapes are packets of the established flows.
+func establishedShapes() []Shape {
+	var out []Shape
+	for _, v6 := range []bool{false, true} {
+		dst := netip.MustParsePrefix(local4[0]).Addr()
+		icmp, echo := uint8(protoICMP), uint8(8)
+		if v6 {
+			dst = netip.MustParsePrefix(local6[0]).Addr()
+			icmp, echo = protoICMPv6, 128
+		}
+		base := Shape{IPv6: v6, Dst: dst, Sport: flowSport, HopLimit: 64, Window: 1024, Body: 4, MAC: [2]byte{2, 0}, Ct: reach.CtEstablished}
+		t, u, e := base, base, base
+		t.Proto, t.Dport, t.Flags = protoTCP, flowTCP, 0x10
+		u.Proto, u.Dport = protoUDP, flowUDP
+		e.Proto, e.Type = icmp, echo
+		out = append(out, t, u, e)
+	}
+	return out
+}
+
+// established makes a shape of an established flow.
+func (g *Generator) established() Shape {
+	s := pick(g, establishedShapes())
+	s.Iface = g.r.IntN(2)
+	s.HopLimit = uint8(max(g.known(map[bool]string{false: "ip ttl", true: "ip6 hoplimit"}[s.IPv6], 64, 8), 2))
+	if s.Proto == protoTCP && g.chance(30) {
+		s.Flags = 0x18
+	}
+	return s
+}

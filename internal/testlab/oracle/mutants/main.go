@@ -1,0 +1,120 @@
+// Command mutants proves the oracle: it plants the bugs of mutants.txt into copies
+// of the model, one at a time, and demands that recorded kernel verdicts convict
+// every one.
+package main
+
+import (
+	_ "embed"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+//go:embed mutants.txt
+var list string
+
+type mutant struct{ name, file, old, new string }
+
+func parse(s string) ([]mutant, error) {
+	var out []mutant
+	var lines []string
+	end := func() error {
+		if len(lines) == 0 {
+			return nil
+		}
+		if len(lines) != 4 {
+			return fmt.Errorf("mutant %q: %d lines, want 4", lines[0], len(lines))
+		}
+		un := func(s string) string { return strings.ReplaceAll(s, `\n`, "\n") }
+		out = append(out, mutant{lines[0], lines[1], un(lines[2]), un(lines[3])})
+		lines = nil
+		return nil
+	}
+	for _, l := range strings.Split(s, "\n") {
+		switch {
+		case strings.HasPrefix(l, "#"):
+		case l == "":
+			if err := end(); err != nil {
+				return nil, err
+			}
+		default:
+			lines = append(lines, l)
+		}
+	}
+	return out, end()
+}
+
+func main() {
+	if len(os.Args) != 3 {
+		fmt.Fprintln(os.Stderr, "usage: mutants TREE RECORDING (TREE is a copy of the repository that may be changed)")
+		os.Exit(2)
+	}
+	survivors, err := run(os.Args[1], os.Args[2])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "mutants:", err)
+		os.Exit(2)
+	}
+	if survivors > 0 {
+		os.Exit(1)
+	}
+}
+
+func run(tree, recording string) (int, error) {
+	ms, err := parse(list)
+	if err != nil {
+		return 0, err
+	}
+	// The model as it is must pass.
+	if out, err := trial(tree, recording); err != nil {
+		return 0, fmt.Errorf("the model fails without a bug: %w\n%s", err, out)
+	}
+	survived := 0
+	for i, m := range ms {
+		verdict, err := try(tree, recording, m)
+		if err != nil {
+			return 0, fmt.Errorf("mutant %q: %w", m.name, err)
+		}
+		if verdict != "caught" {
+			survived++
+		}
+		fmt.Printf("%2d %-55s %s\n", i+1, m.name, verdict)
+	}
+	fmt.Printf("%d of %d mutants caught\n", len(ms)-survived, len(ms))
+	return survived, nil
+}
+
+func try(tree, recording string, m mutant) (string, error) {
+	file := filepath.Join(tree, m.file)
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	if n := strings.Count(string(b), m.old); n == 0 {
+		return "", fmt.Errorf("%s does not hold %q", m.file, m.old)
+	}
+	if err := os.WriteFile(file, []byte(strings.Replace(string(b), m.old, m.new, 1)), 0o600); err != nil {
+		return "", err
+	}
+	out, bad := trial(tree, recording)
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		return "", err
+	}
+	switch {
+	case bad == nil:
+		return "SURVIVED", nil
+	case !strings.Contains(out, "kernel accepted="):
+		return "INVALID: " + out, nil
+	}
+	return "caught", nil
+}
+
+// trial compares the model of a tree with the recording.
+func trial(tree, recording string) (string, error) {
+	c := exec.Command("go", "test", "-vet=off", "-count=1", "-run", "^TestReplay$", "./internal/testlab/oracle")
+	c.Dir = tree
+	c.Env = append(os.Environ(), "ORACLE_REPLAY="+recording)
+	out, err := c.CombinedOutput()
+	return string(out), err
+}
