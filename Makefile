@@ -22,8 +22,6 @@ LDFLAGS := -s -w -X github.com/sixfence/sixfence/internal/surface/obs.Version=$(
 TEST_PACKAGES := iproute2 nftables iptables dhcpcd-base ifupdown systemd systemd-sysv procps util-linux kmod openssh-server
 BENCH_PACKAGES := lynis openscap-scanner ssg-debian
 
-# The race detector needs cgo; these packages have goroutines that share state.
-RACE_PACKAGES := ./internal/host/collect/... ./internal/host/netns/...
 
 test:
 	@tools/need $(TEST_PACKAGES)
