@@ -84,6 +84,9 @@ func Collecting() error { return keep(needed) }
 
 // keep drops every capability that is not in want from all sets of all threads.
 func keep(want []cap.Value) error {
+	if err := threads(); err != nil {
+		return err
+	}
 	old := cap.GetProc()
 	var problems []error
 	// The bounding set says what an exec could give back. It can only be lowered
@@ -146,6 +149,9 @@ const newestABI = 10
 // Landlock, on all threads. An error means that less is enforced than the kernel
 // offers or that a path does not exist; the Result is filled in any case.
 func Seal(o Options) (Result, error) {
+	if err := threads(); err != nil {
+		return Result{}, err
+	}
 	var problems []error
 	if err := keep(nil); err != nil {
 		problems = append(problems, err)

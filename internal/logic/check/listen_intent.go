@@ -136,7 +136,7 @@ func configuredForIPv4(c *Context) []Result {
 			return []Result{unknown(s.Subject(), doubts...)}
 		}
 		if six == 0 {
-			return []Result{notApplicable(s.Subject(), "No TCP socket of the IPv6 family listens here.")}
+			return []Result{notApplicable(s.Subject(), "No TCP socket of the IPv6 family is held by a program that reads the configuration of this file system.")}
 		}
 		return []Result{pass(s.Subject(), fmt.Sprintf("%s of the IPv6 family; none contradicts a configuration that was read (sshd, PostgreSQL). What other programs were meant to do is not known.", count(six, "TCP listener")))}
 	})

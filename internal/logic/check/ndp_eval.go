@@ -100,7 +100,12 @@ func neighbourOverflow(c *Context) []Result {
 		r := fail(sub, fmt.Sprintf("Since boot the kernel refused %d neighbour entries because the table was full (%d entries now, limit %d). The table is shared by all network namespaces; the flood need not have come through this one.", n, t.Entries, t.GCThresh3), ev...)
 		if t.Entries < t.GCThresh2 {
 			r.Severity = finding.Medium
-			r.Message += " It is not full at this moment."
+			r.Message += " It is not full at this moment; the counter goes back to 0 at a reboot only."
+		}
+		if !slices.ContainsFunc(c.spaces, func(s *Space) bool { return s.IsInit }) {
+			r.Remediation = []finding.Remediation{
+				advice("The table belongs to the host, and its limits can be set in the initial network namespace only: ask who runs the host for `sysctl -w net.ipv6.neigh.default.gc_thresh3=8192`, and to find the flood (NDP-04 there)."),
+			}
 		}
 		return []Result{r}
 	})
@@ -393,6 +398,12 @@ func gatewayPinned(c *Context) []Result {
 					command("%s", s.Run(fmt.Sprintf("ip -6 neigh replace %s lladdr %s dev %s nud permanent", g.via, shellWord(n.MAC), shellWord(sub.Interface)))),
 					advice("First make sure that this MAC is the router's. Repeat the command in the network manager's up hook."),
 					intent("interfaces:\n  %s:\n    routers: [{address: %q, mac: %q}]", yamlWord(sub.Interface), g.via.String(), n.MAC),
+				}
+			} else {
+				show := s.Run(fmt.Sprintf("ip -6 neigh show %s dev %s", g.via, shellWord(sub.Interface)))
+				r.Remediation = []finding.Remediation{
+					advice("No MAC is known for %s at this moment. Reach it once, compare what `%s` says with the router's real MAC, and audit again: the command that pins it is then printed here.", g.via, show),
+					intent("interfaces:\n  %s:\n    routers: [{address: %q}]", yamlWord(sub.Interface), g.via.String()),
 				}
 			}
 			out = append(out, s.behindFilter("ipv6", sub.Interface, r))

@@ -435,7 +435,7 @@ func evalINV10(c *Context) []Result {
 		out = append(out, r)
 	}
 	if len(out) == 0 {
-		return one(c.unsure(pass(finding.Subject{}, fmt.Sprintf("Each of the %d lines for network settings reaches what it names.", len(set))), true))
+		return one(c.unsure(pass(finding.Subject{}, fmt.Sprintf("Each of the %d lines for network settings names a setting that exists; whether boot applies it is judged by INV-08 and INV-09.", len(set))), true))
 	}
 	return out
 }
