@@ -1,6 +1,8 @@
 package report
 
 import (
+	"bufio"
+	"bytes"
 	"encoding/json"
 	"io"
 
@@ -40,7 +42,45 @@ func JSON(w io.Writer, r finding.Report) error {
 	if r.Summary.BySeverity == nil {
 		r.Summary.BySeverity = map[finding.Severity]int{}
 	}
-	return encode(w, r)
+	return stream(w, r)
+}
+
+// stream writes the document finding by finding: all of them at once would cost
+// several times the document in memory.
+func stream(w io.Writer, r finding.Report) error {
+	findings := r.Findings
+	r.Findings = []finding.Finding{}
+	var frame bytes.Buffer
+	if err := encode(&frame, r); err != nil {
+		return err
+	}
+	// A quote inside a string is escaped, so this is the member itself.
+	head, tail, ok := bytes.Cut(frame.Bytes(), []byte(`"findings": []`))
+	if !ok || len(findings) == 0 {
+		_, err := w.Write(frame.Bytes())
+		return err
+	}
+	out := bufio.NewWriterSize(w, 64<<10)
+	out.Write(head)
+	out.WriteString(`"findings": [`)
+	var one bytes.Buffer
+	e := json.NewEncoder(&one)
+	e.SetEscapeHTML(false)
+	e.SetIndent("    ", "  ")
+	for i := range findings {
+		if i > 0 {
+			out.WriteByte(',')
+		}
+		one.Reset()
+		if err := e.Encode(&findings[i]); err != nil {
+			return err
+		}
+		out.WriteString("\n    ")
+		out.Write(bytes.TrimRight(one.Bytes(), "\n"))
+	}
+	out.WriteString("\n  ]")
+	out.Write(tail)
+	return out.Flush() // reports the first error of all the writes
 }
 
 // encode writes indented JSON that ends with a newline.
