@@ -98,8 +98,14 @@ func TestCatalogueComplete(t *testing.T) {
 // matches tells whether every non-empty field of want equals that of s.
 func matches(s, want finding.Subject) bool {
 	for _, p := range [][2]string{
-		{s.NetNS, want.NetNS}, {s.Interface, want.Interface}, {s.Family, want.Family}, {s.Proto, want.Proto},
-		{s.Address, want.Address}, {s.Process, want.Process}, {s.File, want.File}, {s.Key, want.Key},
+		{s.NetNS, want.NetNS},
+		{s.Interface, want.Interface},
+		{s.Family, want.Family},
+		{s.Proto, want.Proto},
+		{s.Address, want.Address},
+		{s.Process, want.Process},
+		{s.File, want.File},
+		{s.Key, want.Key},
 	} {
 		if p[1] != "" && p[0] != p[1] {
 			return false

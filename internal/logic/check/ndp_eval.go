@@ -418,8 +418,14 @@ func nudState(v uint16) string {
 		bit  uint16
 		word string
 	}{
-		{fact.NUDPermanent, "PERMANENT"}, {fact.NUDNoARP, "NOARP"}, {fact.NUDReachable, "REACHABLE"}, {fact.NUDStale, "STALE"},
-		{fact.NUDDelay, "DELAY"}, {fact.NUDProbe, "PROBE"}, {fact.NUDIncomplete, "INCOMPLETE"}, {fact.NUDFailed, "FAILED"},
+		{fact.NUDPermanent, "PERMANENT"},
+		{fact.NUDNoARP, "NOARP"},
+		{fact.NUDReachable, "REACHABLE"},
+		{fact.NUDStale, "STALE"},
+		{fact.NUDDelay, "DELAY"},
+		{fact.NUDProbe, "PROBE"},
+		{fact.NUDIncomplete, "INCOMPLETE"},
+		{fact.NUDFailed, "FAILED"},
 	} {
 		if v&n.bit != 0 {
 			return n.word

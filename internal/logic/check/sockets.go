@@ -340,9 +340,6 @@ func (w *ways) wildcard(a *ear) reach {
 	return thisHost
 }
 
-// hearsNobodyWhy explains why nothing outside is heard.
-func (w *ways) closed() bool { return len(w.v6) == 0 && w.gap == nil }
-
 // ephemeralPorts is the range the kernel picks ports from. Ports below the
 // default range are taken for chosen ones even where the range was widened.
 func (s *Space) ephemeralPorts() (low, high uint16) {

@@ -77,9 +77,7 @@ type tunnelModule struct {
 	roles []string // roles that need it by purpose
 }
 
-var (
-	overlayRoles = []string{RoleKubeNode, RoleHypervisor}
-)
+var overlayRoles = []string{RoleKubeNode, RoleHypervisor}
 
 // tunnelModules are the modules that TUN-03 and TUN-05 are about.
 var tunnelModules = []tunnelModule{

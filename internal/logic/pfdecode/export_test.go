@@ -19,7 +19,8 @@ func LowerForTest(f rs.Family, target bool, name string, rev uint32, info []byte
 func Extensions() (m, t []struct {
 	Name string
 	Rev  uint32
-}) {
+},
+) {
 	for e := range matches {
 		m = append(m, struct {
 			Name string

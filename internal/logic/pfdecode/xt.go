@@ -44,7 +44,6 @@ func (i *blob) bytes(off, n int) []byte {
 func (i *blob) u8(off int) uint8   { return i.bytes(off, 1)[0] }
 func (i *blob) u16(off int) uint16 { return i.order.Uint16(i.bytes(off, 2)) }
 func (i *blob) u32(off int) uint32 { return i.order.Uint32(i.bytes(off, 4)) }
-func (i *blob) u64(off int) uint64 { return i.order.Uint64(i.bytes(off, 8)) }
 
 // lower says a match or target in expressions of the IR.
 type lower func(x *xtable, i *blob) []rs.Expr

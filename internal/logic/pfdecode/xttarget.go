@@ -135,8 +135,10 @@ func targetConnmark(modeAt int, shifts bool) lower {
 		const other = scratch + 1
 		mix := func(keep rs.Expr, keepMask uint32, from rs.Expr, fromMask uint32, store rs.Expr) []rs.Expr {
 			return []rs.Expr{
-				from, rs.Bitwise{Sreg: scratch, Dreg: other, Len: 4, Mask: x.host32(fromMask), Xor: make([]byte, 4)},
-				keep, rs.Bitwise{Sreg: scratch, Dreg: scratch, Len: 4, Mask: x.host32(keepMask), Xor: make([]byte, 4)},
+				from,
+				rs.Bitwise{Sreg: scratch, Dreg: other, Len: 4, Mask: x.host32(fromMask), Xor: make([]byte, 4)},
+				keep,
+				rs.Bitwise{Sreg: scratch, Dreg: scratch, Len: 4, Mask: x.host32(keepMask), Xor: make([]byte, 4)},
 				rs.Bitwise{Sreg: scratch, Dreg: scratch, Sreg2: other, HasSreg2: true, Len: 4, Op: 5},
 				store,
 			}

@@ -10,10 +10,9 @@ import (
 // cond is for which sources a condition holds: surely in yes, possibly in may.
 // may always contains yes. nil means every source, an empty non-nil set none.
 type cond struct {
-	yes, may  packetset.Set
-	yesAll    bool
-	mayAll    bool
-	unlimited bool
+	yes, may packetset.Set
+	yesAll   bool
+	mayAll   bool
 }
 
 var (

@@ -304,7 +304,6 @@ func (q *question) meta(reg *regs, x rs.Meta, e *env) cond {
 			}
 		}
 	case metaIIFName, metaOIFName:
-		b = open(16)
 		if name := q.device(out, e); name.Set {
 			b = ifname(name.V)
 		} else {
@@ -323,7 +322,6 @@ func (q *question) meta(reg *regs, x rs.Meta, e *env) cond {
 			q.opaque["interface type"] = true
 		}
 	case metaSKUID, metaSKGID:
-		b = open(4)
 		switch {
 		case q.p.Local && x.Key == metaSKUID && q.p.UID.Set:
 			b = q.u32(q.p.UID.V)

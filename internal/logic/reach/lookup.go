@@ -3,15 +3,8 @@ package reach
 import (
 	"strings"
 
-	"github.com/sixfence/sixfence/internal/logic/packetset"
 	rs "github.com/sixfence/sixfence/internal/model/ruleset"
 )
-
-// index is a set prepared for lookups.
-type index struct {
-	sources packetset.Set // of a set keyed by the whole address
-	ready   bool
-}
 
 func (q *question) dynamic(s *rs.Set) bool {
 	return s.Dynamic || q.uses != nil && q.uses.dynamic[s]

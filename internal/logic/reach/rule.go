@@ -16,7 +16,6 @@ type question struct {
 	set     *rs.Ruleset
 	order   appendOrder // of the host the rules run on
 	world   World
-	sets    map[*rs.Set]*index
 	choices [][]alternative
 	uses    *uses
 	at      place

@@ -142,7 +142,7 @@ const (
 	AddrStablePrivacy = 0x800
 )
 
-// Lifetime value for "forever" (RFC 4861 §4.6.2: 0xffffffff).
+// Forever is the lifetime of what does not end (RFC 4861 §4.6.2: 0xffffffff).
 const Forever = ^uint32(0)
 
 // Route is a route of any table (RTM_NEWROUTE).

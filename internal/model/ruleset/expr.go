@@ -159,7 +159,7 @@ type (
 		Key   uint32
 		Level uint32
 	}
-	// Numgen and hash results cannot be known beforehand: Random loads an unknown
+	// Random is numgen and hash, whose results cannot be known beforehand: an unknown
 	// number below Modulus, plus Offset.
 	Random struct {
 		Dreg            Reg
@@ -217,9 +217,6 @@ type (
 	}
 	// Nothing has no effect on the packet's way: counter, log, last, trace.
 	Nothing struct{ Name string }
-	// IPv6Header matches as ip6_tables does: the protocol found by walking the
-	// extension headers (ipv6_find_hdr), and the fragment offset.
-	//
 	// Opaque was not understood. It may match or not, and may conclude when Ends.
 	Opaque struct {
 		Name  string

@@ -22,10 +22,10 @@ import (
 )
 
 type reachOptions struct {
-	rules                     rulesOptions
-	format, output, netns     string
-	port, from, to            string
-	quiet, noColor, showLocal bool
+	rules                 rulesOptions
+	format, output, netns string
+	port, from, to        string
+	quiet, noColor        bool
 }
 
 // reachDocument is the machine form of reach.

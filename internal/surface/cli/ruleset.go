@@ -134,22 +134,6 @@ func (a *app) readFile(path string) ([]byte, error) {
 // errNoLoader is returned for a format that this build cannot read.
 var errNoLoader = errors.New("this format is not read by this build")
 
-// isSave tells iptables-save text by its first table line.
-func isSave(b []byte) bool {
-	for line := range bytes.Lines(b) {
-		line = bytes.TrimSpace(line)
-		if len(line) == 0 || line[0] == '#' {
-			continue
-		}
-		return line[0] == '*'
-	}
-	return false
-}
-
-func isJSON(b []byte) bool {
-	return bytes.HasPrefix(bytes.TrimSpace(b), []byte("{")) && bytes.Contains(b[:min(len(b), 4096)], []byte(`"nftables"`))
-}
-
 func isSnapshot(b []byte) bool {
 	return bytes.HasPrefix(bytes.TrimSpace(b), []byte("{")) && bytes.Contains(b[:min(len(b), 4096)], []byte(`"schemaVersion"`))
 }

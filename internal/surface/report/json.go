@@ -61,26 +61,27 @@ func stream(w io.Writer, r finding.Report) error {
 		return err
 	}
 	out := bufio.NewWriterSize(w, 64<<10)
-	out.Write(head)
-	out.WriteString(`"findings": [`)
+	put := func(b []byte) { _, _ = out.Write(b) } // Flush reports the first error of all
+	put(head)
+	put([]byte(`"findings": [`))
 	var one bytes.Buffer
 	e := json.NewEncoder(&one)
 	e.SetEscapeHTML(false)
 	e.SetIndent("    ", "  ")
 	for i := range findings {
 		if i > 0 {
-			out.WriteByte(',')
+			put([]byte(","))
 		}
 		one.Reset()
 		if err := e.Encode(&findings[i]); err != nil {
 			return err
 		}
-		out.WriteString("\n    ")
-		out.Write(bytes.TrimRight(one.Bytes(), "\n"))
+		put([]byte("\n    "))
+		put(bytes.TrimRight(one.Bytes(), "\n"))
 	}
-	out.WriteString("\n  ]")
-	out.Write(tail)
-	return out.Flush() // reports the first error of all the writes
+	put([]byte("\n  ]"))
+	put(tail)
+	return out.Flush()
 }
 
 // encode writes indented JSON that ends with a newline.

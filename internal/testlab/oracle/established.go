@@ -71,13 +71,13 @@ func (l *Lab) serve() error {
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	l.t.Cleanup(func() { tcp.Close() })
+	l.t.Cleanup(func() { _ = tcp.Close() })
 	for _, network := range []string{"udp4", "udp6"} {
 		c, err := net.ListenPacket(network, fmt.Sprintf(":%d", flowUDP))
 		if err != nil {
 			return fmt.Errorf("listen: %w", err)
 		}
-		l.t.Cleanup(func() { c.Close() })
+		l.t.Cleanup(func() { _ = c.Close() })
 		go func() {
 			b := make([]byte, 2048)
 			for {

@@ -137,7 +137,6 @@ func (f *field) fits(family, hook string) bool {
 // statement is what a rule does besides its verdict.
 type statement struct {
 	name  string
-	text  []string
 	hooks []string
 	not   []string
 	nat   bool // only in chains of type nat

@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -262,29 +263,29 @@ func (l *Lab) got(c *netlink.Conn) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("read counter: %w", err)
 	}
-	for _, m := range msgs {
-		ad, err := netlink.NewAttributeDecoder(m.Data[4:])
-		if err != nil {
-			return 0, err
-		}
-		ad.ByteOrder = binary.BigEndian
-		var v uint64
-		for ad.Next() {
-			if ad.Type() == unix.NFTA_OBJ_DATA {
-				ad.Nested(func(n *netlink.AttributeDecoder) error {
-					n.ByteOrder = binary.BigEndian
-					for n.Next() {
-						if n.Type() == 2 { // NFTA_COUNTER_PACKETS
-							v = n.Uint64()
-						}
-					}
-					return nil
-				})
-			}
-		}
-		return v, ad.Err()
+	if len(msgs) == 0 {
+		return 0, fmt.Errorf("read counter: no answer")
 	}
-	return 0, fmt.Errorf("read counter: no answer")
+	ad, err := netlink.NewAttributeDecoder(msgs[0].Data[4:])
+	if err != nil {
+		return 0, err
+	}
+	ad.ByteOrder = binary.BigEndian
+	var v uint64
+	for ad.Next() {
+		if ad.Type() == unix.NFTA_OBJ_DATA {
+			ad.Nested(func(n *netlink.AttributeDecoder) error {
+				n.ByteOrder = binary.BigEndian
+				for n.Next() {
+					if n.Type() == 2 { // NFTA_COUNTER_PACKETS
+						v = n.Uint64()
+					}
+				}
+				return nil
+			})
+		}
+	}
+	return v, ad.Err()
 }
 
 // seen lists the source MACs of accepted packets: the probe ids in their last 4 bytes.
@@ -376,12 +377,12 @@ func (l *Lab) Fire(shapes []Shape, probes []Probe) ([]bool, error) {
 		}
 		defer c.Close()
 		err = errLossy
-		for try := 0; try < 6 && err == errLossy; try++ {
+		for try := 0; try < 6 && errors.Is(err, errLossy); try++ {
 			err = l.round(c, frames, len(probes)-len(made), len(probes), &out)
 			if err == nil {
 				err = l.emit(shapes, probes, made, out)
 			}
-			if err == errLossy {
+			if errors.Is(err, errLossy) {
 				if e := l.flushSeen(); e != nil {
 					err = e
 				}

@@ -45,7 +45,7 @@ func (l *Lab) emit(shapes []Shape, probes []Probe, ids []int, accepted []bool) e
 	}
 	for _, id := range ids {
 		s := &shapes[probes[id].Shape]
-		var to unix.Sockaddr = &unix.SockaddrInet4{}
+		var to unix.Sockaddr
 		if s.IPv6 {
 			to = &unix.SockaddrInet6{Addr: s.Dst.As16()}
 		} else {

@@ -177,7 +177,7 @@ func parseSysctlLine(line string) (s *fact.SysctlSetting, bad bool) {
 
 // NormalKey turns a key into a path below /proc/sys as sysctl.d(5) says: when the
 // first separator is a dot, dots and slashes change places; when it is a slash
-// everything stays (systemd's sysctl_normalize).
+// everything stays (as systemd does).
 func NormalKey(key string) string {
 	if i := strings.IndexAny(key, "/."); i >= 0 && key[i] == '.' {
 		key = strings.Map(func(r rune) rune {

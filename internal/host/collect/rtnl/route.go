@@ -82,7 +82,7 @@ func decodeRoute(b []byte, family byte, hops *nexthops) (fact.Route, verdict) {
 	if out.NextHopID != 0 && len(out.NextHops) == 0 {
 		out.NextHops = hops.resolve(out.NextHopID)
 	}
-	fits := true
+	var fits bool
 	if out.Dst, fits = prefix(dst, dstLen); !fits || dst.Is4() != (family == unix.AF_INET) {
 		ok = false
 	}

@@ -2,6 +2,7 @@ package sock
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -77,7 +78,7 @@ func dump(request []byte, b *ask.Budget) ([][]byte, error) {
 		}
 		room := cur[len(cur):cap(cur)]
 		n, _, flags, from, err := unix.Recvmsg(fd, room, nil, 0)
-		if err == unix.EINTR {
+		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {

@@ -28,8 +28,11 @@ garbage
 `
 	got := parseMountinfo([]byte(text))
 	want := []nsMount{
-		{4026532177, "/run/netns/blue", false}, {4026532179, `/srv/a b\c`, false},
-		{4026532180, "/home/u/mnt/ns", true}, {4026532181, "/home/u/mnt2", false}, {4026532182, "/auto/ns", true},
+		{4026532177, "/run/netns/blue", false},
+		{4026532179, `/srv/a b\c`, false},
+		{4026532180, "/home/u/mnt/ns", true},
+		{4026532181, "/home/u/mnt2", false},
+		{4026532182, "/auto/ns", true},
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("%+v", got)

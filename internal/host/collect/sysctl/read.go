@@ -3,6 +3,7 @@ package sysctl
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -269,7 +270,7 @@ func (r *reader) list(fd int, path string) (dirs [][]byte, files []string, gap *
 			continue
 		}
 		if err != nil {
-			return nil, nil, dirGap(path, err.(unix.Errno))
+			return nil, nil, dirGap(path, errnoOf(err))
 		}
 		if n == 0 {
 			return dirs, files, nil
@@ -355,7 +356,7 @@ func (r *reader) open(at int, name string, flags int) (int, unix.Errno) {
 			Flags:   uint64(flags) | unix.O_CLOEXEC | unix.O_NOFOLLOW,
 			Resolve: unix.RESOLVE_NO_XDEV | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_BENEATH,
 		})
-		switch errno, _ := err.(unix.Errno); {
+		switch errno := errnoOf(err); {
 		case err == nil:
 			return fd, 0
 		case errno == unix.ENOSYS:
@@ -377,7 +378,7 @@ func open(at int, name string, flags int) (int, unix.Errno) {
 		if err == nil {
 			return fd, 0
 		}
-		if errno, ok := err.(unix.Errno); !ok || errno != unix.EINTR {
+		if errno := errnoOf(err); errno != unix.EINTR {
 			return -1, errno
 		}
 	}
@@ -389,8 +390,17 @@ func readFD(fd int, b []byte) (int, unix.Errno) {
 		if err == nil {
 			return n, 0
 		}
-		if errno, ok := err.(unix.Errno); !ok || errno != unix.EINTR {
+		if errno := errnoOf(err); errno != unix.EINTR {
 			return 0, errno
 		}
 	}
+}
+
+// errnoOf is the errno of a system call's error.
+func errnoOf(err error) unix.Errno {
+	var errno unix.Errno
+	if !errors.As(err, &errno) {
+		return unix.EIO
+	}
+	return errno
 }
