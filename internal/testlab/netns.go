@@ -199,9 +199,14 @@ func Eventually(t testing.TB, d time.Duration, what string, cond func() bool) {
 
 func run(t testing.TB, name string, args ...string) string {
 	t.Helper()
-	out, err := exec.Command(name, args...).CombinedOutput()
+	// Standard error stays apart: ip(8) complains there about other tests'
+	// namespaces that are just being removed.
+	var complaint strings.Builder
+	c := exec.Command(name, args...)
+	c.Stderr = &complaint
+	out, err := c.Output()
 	if err != nil {
-		t.Fatalf("%s: %v\n%s", fmt.Sprint(append([]string{name}, args...)), err, out)
+		t.Fatalf("%s: %v\n%s%s", fmt.Sprint(append([]string{name}, args...)), err, out, complaint.String())
 	}
 	return string(out)
 }

@@ -15,8 +15,20 @@ func TestFingerprintIsStable(t *testing.T) {
 		t.Errorf("fingerprint changed: %s", got)
 	}
 	subjects := []Subject{
-		{}, {NetNS: "a"}, {Interface: "a"}, {Family: "a"}, {Proto: "a"}, {Port: 1}, {Address: "a"}, {Process: "a"}, {File: "a"}, {Key: "a"},
-		{NetNS: "a", Interface: "b"}, {NetNS: "ab"}, {Interface: "ab"}, {NetNS: "1:b;"},
+		{},
+		{NetNS: "a"},
+		{Interface: "a"},
+		{Family: "a"},
+		{Proto: "a"},
+		{Port: 1},
+		{Address: "a"},
+		{Process: "a"},
+		{File: "a"},
+		{Key: "a"},
+		{NetNS: "a", Interface: "b"},
+		{NetNS: "ab"},
+		{Interface: "ab"},
+		{NetNS: "1:b;"},
 	}
 	seen := map[string]int{}
 	for i, s := range subjects {

@@ -40,11 +40,22 @@ func FuzzRender(f *testing.F) {
 	f.Fuzz(func(t *testing.T, base, off, n uint8, data, mask []byte) {
 		tab := &Table{Family: Inet, Sets: map[string]*Set{"s": {Anonymous: true, Map: true, Concat: []int{int(n), int(off)}, Elements: []Element{{From: data, To: mask}}}}}
 		r := &Rule{Chain: &Chain{Table: tab}, Exprs: []Expr{
-			Payload{Base: Header(base), Offset: uint32(off), Len: uint32(n)}, Meta{Dreg: 1, Key: uint32(off)}, Ct{Dreg: 2, Key: uint32(n), Dir: int8(off)},
-			Fib{Dreg: 3, Result: uint32(base), Flags: uint32(n)}, Bitwise{Op: uint32(base % 7), Mask: mask, Xor: data},
-			Cmp{Data: data, Op: Op(base % 6)}, Cmp{Sreg: 1, Data: data}, Cmp{Sreg: 2, Data: data}, Cmp{Sreg: 3, Data: data},
-			Range{From: data, To: mask}, Lookup{Set: "s"}, Lookup{Set: "s", Sreg: 1, Verdict: true}, Dynset{Set: "s", Exprs: []Expr{Limit{Name: "limit"}}},
-			Nat{HasAddr: true, HasProto: true}, Reject{}, Opaque{},
+			Payload{Base: Header(base), Offset: uint32(off), Len: uint32(n)},
+			Meta{Dreg: 1, Key: uint32(off)},
+			Ct{Dreg: 2, Key: uint32(n), Dir: int8(off)},
+			Fib{Dreg: 3, Result: uint32(base), Flags: uint32(n)},
+			Bitwise{Op: uint32(base % 7), Mask: mask, Xor: data},
+			Cmp{Data: data, Op: Op(base % 6)},
+			Cmp{Sreg: 1, Data: data},
+			Cmp{Sreg: 2, Data: data},
+			Cmp{Sreg: 3, Data: data},
+			Range{From: data, To: mask},
+			Lookup{Set: "s"},
+			Lookup{Set: "s", Sreg: 1, Verdict: true},
+			Dynset{Set: "s", Exprs: []Expr{Limit{Name: "limit"}}},
+			Nat{HasAddr: true, HasProto: true},
+			Reject{},
+			Opaque{},
 		}}
 		_ = r.Render(binary.LittleEndian, nil)
 	})

@@ -16,11 +16,23 @@ func (c Cell) String() string {
 
 // contexts are the base chains of nf_tables that the lab's packets pass.
 var contexts = [][2]string{
-	{"inet", "ingress"}, {"inet", "prerouting"}, {"inet", "input"}, {"inet", "forward"}, {"inet", "postrouting"},
-	{"ip", "prerouting"}, {"ip", "input"}, {"ip", "forward"}, {"ip", "postrouting"},
-	{"ip6", "prerouting"}, {"ip6", "input"}, {"ip6", "forward"}, {"ip6", "postrouting"},
+	{"inet", "ingress"},
+	{"inet", "prerouting"},
+	{"inet", "input"},
+	{"inet", "forward"},
+	{"inet", "postrouting"},
+	{"ip", "prerouting"},
+	{"ip", "input"},
+	{"ip", "forward"},
+	{"ip", "postrouting"},
+	{"ip6", "prerouting"},
+	{"ip6", "input"},
+	{"ip6", "forward"},
+	{"ip6", "postrouting"},
 	{"netdev", "ingress"},
-	{"inet", "output"}, {"ip", "output"}, {"ip6", "output"},
+	{"inet", "output"},
+	{"ip", "output"},
+	{"ip6", "output"},
 }
 
 // Coverage counts what rulesets held and packets met.
