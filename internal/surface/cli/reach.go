@@ -69,7 +69,7 @@ func (a *app) reachCommand() *cobra.Command {
 	f.StringVar(&o.to, "to", "", "only destinations in this `PREFIX`")
 	f.StringVar(&o.netns, "netns", "", "only the network namespace `NAME`")
 	f.StringVar(&o.rules.snapshot, "snapshot", "", "read this Snapshot `FILE` (- is standard input) instead of the host")
-	f.StringVar(&o.rules.ruleset, "ruleset", "", "read a ruleset `FILE` instead: nft script, nft -j output, iptables-save text")
+	f.StringVar(&o.rules.ruleset, "ruleset", "", "take the rules from this Snapshot `FILE`; rule files are not read yet")
 	f.StringVar(&o.format, "format", "text", "output `FORMAT`: text or json")
 	f.StringVarP(&o.output, "output", "o", "", "write to `FILE` (mode 0600) instead of standard output")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "the matrix only, and no notes")

@@ -53,7 +53,7 @@ func (a *app) reachDiffCommand() *cobra.Command {
 	f.StringVar(&o.port, "port", "", "only this `PORT`: 22 or tcp/22")
 	f.StringVar(&o.netns, "netns", "", "only the network namespace `NAME`")
 	f.StringVar(&o.rules.snapshot, "snapshot", "", "compare the families of this Snapshot `FILE` instead of the host")
-	f.StringVar(&o.rules.ruleset, "ruleset", "", "compare the families of a ruleset `FILE` instead")
+	f.StringVar(&o.rules.ruleset, "ruleset", "", "compare the families of this Snapshot `FILE`; rule files are not read yet")
 	f.StringVar(&o.format, "format", "text", "output `FORMAT`: text or json")
 	f.StringVarP(&o.output, "output", "o", "", "write to `FILE` (mode 0600) instead of standard output")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "no notes")

@@ -63,7 +63,7 @@ func (a *app) traceCommand() *cobra.Command {
 	f.BoolVar(&o.onlyHook, "only-hook", false, "ask that hook alone, not those before and after it")
 	f.StringVar(&o.batch, "batch", "", "answer the packets in `FILE` (- is standard input), one JSON object a line")
 	f.StringVar(&o.rules.snapshot, "snapshot", "", "ask a Snapshot `FILE` (- is standard input) instead of this host")
-	f.StringVar(&o.rules.ruleset, "ruleset", "", "ask a ruleset `FILE` instead: nft script, nft -j output, iptables-save text")
+	f.StringVar(&o.rules.ruleset, "ruleset", "", "ask the rules of this Snapshot `FILE`; rule files are not read yet")
 	f.StringVar(&o.format, "format", "text", "output `FORMAT`: text or json")
 	f.StringVarP(&o.output, "output", "o", "", "write to `FILE` (mode 0600) instead of standard output")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "print the verdict only, and no notes")
