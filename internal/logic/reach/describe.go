@@ -1,0 +1,148 @@
+package reach
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/sixfence/sixfence/internal/logic/packetset"
+)
+
+func equalSets(a, b packetset.Set) bool { return slices.Equal(a, b) }
+
+func prefixes(s packetset.Set, is4 bool) []netip.Prefix {
+	if p := s.Prefixes(is4); p != nil {
+		return p
+	}
+	return []netip.Prefix{}
+}
+
+// deciders are the rules that decide about the sources that matter: those that
+// accept, or those that block when nothing is accepted.
+func (sp *Space) deciders(a *Answer, must, may packetset.Set) []RuleRef {
+	const most = 8
+	out := []RuleRef{}
+	seen := map[Decider]bool{}
+	open := len(may) > 0
+	for i, d := range a.Decider {
+		iv := packetset.Set{a.Space.Interval(i)}
+		if open != (len(iv.Intersect(may)) > 0) || seen[d] {
+			continue
+		}
+		seen[d] = true
+		if d.Chain == nil && d.Rule == nil {
+			continue
+		}
+		if len(out) < most {
+			out = append(out, sp.Model.Ref(d.Chain, d.Rule))
+		}
+	}
+	return out
+}
+
+// witness picks an ordinary source: one that could be somebody.
+func witness(a *Answer, must, may, kernel packetset.Set, iface string, daddr netip.Addr, port uint16, is4 bool) *Witness {
+	w := &Witness{Interface: iface, Sport: 49152, Daddr: daddr, Dport: port}
+	from, verdict := must, WordAccept
+	switch {
+	case len(must) > 0:
+	case len(may) > 0:
+		from, verdict = may, WordUnknown
+	default:
+		from, verdict = kernel, WordDrop
+	}
+	src, ok := pick(from, is4)
+	if !ok {
+		return nil
+	}
+	w.Saddr, w.Verdict = src, verdict
+	if verdict == WordDrop && a.Ends[a.Space.Cell(packetset.FromIP(src))] == Rejected {
+		w.Verdict = WordReject
+	}
+	return w
+}
+
+func pick(s packetset.Set, is4 bool) (netip.Addr, bool) {
+	liked := []string{"2001:db8::1", "2606:4700::1111", "fe80::1234"}
+	if is4 {
+		liked = []string{"198.51.100.1", "192.0.2.1", "8.8.8.8"}
+	}
+	for _, l := range liked {
+		if a := netip.MustParseAddr(l); s.Contains(packetset.FromIP(a)) {
+			return a, true
+		}
+	}
+	if len(s) == 0 {
+		return netip.Addr{}, false
+	}
+	// Not the network address of a prefix.
+	iv := s[len(s)-1]
+	if next, ok := iv.From.Next(); ok && next.Compare(iv.To) < 0 {
+		return next.IP(is4), true
+	}
+	return iv.From.IP(is4), true
+}
+
+// describe says in words who gets in.
+func (sp *Space) describe(must, may, kernel packetset.Set, is4 bool) string {
+	if len(may) == 0 {
+		return "nobody"
+	}
+	if equalSets(must, may) {
+		return Describe(must, kernel, is4)
+	}
+	if len(must) == 0 {
+		return "perhaps " + Describe(may, kernel, is4)
+	}
+	return Describe(must, kernel, is4) + ", perhaps " + Describe(may, kernel, is4)
+}
+
+// maxWords is how many prefixes a description lists.
+const maxWords = 4
+
+// Describe writes a set of sources for people: by exclusion when that is shorter.
+// all is what the kernel itself would take.
+func Describe(s, all packetset.Set, is4 bool) string {
+	s = s.Intersect(all)
+	if len(s) == 0 {
+		return "nobody"
+	}
+	if equalSets(s, all) {
+		return "anywhere"
+	}
+	in, out := cover(s, all, is4), cover(all.Intersect(s.Complement(is4)), all, is4)
+	list := func(ps []netip.Prefix) string {
+		var w []string
+		for i, p := range ps {
+			if i == maxWords {
+				w = append(w, fmt.Sprintf("%d more prefixes", len(ps)-i))
+				break
+			}
+			t := p.String()
+			if p.IsSingleIP() {
+				t = p.Addr().String()
+			}
+			w = append(w, t)
+		}
+		return strings.Join(w, ", ")
+	}
+	if len(out) < len(in) {
+		return "anywhere except " + list(out)
+	}
+	return list(in)
+}
+
+// cover is the shortest readable list for a set: sources that the kernel takes from
+// nobody may be in it or not, and are where that joins prefixes.
+func cover(s, all packetset.Set, is4 bool) []netip.Prefix {
+	exact := s.Prefixes(is4)
+	ivs := append(slices.Clone([]packetset.Interval(s)), all.Complement(is4)...)
+	wide := slices.DeleteFunc(packetset.Normalise(ivs).Prefixes(is4), func(p netip.Prefix) bool {
+		return len(packetset.Set{packetset.PrefixInterval(p)}.Intersect(s)) == 0
+	})
+	if len(wide) < len(exact) {
+		return wide
+	}
+	return exact
+}
