@@ -12,6 +12,7 @@ func Catalogue() []Control {
 		routerControls(),
 		listenControls(),
 		tunnelControls(),
+		firewallControls(),
 	)
 }
 
@@ -26,6 +27,7 @@ func Dispositions() []Disposition {
 		routerDispositions(),
 		listenDispositions(),
 		tunnelDispositions(),
+		firewallDispositions(),
 	)
 }
 

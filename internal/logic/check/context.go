@@ -42,7 +42,8 @@ type Space struct {
 	links   []fact.Link
 	byIndex map[int]*fact.Link
 	inbound map[string]inboundFilter
-	heard   *ears // listening() fills it
+	heard   *ears      // listening() fills it
+	rules   *reachable // reach() fills it
 	// Filled on first use, because each is one pass over a list that may be long.
 	byIf   map[int]*ifIndex
 	global *ifIndex

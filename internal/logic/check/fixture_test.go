@@ -34,7 +34,7 @@ func allStates() map[string][]state {
 	out := map[string][]state{}
 	for _, m := range []map[string][]state{
 		inventoryStates(), raStates(), stackStates(),
-		ndpStates(), routerStates(), listenStates(), tunnelStates(),
+		ndpStates(), routerStates(), listenStates(), tunnelStates(), firewallStates(),
 	} {
 		for id, ss := range m {
 			out[id] = append(out[id], ss...)

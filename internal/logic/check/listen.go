@@ -181,8 +181,5 @@ func socketControls() []Control {
 }
 
 func listenDispositions() []Disposition {
-	return []Disposition{
-		{ID: "LISTEN-03", Title: "Dual-stack socket on a host whose IPv6 filter is weaker", State: "needs reach", Because: "it compares what the rulesets of both families let through."},
-		{ID: "LISTEN-06", Title: "Effective exposure: listener and filter, per family and source", State: "needs reach", Because: "it needs the verdict of the ruleset for every source."},
-	}
+	return []Disposition{}
 }

@@ -169,7 +169,7 @@ func evalRA01(c *Context) []Result {
 		if l.Kind == "veth" && l.PeerNS != nil && (s.IsInit || s.IsSelf) {
 			r.Positions = []finding.Position{finding.FromPod}
 		}
-		return []Result{s.behindFilter("ipv6", l.Name, r)}
+		return []Result{s.behindFilterICMP(typeRA, l.Name, r)}
 	})
 }
 

@@ -56,7 +56,7 @@ func evalRED01(c *Context) []Result {
 			case !s.home():
 				r.Severity = finding.Medium
 			}
-			r = s.behindFilter("ipv6", l.Name, r)
+			r = s.behindFilterICMP(typeRedirect, l.Name, r)
 		}
 		r.Compliance = s.benchmark("accept_redirects", "0")
 		return one(r)

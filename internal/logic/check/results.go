@@ -71,6 +71,9 @@ func (s *Space) behindFilter(family, ifname string, r Result) Result {
 	if g == nil {
 		return r
 	}
+	if settled, ok := s.settle(family, ifname, r, g); ok {
+		return settled
+	}
 	r.Effective = finding.Unknown
 	r.Gaps = append(r.Gaps, *g)
 	r.Message += " Whether a packet gets that far is not known: " + g.What + "."

@@ -140,7 +140,6 @@ func routerControls() []Control {
 
 func routerDispositions() []Disposition {
 	return []Disposition{
-		{ID: "RA-01", Title: "The host's RA allow-list is effective", State: "needs reach", Because: "whether a rule that looks like a guard drops an RA depends on hooks, order and earlier accepts: the ruleset has to be evaluated."},
 		{ID: "RA-06", Title: "Census of the routers on the link", State: "needs wire", Because: "with accept_ra=0 the kernel keeps nothing of an RA: it has to be heard."},
 		{ID: "RA-07", Title: "Content of router advertisements", State: "needs wire", Because: "preference, lifetimes and options have to be read from the messages."},
 		{ID: "RA-08", Title: "Router advertisements that hide behind extension headers or fragments", State: "needs wire", Because: "the headers are gone when the kernel has taken the message."},

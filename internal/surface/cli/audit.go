@@ -152,7 +152,9 @@ func (o *auditOptions) check() (finding.Severity, error) {
 	return s, nil
 }
 
-func (o *auditOptions) source() source { return source{snapshot: o.snapshot, root: o.root} }
+func (o *auditOptions) source() source {
+	return source{snapshot: o.snapshot, root: o.root, elements: true}
+}
 
 // source is where facts come from: a Snapshot file, a directory tree, or (when
 // both are empty) this host.

@@ -1,0 +1,351 @@
+package check
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	rules "github.com/sixfence/sixfence/internal/logic/reach"
+	"github.com/sixfence/sixfence/internal/model/fact"
+	"github.com/sixfence/sixfence/internal/model/finding"
+	rs "github.com/sixfence/sixfence/internal/model/ruleset"
+)
+
+// eachFilter runs f for every namespace that has rules. Where the rules could not be
+// read it is unknown, where there are none not-applicable.
+func (c *Context) eachFilter(f func(*Space, *reachable) []Result) []Result {
+	return c.eachSpace(func(s *Space) []Result {
+		r := s.reach()
+		if g := r.RuleGaps(); len(g) > 0 {
+			return one(unknown(s.Subject(), g...))
+		}
+		if len(r.Model.Set.Tables) == 0 {
+			return one(notApplicable(s.Subject(), "There are no rules in this namespace."))
+		}
+		return f(s, r)
+	})
+}
+
+// lintControl makes a control of kinds of lint.
+func lintControl(c Control, kinds ...string) Control {
+	c.Eval = func(ctx *Context) []Result {
+		return ctx.eachFilter(func(s *Space, r *reachable) []Result {
+			if g := firstGap(gapOf(s.Links)); g != nil {
+				return one(unknown(s.Subject(), *g))
+			}
+			byKey := map[string]*Result{}
+			var order []string
+			for _, l := range r.lints() {
+				if !slices.Contains(kinds, l.ID) {
+					continue
+				}
+				sub := s.Subject()
+				if sub.Key = l.Table; l.Chain != "" {
+					sub.Key += " " + l.Chain
+				}
+				ev := finding.Evidence{Source: "packet filter", Key: sub.Key, Value: l.Rule, At: s.ctx.At(), Volatile: true}
+				if l.Rule == "" {
+					ev.Value = l.Message
+				}
+				if x := byKey[sub.Key]; x != nil {
+					x.Evidence = append(x.Evidence, ev)
+					continue
+				}
+				res := fail(sub, l.Message, ev)
+				byKey[sub.Key], order = &res, append(order, sub.Key)
+			}
+			var out []Result
+			for _, k := range order {
+				out = append(out, *byKey[k])
+			}
+			if out == nil {
+				out = one(pass(s.Subject(), "No rule, chain or set of this kind."))
+			}
+			return out
+		})
+	}
+	return c
+}
+
+// messageControl makes a control of ICMPv6 messages that must get in (wanted), or
+// must not.
+func messageControl(c Control, wanted bool, types ...uint8) Control {
+	c.Eval = func(ctx *Context) []Result {
+		return ctx.eachFilter(func(s *Space, r *reachable) []Result {
+			for _, g := range []*fact.Gap{gapOf(s.Links), gapOf(s.Addresses), gapOf(s.Sysctls)} {
+				if g != nil {
+					return one(unknown(s.Subject(), *g))
+				}
+			}
+			var out []Result
+			for _, t := range types {
+				for _, f := range r.Message(message(t), "") {
+					sub := s.On(f.Interface)
+					sub.Key = "ICMPv6 type " + strconv.Itoa(int(t))
+					m := message(t)
+					ev := s.ruleEvidence(f.DecidedBy)
+					switch {
+					case wanted && f.Dropped():
+						out = append(out, fail(sub, fmt.Sprintf("Every %s that comes in by %s is dropped.", m.Name, f.Interface), ev...))
+					case wanted && len(f.Must) > 0:
+						out = append(out, pass(sub, fmt.Sprintf("A %s gets in by %s.", m.Name, f.Interface), ev...))
+					case !wanted && f.Dropped():
+						out = append(out, pass(sub, fmt.Sprintf("Every %s that comes in by %s is dropped.", m.Name, f.Interface), ev...))
+					case !wanted && len(f.Must) > 0:
+						out = append(out, fail(sub, fmt.Sprintf("A %s gets in by %s.", m.Name, f.Interface), ev...))
+					default:
+						out = append(out, unknown(sub, f.Unclear...))
+					}
+				}
+			}
+			if out == nil {
+				out = one(notApplicable(s.Subject(), "No interface of this namespace hears others over IPv6."))
+			}
+			return out
+		})
+	}
+	return c
+}
+
+// outside is who gets to a port from other hosts, over one family, in words.
+func (s *Space) outside(f rs.Family, proto string, port uint16) (c rules.Class, words string, vs []rules.V) {
+	vs = s.reach().Port(f, proto, port, "", netip.Addr{})
+	must, may, _, _ := rules.Union(vs, s.reach().Loopback)
+	c = rules.ClassOf(must, may, f == rs.IPv4)
+	if words = vsWords(vs, s); words == "" {
+		words = "nobody"
+	}
+	return c, words, vs
+}
+
+func (s *Space) portEvidence(vs []rules.V) (ev []finding.Evidence) {
+	for _, v := range vs {
+		if len(ev) > 6 {
+			break
+		}
+		ev = append(ev, s.ruleEvidence(v.DecidedBy)...)
+		if v.Witness != nil {
+			ev = append(ev, finding.Evidence{Source: "packet filter", Key: "witness on " + v.Witness.Interface, Value: v.Witness.String() + ": " + v.Witness.Verdict, At: s.ctx.At()})
+		}
+	}
+	return ev
+}
+
+func assumed(vs []rules.V) []fact.Gap {
+	var out []fact.Gap
+	for _, v := range vs {
+		for _, a := range v.Assumes {
+			if g := (fact.Gap{Reason: fact.UnsupportedGap, What: a}); !slices.Contains(out, g) {
+				out = append(out, g)
+			}
+		}
+	}
+	if out == nil {
+		out = append(out, fact.Gap{Reason: fact.UnsupportedGap, What: "rules that depend on more than the packet"})
+	}
+	return out
+}
+
+// placeGap is what keeps a namespace's exposure from being told.
+func (s *Space) placeGap() *fact.Gap {
+	return firstGap(gapOf(s.Links), gapOf(s.Addresses), gapOf(s.Sysctls))
+}
+
+func evalDefaultDeny(c *Context) []Result {
+	return c.eachFilter(func(s *Space, r *reachable) []Result {
+		if g := s.placeGap(); g != nil {
+			return one(unknown(s.Subject(), *g))
+		}
+		named := r.NamedPorts()
+		port := named[len(named)-1]
+		six, words, vs := s.outside(rs.IPv6, "tcp", port)
+		four, _, _ := s.outside(rs.IPv4, "tcp", port)
+		sub := s.Subject()
+		ev := s.portEvidence(vs)
+		switch {
+		case len(vs) == 0:
+			return one(notApplicable(sub, "No interface of this namespace hears others over IPv6."))
+		case six == rules.Closed:
+			return one(pass(sub, fmt.Sprintf("A port that no rule names (%d) is closed to everybody outside over IPv6.", port), ev...))
+		case six == rules.Unclear:
+			return one(unknown(sub, assumed(vs)...))
+		}
+		res := fail(sub, fmt.Sprintf("A port that no rule names (%d) lets in over IPv6: %s.", port, words), ev...)
+		if four != rules.Closed {
+			res.Severity = finding.Medium
+			res.Message += " IPv4 is no better."
+		} else {
+			res.Message += " Over IPv4 it is closed."
+		}
+		return one(res)
+	})
+}
+
+// maxParity bounds the ports that FW-03 asks about.
+const maxParity = 32
+
+func evalRuleParity(c *Context) []Result {
+	return c.eachFilter(func(s *Space, r *reachable) []Result {
+		if g := s.placeGap(); g != nil {
+			return one(unknown(s.Subject(), *g))
+		}
+		named := r.NamedPorts()
+		var out []Result
+		unsure := false
+		for i, port := range named[:len(named)-1] {
+			if i == maxParity {
+				break
+			}
+			six, words6, vs := s.outside(rs.IPv6, "tcp", port)
+			four, words4, _ := s.outside(rs.IPv4, "tcp", port)
+			unsure = unsure || six == rules.Unclear || four == rules.Unclear
+			if len(vs) == 0 || !six.Wider(four) {
+				continue
+			}
+			sub := s.Subject()
+			sub.Family, sub.Proto, sub.Port = "ipv6", "tcp", port
+			out = append(out, fail(sub, fmt.Sprintf("tcp/%d lets in over IPv6: %s; over IPv4: %s.", port, words6, words4), s.portEvidence(vs)...))
+		}
+		switch {
+		case out != nil:
+			return out
+		case unsure:
+			return one(unknown(s.Subject(), fact.Gap{Reason: fact.UnsupportedGap, What: "a part of the rules on named ports"}))
+		}
+		return one(pass(s.Subject(), "No port that rules name is wider open over IPv6 than over IPv4."))
+	})
+}
+
+func evalRAGuard(c *Context) []Result {
+	return c.eachFilter(func(s *Space, r *reachable) []Result {
+		if g := s.placeGap(); g != nil {
+			return one(unknown(s.Subject(), *g))
+		}
+		var out []Result
+		for _, f := range r.Message(message(typeRA), "") {
+			sub := s.On(f.Interface)
+			ev := s.ruleEvidence(f.DecidedBy)
+			single := !slices.ContainsFunc(f.Must.Prefixes(false), func(p netip.Prefix) bool { return !p.IsSingleIP() })
+			takes := s.ConfInt(f.Interface, "accept_ra")
+			v, known := takes.Get()
+			switch {
+			case f.Dropped():
+				out = append(out, pass(sub, "Every router advertisement is dropped on "+f.Interface+".", ev...))
+			case f.Sure() && single:
+				out = append(out, pass(sub, fmt.Sprintf("Only %d addresses get a router advertisement in by %s.", len(f.Must.Prefixes(false)), f.Interface), ev...))
+			case known && v == 0:
+				out = append(out, notApplicable(sub, "The kernel takes no router advertisement on "+f.Interface+" (accept_ra=0)."))
+			case len(f.Must) > 0 && !single && known:
+				out = append(out, fail(sub, "Rules let router advertisements of any neighbour in by "+f.Interface+", and the kernel takes them.", ev...))
+			case !known:
+				out = append(out, unknown(sub, *firstGap(gapOf(takes), &fact.Gap{Reason: fact.UnsupportedGap, What: "accept_ra of " + f.Interface})))
+			default:
+				out = append(out, unknown(sub, f.Unclear...))
+			}
+		}
+		return out
+	})
+}
+
+// exposedPorts groups the listeners of a namespace by port.
+func (s *Space) exposedPorts() (out []rules.Listener, gap *fact.Gap) {
+	if g := firstGap(gapOf(s.Sockets), s.placeGap()); g != nil {
+		return nil, g
+	}
+	ls, gap := s.reach().listeners()
+	if gap != nil {
+		return nil, gap
+	}
+	type key struct {
+		proto string
+		port  uint16
+	}
+	at := map[key]int{}
+	for _, l := range ls {
+		k := key{l.Proto, l.Port}
+		if i, ok := at[k]; ok {
+			out[i].IPv4 = append(slices.Clone(out[i].IPv4), l.IPv4...)
+			out[i].IPv6 = append(slices.Clone(out[i].IPv6), l.IPv6...)
+			continue
+		}
+		at[k] = len(out)
+		out = append(out, l)
+	}
+	return out, nil
+}
+
+func (s *Space) listenerSubject(l *rules.Listener) finding.Subject {
+	sub := s.Subject()
+	sub.Proto, sub.Port, sub.Process = l.Proto, l.Port, l.Process
+	if low, high := s.ephemeralPorts(); l.Port >= low && l.Port <= high {
+		sub.Port, sub.Key = 0, "port chosen by the kernel"
+	}
+	return sub
+}
+
+func (s *Space) classes(l *rules.Listener) (four, six rules.Class, words4, words6 string) {
+	lo := s.reach().Loopback
+	m4, y4, _, _ := rules.Union(l.IPv4, lo)
+	m6, y6, _, _ := rules.Union(l.IPv6, lo)
+	words4, words6 = vsWords(l.IPv4, s), vsWords(l.IPv6, s)
+	for _, w := range []*string{&words4, &words6} {
+		if *w == "" {
+			*w = "nobody outside"
+		}
+	}
+	return rules.ClassOf(m4, y4, true), rules.ClassOf(m6, y6, false), words4, words6
+}
+
+func evalListenerParity(c *Context) []Result {
+	return c.eachSpace(func(s *Space) []Result {
+		ls, gap := s.exposedPorts()
+		if gap != nil {
+			return one(unknown(s.Subject(), *gap))
+		}
+		var out []Result
+		for i := range ls {
+			l := &ls[i]
+			if len(l.IPv4) == 0 || len(l.IPv6) == 0 {
+				continue // one family only: LISTEN-02 and LISTEN-06
+			}
+			four, six, w4, w6 := s.classes(l)
+			sub := s.listenerSubject(l)
+			switch {
+			case six.Wider(four):
+				out = append(out, fail(sub, fmt.Sprintf("%s/%d lets in over IPv6: %s; over IPv4: %s.", l.Proto, l.Port, w6, w4), append(s.portEvidence(l.IPv6), s.portEvidence(l.IPv4)...)...))
+			case six == rules.Unclear || four == rules.Unclear:
+				out = append(out, unknown(sub, assumed(append(slices.Clone(l.IPv6), l.IPv4...))...))
+			default:
+				out = append(out, pass(sub, fmt.Sprintf("IPv6 (%s) is no wider than IPv4 (%s).", w6, w4)))
+			}
+		}
+		return out
+	})
+}
+
+func evalExposure(c *Context) []Result {
+	return c.eachSpace(func(s *Space) []Result {
+		ls, gap := s.exposedPorts()
+		if gap != nil {
+			return one(unknown(s.Subject(), *gap))
+		}
+		var out []Result
+		for i := range ls {
+			l := &ls[i]
+			four, six, w4, w6 := s.classes(l)
+			sub := s.listenerSubject(l)
+			ev := append(s.portEvidence(l.IPv6), s.portEvidence(l.IPv4)...)
+			msg := fmt.Sprintf("%s/%d lets in over IPv4: %s; over IPv6: %s.", l.Proto, l.Port, w4, w6)
+			switch {
+			case four == rules.Closed && six == rules.Closed:
+				out = append(out, pass(sub, fmt.Sprintf("%s/%d lets nobody in from outside.", l.Proto, l.Port), ev...))
+			case four == rules.Unclear && (six == rules.Unclear || six == rules.Closed) || six == rules.Unclear && four == rules.Closed:
+				out = append(out, unknown(sub, assumed(append(slices.Clone(l.IPv6), l.IPv4...))...))
+			default:
+				out = append(out, fail(sub, msg, ev...))
+			}
+		}
+		return out
+	})
+}
