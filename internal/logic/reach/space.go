@@ -35,6 +35,22 @@ type pathGap struct {
 // lowered from elsewhere (legacy x_tables), which this package does not decode;
 // with legacy set they stand for all of them.
 func NewSpace(s *fact.Snapshot, n *fact.Namespace, tables []*rs.Table, legacy bool) *Space {
+	sp := bare(s, n)
+	sp.readTables(tables, legacy)
+	sp.readObstacles()
+	return sp
+}
+
+// WithRules joins a namespace's interfaces and routes with rules from elsewhere, in
+// the place of its own, which are not looked at. order is that of the rules.
+func WithRules(s *fact.Snapshot, n *fact.Namespace, tables []*rs.Table, order ByteOrder) *Space {
+	sp := bare(s, n)
+	sp.Model.Set.Tables, sp.Model.Order = tables, order
+	sp.readObstacles()
+	return sp
+}
+
+func bare(s *fact.Snapshot, n *fact.Namespace) *Space {
 	sp := &Space{Namespace: n, host: &s.Host, Routes: NewRoutes(n)}
 	set := &rs.Ruleset{Interfaces: map[uint32]string{}, Types: map[string]uint16{}}
 	sp.links, _ = n.Links.Get()
@@ -43,8 +59,6 @@ func NewSpace(s *fact.Snapshot, n *fact.Namespace, tables []*rs.Table, legacy bo
 		set.Types[l.Name] = l.Type
 	}
 	sp.Model = &Model{Set: set, Order: OrderOf(s.Host.ByteOrder), World: sp.Routes}
-	sp.readTables(tables, legacy)
-	sp.readObstacles()
 	return sp
 }
 

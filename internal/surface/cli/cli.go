@@ -57,6 +57,9 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	if err := root.Execute(); err != nil {
 		a.complain(err)
+		if rules := (*rulesetError)(nil); errors.As(err, &rules) {
+			return exitUnknown
+		}
 		return exitUsage
 	}
 	return a.code

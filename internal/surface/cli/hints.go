@@ -18,12 +18,16 @@ func hints(err error) []string {
 	}
 	var (
 		usage    *usageError
+		rules    *rulesetError
 		refused  *store.RefusedError
 		snapshot *store.SnapshotError
 		conf     *config.Error
 	)
 	if errors.As(err, &usage) {
 		add(usage.hint)
+	}
+	if errors.As(err, &rules) {
+		add(rules.hint)
 	}
 	if errors.As(err, &refused) {
 		add(refused.Hint)

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/sixfence/sixfence/internal/host/store"
 )
 
@@ -100,4 +102,13 @@ func (a *app) progress(quiet bool, what string) (done func()) {
 		}
 	}()
 	return sync.OnceFunc(func() { close(stop); <-ended })
+}
+
+// outputFlags are those of every verb that answers in text or JSON.
+func outputFlags(cmd *cobra.Command, format, output *string, noColor *bool) {
+	f := cmd.Flags()
+	f.StringVar(format, "format", "text", "output `FORMAT`: text or json")
+	f.StringVarP(output, "output", "o", "", "write to `FILE` (mode 0600) instead of standard output")
+	f.BoolVar(noColor, "no-color", false, "no colour (also: NO_COLOR=1; never off a terminal)")
+	completeWords(cmd, "format", "text", "json")
 }

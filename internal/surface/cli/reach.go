@@ -22,10 +22,18 @@ import (
 )
 
 type reachOptions struct {
-	rules                 rulesOptions
-	format, output, netns string
-	port, from, to        string
-	quiet, noColor        bool
+	rules          rulesOptions
+	format, output string
+	port, from, to string
+	quiet, noColor bool
+}
+
+// flags are those of reach and of reach diff.
+func (o *reachOptions) flags(cmd *cobra.Command, verb string) {
+	f := cmd.Flags()
+	f.StringVar(&o.port, "port", "", "only this `PORT`: 22 or tcp/22")
+	o.rules.flags(cmd, verb)
+	outputFlags(cmd, &o.format, &o.output, &o.noColor)
 }
 
 // reachDocument is the machine form of reach.
@@ -64,17 +72,10 @@ func (a *app) reachCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.port, "port", "", "only this `PORT`: 22 or tcp/22")
 	f.StringVar(&o.from, "from", "", "only sources in this `PREFIX`")
 	f.StringVar(&o.to, "to", "", "only destinations in this `PREFIX`")
-	f.StringVar(&o.netns, "netns", "", "only the network namespace `NAME`")
-	f.StringVar(&o.rules.snapshot, "snapshot", "", "read this Snapshot `FILE` (- is standard input) instead of the host")
-	f.StringVar(&o.rules.ruleset, "ruleset", "", "take the rules from this Snapshot `FILE`; rule files are not read yet")
-	f.StringVar(&o.format, "format", "text", "output `FORMAT`: text or json")
-	f.StringVarP(&o.output, "output", "o", "", "write to `FILE` (mode 0600) instead of standard output")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "the matrix only, and no notes")
-	f.BoolVar(&o.noColor, "no-color", false, "no colour (also: NO_COLOR=1; never off a terminal)")
-	completeWords(cmd, "format", "text", "json")
+	o.flags(cmd, "read")
 	cmd.AddCommand(a.reachDiffCommand())
 	return cmd
 }
@@ -190,13 +191,13 @@ func (a *app) reach(o reachOptions) (int, error) {
 		out.abort()
 		return exitUsage, err
 	}
-	if o.netns != "" {
-		if _, err := sp.get(o.netns); err != nil {
+	if o.rules.netns != "" {
+		if _, err := sp.get(o.rules.netns); err != nil {
 			out.abort()
 			return exitUsage, err
 		}
 	}
-	doc, view := sp.analyse(o.netns, flt)
+	doc, view := sp.analyse(o.rules.netns, flt)
 	if err := out.write(func(w io.Writer) error {
 		if o.format == "json" {
 			e := json.NewEncoder(w)

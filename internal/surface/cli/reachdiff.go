@@ -5,11 +5,15 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sixfence/sixfence/internal/host/store"
 	"github.com/sixfence/sixfence/internal/logic/reach"
+	"github.com/sixfence/sixfence/internal/model/fact"
 )
 
 // difference is a port that two answers treat differently.
@@ -49,16 +53,8 @@ func (a *app) reachDiffCommand() *cobra.Command {
 			return err
 		},
 	}
-	f := cmd.Flags()
-	f.StringVar(&o.port, "port", "", "only this `PORT`: 22 or tcp/22")
-	f.StringVar(&o.netns, "netns", "", "only the network namespace `NAME`")
-	f.StringVar(&o.rules.snapshot, "snapshot", "", "compare the families of this Snapshot `FILE` instead of the host")
-	f.StringVar(&o.rules.ruleset, "ruleset", "", "compare the families of this Snapshot `FILE`; rule files are not read yet")
-	f.StringVar(&o.format, "format", "text", "output `FORMAT`: text or json")
-	f.StringVarP(&o.output, "output", "o", "", "write to `FILE` (mode 0600) instead of standard output")
-	f.BoolVarP(&o.quiet, "quiet", "q", false, "no notes")
-	f.BoolVar(&o.noColor, "no-color", false, "no colour (also: NO_COLOR=1; never off a terminal)")
-	completeWords(cmd, "format", "text", "json")
+	cmd.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "no notes")
+	o.flags(cmd, "compare the families of")
 	return cmd
 }
 
@@ -67,6 +63,11 @@ func (a *app) reachDiff(o reachOptions, files []string) (int, error) {
 		a.logger(slog.LevelError)
 	}
 	if err := oneOf("--format", o.format, "text", "json"); err != nil {
+		return exitUsage, err
+	}
+	stdin := o.rules
+	stdin.ruleset = append(slices.Clone(o.rules.ruleset), files...)
+	if err := stdin.check(); err != nil {
 		return exitUsage, err
 	}
 	flt, err := o.filter()
@@ -92,7 +93,7 @@ func (a *app) reachDiff(o reachOptions, files []string) (int, error) {
 	} else {
 		var sp *spaces
 		if sp, err = a.rules(o.rules, out.file, o.quiet); err == nil {
-			diffs = families(sp, o.netns, flt)
+			diffs = families(sp, o.rules.netns, flt)
 		}
 		for _, d := range diffs {
 			if d.Change == "wider-ipv6" {
@@ -201,16 +202,27 @@ func (d *difference) evidence(vs []reach.V) {
 // beforeAfter compares two files.
 func (a *app) beforeAfter(files []string, o reachOptions, flt reachFilter, out *sink) ([]difference, error) {
 	var sides [2]*spaces
-	var raw [2][]byte
+	if len(o.rules.ruleset) > 0 {
+		return nil, &usageError{msg: "reach diff BEFORE AFTER compares two files, and --ruleset gives a third", hint: "give --snapshot for the host that both rulesets are for"}
+	}
+	read := make([][]rulesFile, 2)
 	for i, f := range files {
-		b, err := a.readFile(f)
+		var err error
+		if read[i], err = a.readRules([]string{f}); err != nil {
+			return nil, err
+		}
+	}
+	var host func() (*fact.Snapshot, error)
+	if o.rules.snapshot != "" {
+		in, name, done, err := a.input(o.rules.snapshot)
 		if err != nil {
 			return nil, err
 		}
-		raw[i] = b
+		defer done()
+		host = sync.OnceValues(func() (*fact.Snapshot, error) { return store.ReadSnapshot(in, name, 0) })
 	}
-	for i, f := range files {
-		s, err := a.parseRules(f, raw[i], out)
+	for i := range files {
+		s, err := a.load(read[i], host, o.rules.netns, out.file, o.quiet)
 		if err != nil {
 			return nil, err
 		}
@@ -229,13 +241,13 @@ func (a *app) beforeAfter(files []string, o reachOptions, flt reachFilter, out *
 	var views [2]reachView
 	for i, s := range sides {
 		if s.only == nil || flt.port != 0 {
-			docs[i], views[i] = s.analyse(o.netns, flt)
+			docs[i], views[i] = s.analyse(o.rules.netns, flt)
 			continue
 		}
 		for p := range ports {
 			one := flt
 			one.port = p
-			d, v := s.analyse(o.netns, one)
+			d, v := s.analyse(o.rules.netns, one)
 			docs[i].Listeners, views[i] = append(docs[i].Listeners, d.Listeners...), v
 		}
 	}

@@ -2,54 +2,96 @@ package cli
 
 import (
 	"bytes"
-	"errors"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"sync"
 
+	"github.com/spf13/cobra"
+
 	"github.com/sixfence/sixfence/internal/host/store"
+	"github.com/sixfence/sixfence/internal/logic/pfdecode"
 	"github.com/sixfence/sixfence/internal/logic/reach"
 	"github.com/sixfence/sixfence/internal/model/fact"
+	rs "github.com/sixfence/sixfence/internal/model/ruleset"
 )
 
-// maxRuleset bounds a ruleset file.
+// maxRuleset bounds the files of a ruleset together, in bytes.
 const maxRuleset = 256 << 20
 
 // spaces are the namespaces that a question may be about.
 type spaces struct {
-	snap *fact.Snapshot // nil: a ruleset file
+	snap *fact.Snapshot // nil: a ruleset without a host
 	all  []*fact.Namespace
 	mu   sync.Mutex
 	made map[string]*reach.Space
-	only *reach.Space // of a ruleset file
+	only *reach.Space // of a ruleset without a host
 }
 
-// rulesOptions say where rules come from.
-type rulesOptions struct{ snapshot, ruleset string }
+// rulesOptions say where rules come from, and the host that they are for.
+type rulesOptions struct {
+	snapshot string
+	ruleset  []string
+	netns    string
+}
+
+func (o *rulesOptions) flags(cmd *cobra.Command, verb string) {
+	f := cmd.Flags()
+	f.StringVar(&o.snapshot, "snapshot", "", verb+" this Snapshot `FILE` (- is standard input) instead of the host")
+	f.StringArrayVar(&o.ruleset, "ruleset", nil, "take the rules from this `FILE` (- is standard input): an nft script, `nft -j list ruleset`, iptables-save, ip6tables-save or ipset save; may be repeated, all files are one ruleset")
+	f.StringVar(&o.netns, "netns", "", "only the network namespace `NAME`; by default, and for --ruleset, the host's own")
+}
 
 func (o *rulesOptions) check() error {
-	if o.snapshot != "" && o.ruleset != "" {
-		return &usageError{msg: "--snapshot and --ruleset exclude each other", hint: "a Snapshot has its own ruleset; --ruleset asks about a file"}
+	in := 0
+	for _, f := range append([]string{o.snapshot}, o.ruleset...) {
+		if f == "-" {
+			in++
+		}
+	}
+	if in > 1 {
+		return &usageError{msg: "standard input can be only one of the files", hint: "write the others to files"}
 	}
 	return nil
 }
 
+// usesStdin tells whether standard input is already taken.
+func (o *rulesOptions) usesStdin() bool {
+	for _, f := range o.ruleset {
+		if f == "-" {
+			return true
+		}
+	}
+	return o.snapshot == "-"
+}
+
 // rules reads the rules to ask about. On return the process is sealed.
 func (a *app) rules(o rulesOptions, out *store.Output, quiet bool) (*spaces, error) {
-	if o.ruleset != "" {
-		b, err := a.readFile(o.ruleset)
+	if len(o.ruleset) == 0 {
+		snap, err := a.facts(source{snapshot: o.snapshot, elements: true}, out, quiet)
 		if err != nil {
 			return nil, err
 		}
-		return a.parseRules(o.ruleset, b, &sink{file: out})
+		return spacesOf(snap), nil
 	}
-	snap, err := a.facts(source{snapshot: o.snapshot, elements: true}, out, quiet)
+	files, err := a.readRules(o.ruleset)
 	if err != nil {
 		return nil, err
 	}
-	return spacesOf(snap), nil
+	if o.snapshot == "" {
+		return a.load(files, nil, "", out, quiet)
+	}
+	if files[0].format == formatSnapshot {
+		return nil, &usageError{msg: "--ruleset " + files[0].name + " is a Snapshot, and --snapshot gives another", hint: "a Snapshot has its own rules: give it as --snapshot alone"}
+	}
+	in, name, done, err := a.input(o.snapshot)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return a.load(files, func() (*fact.Snapshot, error) { return store.ReadSnapshot(in, name, 0) }, o.netns, out, quiet)
 }
 
 func spacesOf(snap *fact.Snapshot) *spaces {
@@ -65,19 +107,27 @@ func (s *spaces) get(name string) (*reach.Space, error) {
 	if s.only != nil {
 		return s.only, nil
 	}
-	if name == "" {
-		name = s.home()
+	n, err := s.namespace(name)
+	if err != nil {
+		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if sp := s.made[name]; sp != nil {
-		return sp, nil
+	sp := s.made[n.Name]
+	if sp == nil {
+		sp = reach.NewSpace(s.snap, n, nil, false)
+		s.made[n.Name] = sp
+	}
+	return sp, nil
+}
+
+func (s *spaces) namespace(name string) (*fact.Namespace, error) {
+	if name == "" {
+		name = s.home()
 	}
 	for _, n := range s.all {
 		if n.Name == name {
-			sp := reach.NewSpace(s.snap, n, nil, false)
-			s.made[name] = sp
-			return sp, nil
+			return n, nil
 		}
 	}
 	return nil, &usageError{msg: fmt.Sprintf("no network namespace %q", name), hint: "known: " + strings.Join(s.names(), ", ")}
@@ -111,55 +161,153 @@ func (s *spaces) names() []string {
 	return out
 }
 
-func (a *app) readFile(path string) ([]byte, error) {
-	var in io.Reader = a.stdin
+// rulesFile is one file of a ruleset, read but not interpreted.
+type rulesFile struct {
+	name   string // as the user wrote it
+	format rulesFormat
+	text   []byte
+}
+
+// rulesetError says why a ruleset gives no answer: exit 3, never a part of it.
+type rulesetError struct {
+	msg, hint string
+	cause     error
+}
+
+// Error implements error.
+func (e *rulesetError) Error() string {
+	if e.cause != nil {
+		return e.msg + ": " + e.cause.Error()
+	}
+	return e.msg
+}
+
+func (e *rulesetError) Unwrap() error { return e.cause }
+
+const rulesetHint = "give an nft script, the output of `nft -j list ruleset`, of iptables-save, ip6tables-save or ipset save, or a Snapshot"
+
+// readRules reads the files of one ruleset and tells their formats apart.
+func (a *app) readRules(paths []string) ([]rulesFile, error) {
+	var out []rulesFile
+	left := maxRuleset
+	for _, p := range paths {
+		b, err := a.readFile(p, left)
+		if err != nil {
+			return nil, err
+		}
+		left -= len(b)
+		f := rulesFile{name: p, text: b}
+		if p == "-" {
+			f.name = "standard input"
+		}
+		if f.format, err = sniff(b); err != nil {
+			return nil, &usageError{msg: "read ruleset " + f.name, cause: err, hint: rulesetHint}
+		}
+		if f.format == formatSnapshot && len(paths) > 1 {
+			return nil, &usageError{msg: "--ruleset " + f.name + " is a Snapshot, which is a whole ruleset by itself", hint: "give it alone, or as --snapshot"}
+		}
+		out = append(out, f)
+	}
+	return out, nil
+}
+
+func (a *app) readFile(path string, limit int) ([]byte, error) {
+	in := a.stdin
 	if path != "-" {
 		f, err := os.Open(path)
 		if err != nil {
-			return nil, &usageError{msg: "read ruleset", cause: err, hint: "give an nft script, the output of `nft -j list ruleset`, or of iptables-save"}
+			return nil, &usageError{msg: "read ruleset", cause: err, hint: rulesetHint}
 		}
 		defer f.Close()
 		in = f
 	}
-	b, err := io.ReadAll(io.LimitReader(in, maxRuleset+1))
+	b, err := io.ReadAll(io.LimitReader(in, int64(limit)+1))
 	if err != nil {
 		return nil, &usageError{msg: "read ruleset", cause: err, hint: "check the path"}
 	}
-	if len(b) > maxRuleset {
-		return nil, &usageError{msg: fmt.Sprintf("ruleset %s is larger than %d MiB", path, maxRuleset>>20), hint: "take a snapshot instead: sixfence snapshot"}
+	if len(b) > limit {
+		return nil, &usageError{msg: fmt.Sprintf("ruleset %s: more than %d MiB", path, maxRuleset>>20), hint: "take a snapshot instead: sixfence snapshot"}
 	}
 	return b, nil
 }
 
-// errNoLoader is returned for a format that this build cannot read.
-var errNoLoader = errors.New("this format is not read by this build")
-
-func isSnapshot(b []byte) bool {
-	return bytes.HasPrefix(bytes.TrimSpace(b), []byte("{")) && bytes.Contains(b[:min(len(b), 4096)], []byte(`"schemaVersion"`))
+// offline collects what the files of one ruleset hold.
+type offline struct {
+	tables []*rs.Table
+	sets   *pfdecode.IPSets
+	// interfaces are the numbers that the rules give to interfaces (iif, oif).
+	interfaces map[uint32]string
 }
 
-// parseRules turns a file into what can be asked. The process is sealed before the
-// file is interpreted.
-func (a *app) parseRules(path string, b []byte, out *sink) (*spaces, error) {
-	var file *store.Output
-	if out != nil {
-		file = out.file
+// nativeOrder is the byte order of this machine, whose kernel reads the files.
+func nativeOrder() reach.ByteOrder {
+	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
+		return reach.OrderOf("big")
 	}
-	if isSnapshot(b) {
-		a.seal(sealing{output: file})
-		snap, err := store.ReadSnapshot(bytes.NewReader(b), path, 0)
+	return reach.OrderOf("little")
+}
+
+// load turns files into what can be asked. The process is sealed before anything of
+// them, or of the host's Snapshot, is interpreted. host is nil without a Snapshot.
+func (a *app) load(files []rulesFile, host func() (*fact.Snapshot, error), netns string, out *store.Output, quiet bool) (*spaces, error) {
+	a.seal(sealing{output: out})
+	if files[0].format == formatSnapshot {
+		snap, err := store.ReadSnapshot(bytes.NewReader(files[0].text), files[0].name, 0)
 		if err != nil {
 			return nil, err
 		}
 		return spacesOf(snap), nil
 	}
-	sp, err := a.parseRuleset(path, b, file)
-	if err != nil {
-		return nil, err
+	var s *spaces
+	var n *fact.Namespace
+	if host != nil {
+		snap, err := host()
+		if err != nil {
+			return nil, err
+		}
+		s = spacesOf(snap)
+		if n, err = s.namespace(netns); err != nil {
+			return nil, err
+		}
 	}
-	return &spaces{only: sp}, nil
+	o := &offline{}
+	// ipsets first: rules name them, in whichever order the files came.
+	for _, step := range []struct {
+		formats []rulesFormat
+		read    func([]rulesFile) error
+	}{
+		{[]rulesFormat{formatNFT, formatNFTJSON}, o.nft},
+		{[]rulesFormat{formatIPSet, formatSaves}, o.ipsetSave},
+		{[]rulesFormat{formatIPTables, formatSaves}, o.iptablesSave},
+	} {
+		if these := only(files, step.formats...); len(these) > 0 {
+			if err := step.read(these); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if n == nil {
+		set := &rs.Ruleset{Tables: o.tables, Interfaces: o.interfaces}
+		return &spaces{only: reach.FromRuleset(set, nativeOrder())}, nil
+	}
+	s.all = []*fact.Namespace{n} // the files say nothing about the others
+	s.made[n.Name] = reach.WithRules(s.snap, n, o.tables, nativeOrder())
+	return s, nil
 }
 
-func (a *app) parseRuleset(path string, b []byte, out *store.Output) (*reach.Space, error) {
-	return nil, &usageError{msg: "read ruleset " + path, cause: errNoLoader, hint: "take a snapshot on the host: sixfence snapshot -o FILE"}
+func only(files []rulesFile, formats ...rulesFormat) []rulesFile {
+	var out []rulesFile
+	for _, f := range files {
+		for _, x := range formats {
+			if f.format == x {
+				out = append(out, f)
+			}
+		}
+	}
+	return out
+}
+
+// nft loads nft scripts and JSON, in their order.
+func (o *offline) nft(files []rulesFile) error {
+	return &rulesetError{msg: "read ruleset " + files[0].name + ": this build does not read nft scripts", hint: "take a snapshot on the host: sixfence snapshot -o FILE"}
 }

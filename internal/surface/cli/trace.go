@@ -19,7 +19,7 @@ type traceOptions struct {
 	rules                                           rulesOptions
 	format, batch, output                           string
 	family, hook, iif, oif, saddr, daddr, proto     string
-	ct, etherSaddr, netns                           string
+	ct, etherSaddr                                  string
 	tcpFlags, exthdr                                []string
 	sport, dport, icmpType, icmpCode, hoplimit, uid int64
 	mark                                            int64
@@ -59,21 +59,16 @@ func (a *app) traceCommand() *cobra.Command {
 	f.StringVar(&o.etherSaddr, "ether-saddr", "", "source `MAC` address")
 	f.Int64Var(&o.mark, "mark", 0, "packet mark `N`")
 	f.Int64Var(&o.uid, "uid", 0, "`UID` of the sending socket (output)")
-	f.StringVar(&o.netns, "netns", "", "network namespace `NAME`; by default the host's own")
 	f.BoolVar(&o.onlyHook, "only-hook", false, "ask that hook alone, not those before and after it")
 	f.StringVar(&o.batch, "batch", "", "answer the packets in `FILE` (- is standard input), one JSON object a line")
-	f.StringVar(&o.rules.snapshot, "snapshot", "", "ask a Snapshot `FILE` (- is standard input) instead of this host")
-	f.StringVar(&o.rules.ruleset, "ruleset", "", "ask the rules of this Snapshot `FILE`; rule files are not read yet")
-	f.StringVar(&o.format, "format", "text", "output `FORMAT`: text or json")
-	f.StringVarP(&o.output, "output", "o", "", "write to `FILE` (mode 0600) instead of standard output")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "print the verdict only, and no notes")
-	f.BoolVar(&o.noColor, "no-color", false, "no colour (also: NO_COLOR=1; never off a terminal)")
+	o.rules.flags(cmd, "ask")
+	outputFlags(cmd, &o.format, &o.output, &o.noColor)
 	completeWords(cmd, "family", "ipv4", "ipv6")
 	completeWords(cmd, "hook", "prerouting", "input", "forward", "output", "postrouting")
 	completeWords(cmd, "proto", "tcp", "udp", "icmp", "icmpv6")
 	completeWords(cmd, "ct", "new", "established", "related", "invalid", "untracked")
 	completeWords(cmd, "exthdr", "hop", "dst", "rt0", "frag-atomic", "frag-first", "frag-later")
-	completeWords(cmd, "format", "text", "json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		code, err := a.trace(o, func(flag string) bool { return cmd.Flags().Changed(flag) })
 		a.code = code
@@ -86,7 +81,7 @@ func (a *app) traceCommand() *cobra.Command {
 func (o *traceOptions) question(given func(string) bool) *question {
 	q := &question{
 		Family: o.family, Hook: o.hook, IIF: o.iif, OIF: o.oif, Saddr: o.saddr, Daddr: o.daddr, Proto: wordOrNumber(o.proto),
-		Ct: o.ct, EtherSaddr: o.etherSaddr, NetNS: o.netns, OnlyHook: o.onlyHook, Exthdr: o.exthdr,
+		Ct: o.ct, EtherSaddr: o.etherSaddr, NetNS: o.rules.netns, OnlyHook: o.onlyHook, Exthdr: o.exthdr,
 	}
 	if given("tcp-flags") {
 		q.TCPFlags = append(words{}, o.tcpFlags...)
@@ -125,7 +120,7 @@ func (a *app) trace(o traceOptions, given func(string) bool) (int, error) {
 			return exitUsage, &usageError{msg: "trace", cause: err, hint: "see: sixfence trace --help"}
 		}
 	} else {
-		if o.batch == "-" && (o.rules.snapshot == "-" || o.rules.ruleset == "-") {
+		if o.batch == "-" && o.rules.usesStdin() {
 			return exitUsage, &usageError{msg: "standard input cannot be both packets and rules", hint: "write one of them to a file"}
 		}
 		batch = io.NopCloser(a.stdin)
