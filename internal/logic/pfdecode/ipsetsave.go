@@ -10,8 +10,7 @@ import (
 	rs "github.com/sixfence/sixfence/internal/model/ruleset"
 )
 
-// ParseIPSets reads what "ipset save" prints. Sets have no numbers there; rules name
-// them. A line that is not understood is an error, since what it added is lost; an
+// ParseIPSets reads what "ipset save" prints. A line that is not understood is an error, since what it added is lost; an
 // element that is not makes its set incomplete.
 func ParseIPSets(text string) (*IPSets, error) {
 	out := NoIPSets()
@@ -93,7 +92,12 @@ func (s *IPSets) create(name, typ string, opts []string) error {
 	if typ == "list:set" || typ == "bitmap:port" {
 		family = 0
 	}
-	_, err := s.header(name, attrs{ipsetType: append([]byte(typ), 0), ipsetFamily: {family}, ipsetData: data}, binary.LittleEndian)
+	if len(s.byName) >= 65535 {
+		return fmt.Errorf("more sets than the kernel holds")
+	}
+	// x_tables rules name sets by number: those of a text get any.
+	index := be16(uint16(len(s.byName) + 1))
+	_, err := s.header(name, attrs{ipsetType: append([]byte(typ), 0), ipsetFamily: {family}, ipsetData: data, ipsetIndex: index}, binary.LittleEndian)
 	return err
 }
 

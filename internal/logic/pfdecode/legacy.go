@@ -212,18 +212,10 @@ func (d *legacyDecoder) heads(t fact.LegacyTable) error {
 		if int(h) >= len(t.HookEntry) || int(h) >= len(t.Underflow) {
 			return fmt.Errorf("the Snapshot does not say where its chains begin")
 		}
-		prio, ok := hookPriority(t.Name, h)
+		c, ok := baseChain(d.t, h)
 		if !ok {
 			return fmt.Errorf("unknown table")
 		}
-		typ := "filter"
-		switch {
-		case t.Name == "nat":
-			typ = "nat"
-		case t.Name == "mangle" && h == rs.Output:
-			typ = "route"
-		}
-		c := &rs.Chain{Table: d.t, Name: builtin[h], Base: &rs.Base{Type: typ, Hook: h, Priority: prio}}
 		if err := add(int(t.HookEntry[h]), c); err != nil {
 			return err
 		}
@@ -260,7 +252,7 @@ func (d *legacyDecoder) verdict(e *legacyEntry) (rs.Verdict, bool) {
 }
 
 func (d *legacyDecoder) rule(c *rs.Chain, e *legacyEntry, i int) error {
-	r := &rs.Rule{Chain: c, Index: len(c.Rules) + 1, Exprs: d.header(e)}
+	r := &rs.Rule{Chain: c, Index: len(c.Rules) + 1, Exprs: d.header(e.b)}
 	for off := d.size; off < e.target; {
 		h := e.b[off:e.target]
 		if len(h) < entryHeader {
@@ -327,12 +319,12 @@ func (d *legacyDecoder) conclusion(e *legacyEntry, i int) (end []rs.Expr, last b
 }
 
 // header is ip_packet_match and ip6_packet_match.
-func (d *legacyDecoder) header(e *legacyEntry) []rs.Expr {
-	flags, inv := e.b[d.l.flags], e.b[d.l.flags+1]
+func (d *legacyDecoder) header(b []byte) []rs.Expr {
+	flags, inv := b[d.l.flags], b[d.l.flags+1]
 	var out []rs.Expr
 	n := d.l.addr
 	for k, bit := range []uint8{invSrc, invDst} {
-		want, mask := e.b[k*n:(k+1)*n], e.b[(2+k)*n:(3+k)*n]
+		want, mask := b[k*n:(k+1)*n], b[(2+k)*n:(3+k)*n]
 		not := inv&bit != 0
 		if bytes.Count(mask, []byte{0}) == n && bytes.Equal(mask, want) {
 			if not {
@@ -343,10 +335,10 @@ func (d *legacyDecoder) header(e *legacyEntry) []rs.Expr {
 		out = append(out, masked(d.x.addr(k == 1), bytes.Clone(want), bytes.Clone(mask), not)...)
 	}
 	for k, bit := range []uint8{invIn, invOut} {
-		name, mask := e.b[d.l.ifaces+16*k:][:16], e.b[d.l.ifaces+32+16*k:][:16]
+		name, mask := b[d.l.ifaces+16*k:][:16], b[d.l.ifaces+32+16*k:][:16]
 		out = append(out, ifaceMatch(uint32(metaIIFName+k), name, mask, inv&bit != 0)...)
 	}
-	proto := d.order.Uint16(e.b[d.l.proto:])
+	proto := d.order.Uint16(b[d.l.proto:])
 	not := inv&invProto != 0
 	switch {
 	case d.l.family == rs.IPv4 && proto != 0, d.l.family == rs.IPv6 && flags&ip6HasProto != 0:

@@ -3,6 +3,8 @@ package pfdecode_test
 import (
 	"encoding/binary"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -162,6 +164,7 @@ func TestPluginsAreNeverDropped(t *testing.T) {
 						packetfilter.Read(a, ask.NewBudget("t", time.Minute, 1e9, 1e9), packetfilter.Options{Elements: true}).Decode(&n)
 					})
 					exprs := firstRule(t, &n, backend, family, want, table, chain)
+					sameText(t, ns, tool, name, want, table, chain, exprs)
 					if len(exprs) == 0 {
 						t.Errorf("%s IPv%s: the rule has no expressions", name, fam)
 					}
@@ -231,4 +234,50 @@ func firstRule(t *testing.T, n *fact.Namespace, backend, family string, f rs.Fam
 	}
 	t.Errorf("no rule in %s %s", table, chain)
 	return nil
+}
+
+// sameText reads the rule as the tool prints it: it must be what the kernel's bytes are.
+func sameText(t *testing.T, ns *testlab.NS, tool, name string, f rs.Family, table, chain string, want []rs.Expr) {
+	t.Helper()
+	out, err := ns.Command(tool+"-save", "-t", table).Output()
+	if err != nil {
+		t.Fatalf("%s-save: %v", tool, err)
+	}
+	s, err := pfdecode.ParseXTables(tool, string(out), nil)
+	if err != nil {
+		t.Errorf("%s: %v\n%s", name, err, out)
+		return
+	}
+	for _, x := range s.Tables {
+		if x.Family != f || x.Name != table || len(x.Chain(chain).Rules) != 1 {
+			continue
+		}
+		got := nameless(x.Chain(chain).Rules[0].Exprs)
+		if strings.HasSuffix(tool, "legacy") && !reflect.DeepEqual(got, nameless(want)) {
+			t.Errorf("%s: the text is\n%#v\nand the kernel has\n%#v\n%s", name, got, nameless(want), out)
+		}
+		if n, w := hasOpaque(got), hasOpaque(want); n != w {
+			t.Errorf("%s: the text is opaque: %v, and the kernel's rule: %v\n%s", name, n, w, out)
+		}
+		return
+	}
+	t.Errorf("%s: the text has no such rule\n%s", name, out)
+}
+
+func hasOpaque(l []rs.Expr) bool {
+	return slices.ContainsFunc(flatten(l), func(e rs.Expr) bool { _, ok := e.(rs.Opaque); return ok })
+}
+
+// nameless takes away what only one of bytes and text has.
+func nameless(l []rs.Expr) []rs.Expr {
+	var out []rs.Expr
+	for _, e := range l {
+		if o, ok := e.(rs.Opaque); ok {
+			o.Data = nil
+			o.Name, _, _ = strings.Cut(o.Name, " (")
+			e = o
+		}
+		out = append(out, e)
+	}
+	return out
 }
