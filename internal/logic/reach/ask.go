@@ -8,43 +8,6 @@ import (
 	rs "github.com/sixfence/sixfence/internal/model/ruleset"
 )
 
-// boundaries collects where the sources are cut, by running every rule that
-// the packet could meet without knowing what earlier rules did.
-func (q *question) boundaries(hooks []rs.Hook) []packetset.Interval {
-	var out []packetset.Interval
-	seen := map[*rs.Chain]bool{}
-	blank := env{dport: -2, daddrLost: true, untracked: maybe}
-	q.at = place{any: true}
-	var visit func(c *rs.Chain)
-	collect := func(o outcome) {
-		out = append(out, o.cond.yes...)
-		out = append(out, o.cond.may...)
-	}
-	visit = func(c *rs.Chain) {
-		if c == nil || seen[c] {
-			return
-		}
-		seen[c] = true
-		for _, r := range c.Rules {
-			for _, b := range q.rule(r, blank) {
-				if b.cond.impossible() {
-					continue
-				}
-				collect(b)
-				if b.verdict == rs.Jump || b.verdict == rs.Goto {
-					visit(c.Table.Chain(b.chain))
-				}
-			}
-		}
-	}
-	for _, h := range hooks {
-		for _, c := range chainsAt(q.set, h, q.p) {
-			visit(c)
-		}
-	}
-	return out
-}
-
 // Ask puts a packet to a ruleset of a host about whose routes nothing is known.
 func Ask(set *rs.Ruleset, order appendOrder, p Packet, h rs.Hook, only bool) *Answer {
 	return (&Model{Set: set, Order: order}).Ask(p, h, only)
@@ -58,8 +21,10 @@ type Model struct {
 	// Trace keeps the path of questions whose source is open, too.
 	Trace bool
 
-	mu   sync.Mutex
-	uses map[rs.Family]*uses
+	mu       sync.Mutex
+	uses     map[rs.Family]*uses
+	programs map[rs.Family]*program
+	plain    bool // rule by rule, as the interpreter in rule.go says: what tests compare with
 }
 
 // usesOf remembers what a family makes the kernel do: the Set must not change.
@@ -75,8 +40,37 @@ func (m *Model) usesOf(f rs.Family) *uses {
 	return m.uses[f]
 }
 
+// onePoint is the space of a question whose source is fixed.
+var onePoint = map[bool]*packetset.Space{
+	true: {Is4: true, Start: make([]packetset.Addr, 1)}, false: {Start: make([]packetset.Addr, 1)},
+}
+
+// maxCells bounds the space of a family.
+const maxCells = 1 << 23
+
+// fit returns a program whose space is also cut where only this question cuts it.
+func (m *Model) fit(q *question, p *program) *program {
+	if len(p.specific) == 0 || p.space.Len() > maxCells {
+		return p
+	}
+	var more []packetset.Interval
+	l, at := q.l, q.at
+	q.at = place{any: true}
+	for _, r := range p.specific {
+		more = append(more, q.boundaries(r)...)
+	}
+	q.l, q.at, q.needs = l, at, 0
+	clear(q.opaque)
+	if more = uncut(p.space, more); len(more) == 0 {
+		return p
+	}
+	return m.refined(q.p.Family, p, more)
+}
+
 // Ask puts a packet to the ruleset.
-func (m *Model) Ask(p Packet, h rs.Hook, only bool) *Answer { return m.ask(p, h, only, m.Trace) }
+func (m *Model) Ask(p Packet, h rs.Hook, only bool) *Answer {
+	return m.ask(p, h, only, m.Trace || p.Saddr.Set)
+}
 
 func (m *Model) ask(p Packet, h rs.Hook, only, trace bool) *Answer {
 	set, order := m.Set, m.Order
@@ -86,22 +80,17 @@ func (m *Model) ask(p Packet, h rs.Hook, only, trace bool) *Answer {
 	if only {
 		hooks = []rs.Hook{h}
 	}
-	var cuts []packetset.Interval
+	prog := m.program(p.Family)
 	if !p.Saddr.Set {
-		if q.uses.nat && !only { // destination NAT may send packets the other way
-			hooks = slices.Concat(hooksOf(rs.Forward), hooksOf(rs.Input), hooks)
-		}
-		cuts = q.boundaries(hooks)
+		prog = m.fit(q, prog)
 	}
-	a := &Answer{Space: packetset.NewSpace(q.is4(), cuts)}
+	a := &Answer{Space: prog.space}
 	if p.Saddr.Set {
-		a.Space = &packetset.Space{Is4: q.is4(), Start: make([]packetset.Addr, 1)}
+		a.Space = onePoint[q.is4()]
 	}
-	n := a.Space.Len()
-	a.Ends, a.Decider, a.Limited = make([]End, n), make([]Decider, n), packetset.NewCells(n)
-	w := &walker{q: q, ans: a, trace: p.Saddr.Set || trace}
-	w.over = make([]End, n)
-	w.run(h, only)
+	a.Limited = packetset.NewCells(a.Space.Len())
+	w := &walker{q: q, ans: a, prog: prog, trace: trace, plain: trace || m.plain}
+	w.hooks(hooks, []group{{env: w.q.fresh(), cells: packetset.All(a.Space.Len())}})
 	w.finish()
 	for f := fieldIIF; f < fieldCount; f++ {
 		if q.needs>>f&1 != 0 {

@@ -22,19 +22,16 @@ func prefixes(s packetset.Set, is4 bool) []netip.Prefix {
 // accept, or those that block when nothing is accepted.
 func (sp *Space) deciders(a *Answer, must, may packetset.Set) []RuleRef {
 	const most = 8
+	about := packetset.All(a.Space.Len())
+	if len(may) > 0 {
+		about = a.Space.Touching(may)
+	}
 	out := []RuleRef{}
-	seen := map[Decider]bool{}
-	open := len(may) > 0
-	for i, d := range a.Decider {
-		iv := packetset.Set{a.Space.Interval(i)}
-		if open != (len(iv.Intersect(may)) > 0) || seen[d] {
-			continue
+	for _, d := range a.Deciders(about) {
+		if len(out) == most {
+			break
 		}
-		seen[d] = true
-		if d.Chain == nil && d.Rule == nil {
-			continue
-		}
-		if len(out) < most {
+		if d.Chain != nil || d.Rule != nil {
 			out = append(out, sp.Model.Ref(d.Chain, d.Rule))
 		}
 	}
@@ -57,7 +54,7 @@ func witness(a *Answer, must, may, kernel packetset.Set, iface string, daddr net
 		return nil
 	}
 	w.Saddr, w.Verdict = src, verdict
-	if verdict == WordDrop && a.Ends[a.Space.Cell(packetset.FromIP(src))] == Rejected {
+	if verdict == WordDrop && a.End(a.Space.Cell(packetset.FromIP(src))) == Rejected {
 		w.Verdict = WordReject
 	}
 	return w

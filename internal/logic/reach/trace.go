@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/sixfence/sixfence/internal/logic/packetset"
 	rs "github.com/sixfence/sixfence/internal/model/ruleset"
 )
 
@@ -88,10 +89,23 @@ func (m *Model) Ref(c *rs.Chain, r *rs.Rule) RuleRef {
 // All is what may become of the packet, over all sources.
 func (a *Answer) All() End {
 	var e End
-	for _, x := range a.Ends {
-		e |= x
+	for k, c := range a.ends {
+		if c != nil && !c.Empty() {
+			e |= 1 << k
+		}
 	}
 	return e
+}
+
+// alike tells whether all sources come to the same ends.
+func (a *Answer) alike() bool {
+	n := a.Space.Len()
+	for _, c := range a.ends {
+		if c != nil && !c.Empty() && !c.Equal(packetset.All(n)) {
+			return false
+		}
+	}
+	return true
 }
 
 // Words are the verdicts of an End.
@@ -119,14 +133,8 @@ func (a *Answer) Summary() Trace {
 	t.Verdict = WordUnknown
 	t.Needs = append(t.Needs, a.Needs...)
 	t.Unclear = append(t.Unclear, a.Opaque...)
-	if len(a.Ends) > 1 {
-		all := a.Ends[0]
-		for _, e := range a.Ends {
-			if e != all {
-				t.Needs = append(t.Needs, fieldNames[fieldSaddr])
-				break
-			}
-		}
+	if a.Space.Len() > 1 && !a.alike() {
+		t.Needs = append(t.Needs, fieldNames[fieldSaddr])
 	}
 	return t
 }

@@ -35,16 +35,28 @@ func (s Step) Matched() bool { return s.Match == yes }
 // Answer is what a ruleset does with a packet, for every source.
 type Answer struct {
 	Space *packetset.Space
-	Ends  []End // by cell
 	// Limited cells are accepted only up to a rate.
 	Limited *packetset.Cells
-	// Decider is the rule (or the chain, for a policy) that ended the packet's way, by cell.
-	Decider []Decider
-	Path    []Step // when the source is fixed
+	Path    []Step // when it was asked for
 	// Translated are the accepted cells whose destination NAT may have changed.
 	Translated []Translation
 	Needs      []string
 	Opaque     []string
+
+	ends fates
+	log  []decision
+	by   []Decider
+}
+
+// fates are the cells that may come to each end.
+type fates [endKinds]*packetset.Cells
+
+const endKinds = 4
+
+// decision is which of 64 cells a Decider ended the way of; a later one counts.
+type decision struct {
+	word, by int32
+	bits     uint64
 }
 
 // Translation is what destination NAT made of a packet.
@@ -61,24 +73,72 @@ type Decider struct {
 	Rule  *rs.Rule
 }
 
-// Must is the set of sources that are surely accepted, May those that possibly are.
-func (a *Answer) Must() packetset.Set {
-	return a.cells(func(e End) bool { return e == Accepted })
-}
-
-// May is the set of sources that may be accepted.
-func (a *Answer) May() packetset.Set {
-	return a.cells(func(e End) bool { return e&(Accepted|Stolen) != 0 })
-}
-
-func (a *Answer) cells(f func(End) bool) packetset.Set {
-	c := packetset.NewCells(a.Space.Len())
-	for i, e := range a.Ends {
-		if f(e) {
-			c.AddRange(i, i+1)
+// End is what may become of the packets of a cell.
+func (a *Answer) End(cell int) End {
+	var e End
+	for k, c := range a.ends {
+		if c != nil && c.Has(cell) {
+			e |= 1 << k
 		}
 	}
-	return c.Set(a.Space)
+	return e
+}
+
+// Must is the set of sources that are surely accepted, May those that possibly are.
+func (a *Answer) Must() packetset.Set { return a.must().Set(a.Space) }
+
+// May is the set of sources that may be accepted.
+func (a *Answer) May() packetset.Set { return a.may().Set(a.Space) }
+
+func (a *Answer) must() *packetset.Cells {
+	out := a.ends.of(Accepted, a.Space.Len())
+	out.Remove(a.ends.of(Dropped|Rejected|Stolen, a.Space.Len()))
+	return out
+}
+
+func (a *Answer) may() *packetset.Cells { return a.ends.of(Accepted|Stolen, a.Space.Len()) }
+
+// of are the cells that may come to one of some ends.
+func (f *fates) of(e End, n int) *packetset.Cells {
+	out := packetset.NewCells(n)
+	for k, c := range f {
+		if c != nil && e>>k&1 != 0 {
+			out.Add(c)
+		}
+	}
+	return out
+}
+
+// add notes that cells of a word may come to some ends.
+func (f *fates) add(e End, n, word int, b uint64) {
+	for k := range f {
+		if e>>k&1 != 0 {
+			if f[k] == nil {
+				f[k] = packetset.NewCells(n)
+			}
+			f[k].AddBits(word, b)
+		}
+	}
+}
+
+// Deciders are the rules and policies that decided about some cells, in the order they
+// were met.
+func (a *Answer) Deciders(about *packetset.Cells) []Decider {
+	left := about.Clone()
+	used := make([]bool, len(a.by))
+	for i := len(a.log) - 1; i >= 0 && !left.Empty(); i-- {
+		d := &a.log[i]
+		if left.TakeBits(int(d.word), d.bits) {
+			used[d.by] = true
+		}
+	}
+	var out []Decider
+	for i, u := range used {
+		if u {
+			out = append(out, a.by[i])
+		}
+	}
+	return out
 }
 
 // group is a set of sources that share what earlier rules did to the packet.
@@ -90,19 +150,26 @@ type group struct {
 type walker struct {
 	q     *question
 	ans   *Answer
+	prog  *program
 	depth int
-	// over is what may become of packets that exceeded a rate, by cell.
-	over  []End
-	steps int // rules run, bounded
+	// over is what may become of packets that exceeded a rate.
+	over  fates
+	steps int // rules that the interpreter ran, bounded
+	quick int // rules that were looked at, bounded
 	trace bool
+	plain bool
+	views []*view
+	seen  map[*rs.Chain]*visits
 	// accepted collects what a base chain lets pass.
 	accepted []group
 }
 
 // Limits of the kernel and of our patience.
 const (
-	maxDepth  = 16      // NFT_JUMP_STACK_SIZE
-	maxSteps  = 5000000 // rules times groups in one question
+	maxDepth  = 16          // NFT_JUMP_STACK_SIZE
+	maxSteps  = 1_000_000   // rules times groups that the interpreter runs for one question
+	maxQuick  = 100_000_000 // rules times groups that are looked at
+	maxPath   = 100_000     // steps of a path
 	maxGroups = 64
 )
 
@@ -188,15 +255,6 @@ func device(pattern, name string) bool {
 	return pattern == name
 }
 
-// run puts the question to the chains of the hooks.
-func (w *walker) run(h rs.Hook, only bool) {
-	hooks := hooksOf(h)
-	if only {
-		hooks = []rs.Hook{h}
-	}
-	w.hooks(hooks, []group{{env: w.q.fresh(), cells: packetset.All(w.ans.Space.Len())}})
-}
-
 // route takes out the groups that destination NAT sends to the other of input and forward.
 func (w *walker) route(groups *[]group, h rs.Hook) (other []group) {
 	var stay []group
@@ -248,7 +306,7 @@ func (w *walker) hooks(hooks []rs.Hook, groups []group) {
 		for _, c := range chains {
 			w.q.at = place{hook: h, prio: priority(c)}
 			groups = w.reassemble(groups)
-			w.accepted = nil
+			w.accepted, w.views, w.seen = nil, nil, nil
 			through := w.passNAT(c, &groups)
 			fall := w.chain(c, groups)
 			for _, g := range fall {
@@ -291,14 +349,15 @@ func (w *walker) hooks(hooks []rs.Hook, groups []group) {
 // passes is accepted, limited; one whose first packet is dropped may be
 // accepted later.
 func (w *walker) finish() {
-	for i, o := range w.over {
-		switch e := w.ans.Ends[i]; {
-		case e == Accepted && o&^Accepted != 0:
-			w.ans.Limited.AddRange(i, i+1)
-		case e&Accepted == 0 && o&Accepted != 0:
-			w.ans.Ends[i] |= Accepted
-			w.q.opaque["limit"] = true
-		}
+	n := w.ans.Space.Len()
+	limited := w.ans.must()
+	limited.Keep(w.over.of(Dropped|Rejected|Stolen, n))
+	w.ans.Limited = limited
+	late := w.over.of(Accepted, n)
+	late.Remove(w.ans.ends.of(Accepted, n))
+	if !late.Empty() {
+		w.q.opaque["limit"] = true
+		late.Words(func(word int, b uint64) { w.ans.ends.add(Accepted, n, word, b) })
 	}
 }
 
@@ -347,13 +406,18 @@ func (w *walker) reassemble(groups []group) []group {
 	return out
 }
 
+// fates are where the ends of packets go: those beyond a rate are told apart.
+func (w *walker) fates(e *env) *fates {
+	if e.over {
+		return &w.over
+	}
+	return &w.ans.ends
+}
+
 // reach records an end of a group, beside what else may become of it.
 func (w *walker) reach(g group, e End) {
-	to := w.ans.Ends
-	if g.env.over {
-		to = w.over
-	}
-	g.cells.Each(func(i int) { to[i] |= e })
+	to, n := w.fates(&g.env), w.ans.Space.Len()
+	g.cells.Words(func(word int, b uint64) { to.add(e, n, word, b) })
 }
 
 func (w *walker) end(g group, e End, d Decider) {
@@ -364,7 +428,15 @@ func (w *walker) end(g group, e End, d Decider) {
 }
 
 func (w *walker) decide(c *packetset.Cells, d Decider) {
-	c.Each(func(i int) { w.ans.Decider[i] = d })
+	by := w.decider(d)
+	c.Words(func(word int, b uint64) { w.ans.log = append(w.ans.log, decision{int32(word), by, b}) })
+}
+
+func (w *walker) decider(d Decider) int32 {
+	if n := len(w.ans.by); n == 0 || w.ans.by[n-1] != d {
+		w.ans.by = append(w.ans.by, d)
+	}
+	return int32(len(w.ans.by) - 1)
 }
 
 // add joins a group into a list; groups with the same environment are one.
@@ -383,12 +455,25 @@ func add(list []group, g group) []group {
 
 // chain runs a chain over groups and returns what falls off its end.
 func (w *walker) chain(c *rs.Chain, in []group) []group {
-	if w.depth > maxDepth {
+	if w.depth > deepest(c) {
 		w.q.opaque["jumps deeper than the kernel allows"] = true
-		return in
+		for _, g := range in {
+			w.end(g, Accepted|Dropped, Decider{Chain: c})
+		}
+		return nil
 	}
 	w.depth++
 	defer func() { w.depth-- }()
+	return w.again(c, in, func(in []group) []group {
+		if cc := w.prog.chains[c]; cc != nil && !w.plain {
+			return w.quickly(cc, in)
+		}
+		return w.slowly(c, in)
+	})
+}
+
+// slowly runs a chain rule by rule.
+func (w *walker) slowly(c *rs.Chain, in []group) []group {
 	var groups, returned []group
 	for _, g := range in {
 		groups = add(groups, g)
@@ -476,7 +561,7 @@ func (w *walker) rule(r *rs.Rule, g group) (kept, ret []group) {
 			rest.Remove(sure)
 		}
 	}
-	if w.trace {
+	if w.trace && len(w.ans.Path) < maxPath {
 		m := no
 		switch {
 		case taken && rest.Empty():

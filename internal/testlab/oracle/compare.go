@@ -99,7 +99,7 @@ func (c *Case) Compare(cov *Coverage, maxMismatches int) (*Outcome, error) {
 		if cov != nil {
 			count(cov, a)
 		}
-		if m, ok := c.judge(id, a, a.Ends[0] == reach.Accepted, a.Ends[0]&(reach.Accepted|reach.Stolen) != 0, !a.Limited.Empty(), excuse(a), false, out); !ok {
+		if m, ok := c.judge(id, a, a.End(0) == reach.Accepted, a.End(0)&(reach.Accepted|reach.Stolen) != 0, !a.Limited.Empty(), excuse(a), false, out); !ok {
 			m.Path, m.Question = path(a), q
 			out.Mismatches = append(out.Mismatches, m)
 			continue
@@ -168,7 +168,7 @@ func path(a *reach.Answer) string {
 		}
 		fmt.Fprintf(&b, "  %s %s %d: match=%v %s\n", s.Chain.Table.Name, s.Chain.Name, s.Rule.Index, s.Match, s.Result)
 	}
-	fmt.Fprintf(&b, "  ends %04b limited %v needs %v opaque %v\n", a.Ends[0], !a.Limited.Empty(), a.Needs, a.Opaque)
+	fmt.Fprintf(&b, "  ends %04b limited %v needs %v opaque %v\n", a.End(0), !a.Limited.Empty(), a.Needs, a.Opaque)
 	return b.String()
 }
 

@@ -488,7 +488,7 @@ func (l *Lab) compareXT(t *testing.T, f form, set *rs.Ruleset, shapes []Shape, p
 	for id, p := range probes {
 		s := &shapes[p.Shape]
 		a := model.Ask(s.question(p.Src, uint32(id), true), s.hook(), false)
-		must, may := a.Ends[0] == reach.Accepted, a.Ends[0]&(reach.Accepted|reach.Stolen) != 0
+		must, may := a.End(0) == reach.Accepted, a.End(0)&(reach.Accepted|reach.Stolen) != 0
 		limited := !a.Limited.Empty()
 		switch k := accepted[id]; {
 		case must && !k && !limited:

@@ -1,0 +1,713 @@
+package reach
+
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+
+	"github.com/sixfence/sixfence/internal/logic/packetset"
+	rs "github.com/sixfence/sixfence/internal/model/ruleset"
+)
+
+// A program is a ruleset made ready for many questions of one family. Most rules are
+// a few tests of loaded values against constants, and then a verdict. Of a concrete
+// packet all loads but the source address are constants as well, so that such a rule
+// costs a few comparisons of numbers, and what it asks of the source is a Region that
+// was computed once. Everything else is left to the interpreter in rule.go, which
+// also gives the loads their values: what a load means is said in one place only.
+type program struct {
+	m      *Model
+	is4    bool
+	space  *packetset.Space
+	chains map[*rs.Chain]*cchain
+	loads  []loadKey
+	source []source // by load: what it gives of a packet whose source is open
+	byLoad map[loadKey]uint16
+	sets   map[*rs.Set]*setIndex
+	// specific are rules whose boundaries depend on the question.
+	specific []*rs.Rule
+	cuts     []packetset.Interval
+	tests    []*sourceTest
+}
+
+// loadKey is what is loaded: an expression without its register, or a mask or a change
+// of byte order over another load.
+type loadKey struct {
+	expr       rs.Expr
+	parent     uint16
+	kind       uint8 // loadPlain, loadMask, loadSwap
+	op, n      uint8
+	mask, flip [16]byte
+}
+
+const (
+	loadPlain uint8 = iota
+	loadMask
+	loadSwap
+)
+
+// source is what a load gives of a packet of which only the source is open; ok when it
+// is made of the source address alone.
+type source struct {
+	ok  bool
+	val [16]abyte
+}
+
+// sourceTest is for which sources a test holds.
+type sourceTest struct {
+	set    packetset.Set
+	region *packetset.Region
+}
+
+type cchain struct {
+	chain *rs.Chain
+	rules []crule
+	num   int
+}
+
+// crule is a rule: all steps hold, then its end. Of a slow one the steps only tell
+// whether the interpreter has to look at all.
+type crule struct {
+	rule    *rs.Rule
+	steps   []step
+	slow    bool
+	reject  bool
+	verdict rs.Verdict
+	to      *cchain // of jump and goto
+	name    string  // of that chain
+	vmap    *lookupStep
+}
+
+// step is one test. a and b are the first n bytes of a value or of the ends of a range,
+// as numbers.
+type step struct {
+	load uint16
+	op   uint8
+	n    uint8
+	a, b number
+	src  *sourceTest
+	set  *lookupStep
+	any  *anyStep
+}
+
+// number is up to 16 bytes in network order, left-aligned.
+type number struct{ hi, lo uint64 }
+
+func numberOf(b []byte) number {
+	var p [16]byte
+	copy(p[:], b)
+	return number{binary.BigEndian.Uint64(p[:8]), binary.BigEndian.Uint64(p[8:])}
+}
+
+func (a number) less(b number) bool { return a.hi < b.hi || a.hi == b.hi && a.lo < b.lo }
+
+// first cuts a number to its first n bytes.
+func (a number) first(n uint8) number {
+	switch {
+	case n >= 16:
+		return a
+	case n > 8:
+		return number{a.hi, a.lo >> (128 - 8*n) << (128 - 8*n)}
+	case n == 0:
+		return number{}
+	}
+	return number{hi: a.hi >> (64 - 8*n) << (64 - 8*n)}
+}
+
+// Kinds of step.
+const (
+	stepEq uint8 = iota
+	stepNeq
+	stepIn  // a <= value <= b
+	stepOut // not so
+	stepSet
+	stepAny
+	stepLoad // it does not break the rule
+)
+
+// anyStep holds when one of some lists of steps does.
+type anyStep struct {
+	of     [][]step
+	invert bool
+}
+
+// lookupStep looks a key up that is put together from loads.
+type lookupStep struct {
+	set    *setIndex
+	parts  []keyPart
+	invert bool
+	src    *sourceTest // the key is the source address and nothing else
+}
+
+type keyPart struct {
+	load   uint16
+	off, n int
+}
+
+// program returns the rules ready for a family, made at the first question.
+func (m *Model) program(f rs.Family) *program {
+	u := m.usesOf(f)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if p := m.programs[f]; p != nil {
+		return p
+	}
+	p := compile(m, f, u)
+	if m.programs == nil {
+		m.programs = map[rs.Family]*program{}
+	}
+	m.programs[f] = p
+	return p
+}
+
+// compile must not ask m for what its lock guards.
+func compile(m *Model, f rs.Family, u *uses) *program {
+	p := &program{
+		m: m, is4: f == rs.IPv4, chains: map[*rs.Chain]*cchain{}, byLoad: map[loadKey]uint16{}, sets: map[*rs.Set]*setIndex{},
+	}
+	pkt := &Packet{Family: f, Sport: Range{0, 65535}}
+	q := &question{p: pkt, l: pkt.layout(), set: m.Set, order: m.Order, opaque: map[string]bool{}, uses: u, at: place{any: true}}
+	for _, t := range m.Set.Tables {
+		switch t.Family {
+		case f, rs.Inet, rs.Netdev:
+		default:
+			continue
+		}
+		for _, c := range t.Chains {
+			p.chains[c] = &cchain{chain: c, num: len(p.chains)}
+		}
+	}
+	for _, t := range m.Set.Tables {
+		by := map[string]*cchain{}
+		for _, c := range t.Chains {
+			if x := p.chains[c]; x != nil && by[c.Name] == nil {
+				by[c.Name] = x
+			}
+		}
+		for _, c := range t.Chains {
+			if x := p.chains[c]; x != nil {
+				x.rules = make([]crule, len(c.Rules))
+				for i, r := range c.Rules {
+					cc := compiler{p: p, q: q, r: r, by: by}
+					x.rules[i] = cc.rule()
+				}
+			}
+		}
+	}
+	p.cut(p.cuts)
+	return p
+}
+
+// blank is an environment of which nothing is known.
+var blank = env{dport: -2, daddrLost: true, untracked: maybe}
+
+// cut makes the space and what depends on it.
+func (p *program) cut(cuts []packetset.Interval) {
+	p.cuts = cuts
+	p.space = packetset.NewSpace(p.is4, cuts)
+	for _, t := range p.tests {
+		t.region = p.space.Region(t.set)
+	}
+}
+
+// refined returns a program whose space is also cut at other intervals.
+func (m *Model) refined(f rs.Family, old *program, more []packetset.Interval) *program {
+	m.mu.Lock()
+	p := m.programs[f]
+	m.mu.Unlock()
+	if p != old {
+		if missing := uncut(p.space, more); len(missing) == 0 {
+			return p
+		}
+	}
+	n := compile(m, f, m.usesOf(f))
+	n.cut(append(append(n.cuts, p.cuts...), more...))
+	m.mu.Lock()
+	m.programs[f] = n
+	m.mu.Unlock()
+	return n
+}
+
+func uncut(s *packetset.Space, ivs []packetset.Interval) []packetset.Interval {
+	var out []packetset.Interval
+	for _, iv := range ivs {
+		if !s.Cuts(iv) {
+			out = append(out, iv)
+		}
+	}
+	return out
+}
+
+// compiler turns one rule into a crule.
+type compiler struct {
+	p  *program
+	q  *question
+	r  *rs.Rule
+	by map[string]*cchain
+	// regs are the loads that registers hold.
+	regs []held
+	// untested are loads that no step has looked at yet: they may still break the rule.
+	untested []uint16
+}
+
+type held struct {
+	reg  rs.Reg
+	n    int // bytes
+	load uint16
+}
+
+func (c *compiler) rule() crule {
+	out := crule{rule: c.r, verdict: rs.Continue}
+	steps, rest, ok := c.steps(c.r.Exprs)
+	out.steps = steps
+	if !ok {
+		out.slow = true
+	} else {
+		c.end(&out, rest)
+	}
+	if out.slow {
+		c.boundaries()
+	}
+	return out
+}
+
+// end compiles the expression that ends a rule.
+func (c *compiler) end(out *crule, e rs.Expr) {
+	switch e := e.(type) {
+	case nil:
+	case rs.Reject:
+		out.verdict, out.reject = rs.Drop, true
+	case rs.Conclude:
+		out.verdict, out.name = e.Verdict, e.Chain
+		switch e.Verdict {
+		case rs.Accept, rs.Drop, rs.Return:
+		case rs.Jump, rs.Goto:
+			out.to = c.by[e.Chain]
+		default:
+			out.slow = true
+		}
+	case rs.Lookup: // a verdict map
+		l := c.lookup(e)
+		out.slow = l == nil || l.src != nil || l.set.set.Object
+		for _, part := range out.vmapParts(l) {
+			out.slow = out.slow || c.p.source[part.load].ok
+		}
+		out.vmap = l
+	default:
+		out.slow = true
+	}
+}
+
+func (r *crule) vmapParts(l *lookupStep) []keyPart {
+	if l == nil {
+		return nil
+	}
+	return l.parts
+}
+
+// steps compiles tests up to the expression that ends the rule; ok is false where
+// something else comes before.
+func (c *compiler) steps(exprs []rs.Expr) (out []step, end rs.Expr, ok bool) {
+	before := c.untested
+	c.untested = nil
+	out, end, ok = c.tests(exprs)
+	for _, id := range c.untested {
+		out = append(out, step{op: stepLoad, load: id})
+	}
+	c.untested = before
+	return out, end, ok
+}
+
+func (c *compiler) tests(exprs []rs.Expr) (out []step, end rs.Expr, ok bool) {
+	out = make([]step, 0, 2)
+	for i, e := range exprs {
+		switch e := e.(type) {
+		case rs.Nothing:
+		case rs.Payload, rs.Meta, rs.Ct, rs.Exthdr:
+			if !c.load(e) {
+				return out, nil, false
+			}
+		case rs.Bitwise:
+			if !c.mask(e) {
+				return out, nil, false
+			}
+		case rs.Byteorder:
+			if !c.swap(e) {
+				return out, nil, false
+			}
+		case rs.Cmp:
+			s, ok := c.compare(e)
+			if !ok {
+				return out, nil, false
+			}
+			out = append(out, s)
+		case rs.Range:
+			h, ok := c.at(e.Sreg, len(e.From))
+			if !ok || len(e.From) != len(e.To) || len(e.From) == 0 {
+				return out, nil, false
+			}
+			s := step{load: h, op: stepIn, n: uint8(len(e.From)), a: numberOf(e.From), b: numberOf(e.To)}
+			if e.Invert {
+				s.op = stepOut
+			}
+			s.src = c.source(h, func(v []abyte) cond {
+				x := within(v[:s.n], e.From, e.To, c.q)
+				if e.Invert {
+					return x.not(c.p.is4)
+				}
+				return x
+			})
+			out = append(out, s)
+		case rs.Lookup:
+			if e.Verdict {
+				return out, e, idle(exprs[i+1:])
+			}
+			l := c.lookup(e)
+			if l == nil || e.HasDreg || hasLimit(c.r, e.Set) {
+				return out, nil, false
+			}
+			out = append(out, step{op: stepSet, set: l})
+		case rs.Any:
+			s, ok := c.any(e)
+			if !ok {
+				return out, nil, false
+			}
+			out = append(out, s)
+		case rs.Conclude:
+			if e.Verdict == rs.Continue {
+				continue
+			}
+			return out, e, true
+		case rs.Reject:
+			return out, e, true
+		default:
+			return out, nil, false
+		}
+	}
+	return out, nil, true
+}
+
+// idle tells that expressions do nothing to a packet.
+func idle(exprs []rs.Expr) bool {
+	for _, e := range exprs {
+		if _, ok := e.(rs.Nothing); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *compiler) any(e rs.Any) (step, bool) {
+	a := &anyStep{invert: e.Invert}
+	kept := c.regs
+	for _, prog := range e.Of {
+		c.regs = nil // each has registers of its own
+		s, end, ok := c.steps(prog)
+		if !ok || end != nil {
+			return step{}, false
+		}
+		for i := range s {
+			if s[i].op == stepAny || s[i].op == stepSet || s[i].src != nil {
+				return step{}, false
+			}
+		}
+		a.of = append(a.of, s)
+	}
+	c.regs = kept
+	return step{op: stepAny, any: a}, true
+}
+
+// loadSize is how many bytes a load writes; 0 is not for us.
+func loadSize(e rs.Expr) int {
+	switch e := e.(type) {
+	case rs.Payload:
+		if e.Base != rs.InnerHeader && e.Len <= 16 {
+			return int(e.Len)
+		}
+	case rs.Exthdr:
+		if e.Present {
+			return 1
+		}
+		if e.Len <= 16 {
+			return int(e.Len)
+		}
+	case rs.Ct:
+		switch e.Key {
+		case ctState, ctMark, ctStatus:
+			return 4
+		case ctDirection, ctL3Proto, ctProtocol:
+			return 1
+		}
+	case rs.Meta:
+		switch e.Key {
+		case metaLen, metaMark, metaIIF, metaOIF, metaSKUID, metaSKGID:
+			return 4
+		case metaProtocol, metaIIFType, metaOIFType:
+			return 2
+		case metaIIFName, metaOIFName:
+			return 16
+		case metaNFProto, metaL4Proto, metaPktType:
+			return 1
+		}
+	}
+	return 0
+}
+
+func (c *compiler) load(e rs.Expr) bool {
+	n := loadSize(e)
+	if n == 0 {
+		return false
+	}
+	var dreg rs.Reg
+	switch x := e.(type) {
+	case rs.Payload:
+		dreg, x.Dreg = x.Dreg, 0
+		e = x
+	case rs.Meta:
+		dreg, x.Dreg = x.Dreg, 0
+		e = x
+	case rs.Ct:
+		dreg, x.Dreg = x.Dreg, 0
+		e = x
+	case rs.Exthdr:
+		dreg, x.Dreg = x.Dreg, 0
+		e = x
+	}
+	return c.hold(dreg, n, loadKey{expr: e, n: uint8(n)})
+}
+
+// hold notes that a register holds a load from here on.
+func (c *compiler) hold(r rs.Reg, n int, k loadKey) bool {
+	if r == rs.VerdictReg || int(r)*4+n > len(regs{}) || n > 16 {
+		return false
+	}
+	id, ok := c.p.byLoad[k]
+	if !ok {
+		if len(c.p.loads) > 4096 {
+			return false // nobody writes such rules
+		}
+		id = uint16(len(c.p.loads))
+		c.p.byLoad[k] = id
+		c.p.loads = append(c.p.loads, k)
+		c.p.source = append(c.p.source, source{})
+		c.p.source[id] = sourceOf(c.p, c.q, id)
+	}
+	from, to := int(r)*4, int(r)*4+(n+3)&^3
+	kept := c.regs[:0]
+	for _, h := range c.regs {
+		if int(h.reg)*4 >= to || int(h.reg)*4+(h.n+3)&^3 <= from {
+			kept = append(kept, h)
+		}
+	}
+	c.regs = append(kept, held{r, n, id})
+	c.untested = append(c.untested, id)
+	return true
+}
+
+// at returns the load that a register holds, of which n bytes are wanted. What is
+// behind a load up to the end of its register is zero.
+func (c *compiler) at(r rs.Reg, n int) (uint16, bool) {
+	for _, h := range c.regs {
+		if h.reg == r && n <= (h.n+3)&^3 && n > 0 && n <= 16 {
+			c.tested(h.load)
+			return h.load, true
+		}
+	}
+	return 0, false
+}
+
+// tested notes that a step, or a load that is tested itself, depends on a load.
+func (c *compiler) tested(load uint16) {
+	c.untested = slices.DeleteFunc(c.untested, func(x uint16) bool { return x == load })
+}
+
+func (c *compiler) heldAt(r rs.Reg) (held, bool) {
+	for _, h := range c.regs {
+		if h.reg == r {
+			c.tested(h.load)
+			return h, true
+		}
+	}
+	return held{}, false
+}
+
+func (c *compiler) mask(e rs.Bitwise) bool {
+	h, ok := c.heldAt(e.Sreg)
+	n := int(e.Len)
+	if !ok || e.Op != 0 || e.Len > 16 || n > (h.n+3)&^3 || n == 0 || len(e.Mask) < n || len(e.Xor) < n {
+		return false
+	}
+	k := loadKey{parent: h.load, kind: loadMask, n: uint8(n)}
+	copy(k.mask[:], e.Mask[:n])
+	copy(k.flip[:], e.Xor[:n])
+	return c.hold(e.Dreg, n, k)
+}
+
+func (c *compiler) swap(e rs.Byteorder) bool {
+	h, ok := c.heldAt(e.Sreg)
+	n := int(e.Len)
+	if !ok || e.Len > 16 || n > (h.n+3)&^3 || n == 0 || e.Size > 8 {
+		return false
+	}
+	return c.hold(e.Dreg, n, loadKey{parent: h.load, kind: loadSwap, n: uint8(n), op: uint8(e.Size)})
+}
+
+func (c *compiler) compare(e rs.Cmp) (step, bool) {
+	h, ok := c.at(e.Sreg, len(e.Data))
+	if !ok {
+		return step{}, false
+	}
+	s := step{load: h, n: uint8(len(e.Data))}
+	d := numberOf(e.Data)
+	ones := numberOf(bytes.Repeat([]byte{0xff}, len(e.Data)))
+	switch e.Op {
+	case rs.Eq:
+		s.op, s.a = stepEq, d
+	case rs.Neq:
+		s.op, s.a = stepNeq, d
+	case rs.Lte:
+		s.op, s.b = stepIn, d
+	case rs.Gte:
+		s.op, s.a, s.b = stepIn, d, ones
+	case rs.Gt:
+		s.op, s.b = stepOut, d
+	case rs.Lt:
+		s.op, s.a, s.b = stepOut, d, ones
+	default:
+		return step{}, false
+	}
+	s.src = c.source(h, func(v []abyte) cond { return compare(v[:s.n], e.Op, e.Data, c.q) })
+	return s, true
+}
+
+// source computes for which sources a test of a load holds; nil when that is not exact,
+// or the load is no part of the source.
+func (c *compiler) source(load uint16, test func([]abyte) cond) *sourceTest {
+	src := &c.p.source[load]
+	if !src.ok {
+		return nil
+	}
+	return c.sourceTest(test(src.val[:]))
+}
+
+func (c *compiler) sourceTest(x cond) *sourceTest {
+	if x.yesAll != x.mayAll || len(x.yes) != len(x.may) || len(x.yes) > 0 && &x.yes[0] != &x.may[0] && !equalSets(x.yes, x.may) {
+		return nil
+	}
+	set := x.yes
+	if x.yesAll {
+		set = sources(c.p.is4)
+	}
+	c.p.cuts = append(c.p.cuts, set...)
+	t := &sourceTest{set: set}
+	c.p.tests = append(c.p.tests, t)
+	return t
+}
+
+// lookup compiles the key of a lookup; nil leaves it to the interpreter.
+func (c *compiler) lookup(e rs.Lookup) *lookupStep {
+	s := c.r.Chain.Table.Sets[e.Set]
+	if s == nil || !s.Complete || c.q.dynamic(s) || s.KeyLen <= 0 || s.KeyLen > 64 {
+		return nil
+	}
+	x := c.p.sets[s]
+	if x == nil {
+		x = newSetIndex(s)
+		c.p.sets[s] = x
+	}
+	if !x.plain {
+		return nil
+	}
+	l := &lookupStep{set: x, invert: e.Invert}
+	sourced := false
+	off := 0
+	for _, n := range x.fields {
+		h, ok := c.at(e.Sreg+rs.Reg(off/4), n)
+		if !ok || int(e.Sreg)*4+off+n > len(regs{}) {
+			return nil
+		}
+		l.parts = append(l.parts, keyPart{h, off, n})
+		sourced = sourced || c.p.source[h].ok
+		off += (n + 3) &^ 3
+	}
+	if !sourced {
+		return l
+	}
+	whole4 := func(n int) bool { return n == 4 && c.p.is4 || n == 16 && !c.p.is4 }
+	for i, part := range l.parts {
+		if src := &c.p.source[part.load]; src.ok {
+			first := c.q.firstByte()
+			if x.vars != 0 && x.vars != 1<<i || !whole4(part.n) || !whole(src.val[:part.n], kSaddr) || int(src.val[0].idx) != first {
+				return nil
+			}
+			x.vars = 1 << i
+		}
+	}
+	if len(l.parts) == 1 {
+		if x.source == nil {
+			x.source = c.sourceTest(cond{yes: x.all(0), may: x.all(0)})
+		}
+		l.src = x.source
+		if e.Invert {
+			if x.outside == nil {
+				set := x.source.set.Complement(c.p.is4)
+				x.outside = c.sourceTest(cond{yes: set, may: set})
+			}
+			l.src = x.outside
+		}
+		return l
+	}
+	if !x.cut {
+		x.cut = true
+		c.p.cuts = append(c.p.cuts, x.all(bitIndex(x.vars))...)
+	}
+	return l
+}
+
+func bitIndex(v uint32) int {
+	i := 0
+	for v > 1 {
+		v >>= 1
+		i++
+	}
+	return i
+}
+
+// boundaries collects where a rule that the interpreter runs cuts the sources.
+func (c *compiler) boundaries() {
+	if specific(c.r, c.r.Exprs) {
+		c.p.specific = append(c.p.specific, c.r)
+	}
+	c.p.cuts = append(c.p.cuts, c.q.boundaries(c.r)...)
+}
+
+// boundaries runs a rule without knowing what earlier rules did.
+func (q *question) boundaries(r *rs.Rule) []packetset.Interval {
+	var out []packetset.Interval
+	for _, b := range q.rule(r, blank) {
+		out = append(out, b.cond.yes...)
+		out = append(out, b.cond.may...)
+	}
+	q.choices = q.choices[:0]
+	return out
+}
+
+// specific tells that where a rule cuts the sources depends on the rest of the packet.
+func specific(r *rs.Rule, exprs []rs.Expr) bool {
+	for _, e := range flat(exprs) {
+		switch e := e.(type) {
+		case rs.Fib:
+			return true
+		case rs.Lookup:
+			s := r.Chain.Table.Sets[e.Set]
+			if e.HasDreg && !e.Verdict || s != nil && len(s.Concat) > 1 {
+				return true
+			}
+		case rs.Bitwise:
+			if e.HasSreg2 || e.Op != 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
