@@ -10,11 +10,21 @@ import (
 	rs "github.com/sixfence/sixfence/internal/model/ruleset"
 )
 
-// ParseIPSets reads what "ipset save" prints. A line that is not understood is an error, since what it added is lost; an
-// element that is not makes its set incomplete.
+// ParseIPSets reads what "ipset save" prints.
 func ParseIPSets(text string) (*IPSets, error) {
 	out := NoIPSets()
+	if err := out.ParseMore("ipset save", text); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// ParseMore adds the sets of what "ipset save" prints. A line that is not understood
+// is a *TextError, since what it added is lost; an element that is not makes its set
+// incomplete.
+func (s *IPSets) ParseMore(file, text string) error {
 	nets := map[*IPSet][]entry{}
+	had := len(s.byName)
 	for n, line := range strings.Split(text, "\n") {
 		words := fields(line)
 		if len(words) == 0 || strings.HasPrefix(words[0], "#") || words[0] == "COMMIT" {
@@ -23,20 +33,25 @@ func ParseIPSets(text string) (*IPSets, error) {
 		var err error
 		switch {
 		case len(words) >= 3 && words[0] == "create":
-			err = out.create(words[1], words[2], words[3:])
+			err = s.create(words[1], words[2], words[3:])
 		case len(words) >= 3 && words[0] == "add":
-			err = out.add(words[1], words[2], words[3:], nets)
+			err = s.add(words[1], words[2], words[3:], nets)
 		default:
 			err = fmt.Errorf("unknown command %q", words[0])
 		}
 		if err != nil {
-			return nil, fmt.Errorf("parse ipset line %d: %w", n+1, err)
+			return &TextError{File: file, Line: n + 1, Msg: err.Error(), Hint: "give what ipset save prints, as it is"}
 		}
 	}
-	for _, s := range out.byName {
-		s.finish(nets[s])
+	for _, set := range s.byName {
+		switch {
+		case int(set.Index) > had:
+			set.finish(nets[set])
+		case len(nets[set]) > 0:
+			return &TextError{File: file, Msg: "elements of set " + set.Name + ", which another file creates", Hint: "give what ipset save prints, as it is"}
+		}
 	}
-	return out, nil
+	return nil
 }
 
 // fields splits a line at blanks; a comment is one quoted word.

@@ -1,7 +1,6 @@
 package pfdecode
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -206,7 +205,18 @@ func (r *ruleText) lowerExt(e *textExt, target bool) []rs.Expr {
 	if target {
 		return r.x.target(e.name, e.rev, e.b)
 	}
-	return r.x.match(e.name, e.rev, e.b)
+	out := r.x.match(e.name, e.rev, e.b)
+	if r.x.table.Source == rs.NFTables && (e.name == "tcp" || e.name == "udp") {
+		// Some versions of iptables-nft say these in nf_tables' own expressions, which do
+		// not look whether a later fragment has a transport header.
+		for i := range out {
+			if p, ok := out[i].(rs.Payload); ok {
+				p.Checked = false
+				out[i] = p
+			}
+		}
+	}
+	return out
 }
 
 // unknownRevision is one that no extension has.
@@ -248,7 +258,7 @@ func (r *ruleText) entry(src, dst textAddr) []byte {
 	copy(b[l.ifaces+32:], r.iif.mask[:])
 	copy(b[l.ifaces+48:], r.oif.mask[:])
 	if r.hasProto {
-		binary.LittleEndian.PutUint16(b[l.proto:], uint16(r.proto))
+		r.x.order.PutUint16(b[l.proto:], uint16(r.proto))
 	}
 	if !r.x.is4() && r.hasProto && r.proto != 0 {
 		b[l.flags] |= ip6HasProto

@@ -51,15 +51,15 @@ func (s *Saved) HasFamily(f rs.Family) bool { return slices.Contains(s.Families,
 
 // ParseXTables reads what iptables-save, ip6tables-save and their -nft and -legacy
 // variants print, also several of them behind each other, and what people write by
-// hand for iptables-restore. The rules are lowered through the structures that the
+// hand for iptables-restore; and what "iptables -S" prints of the filter table. The rules are lowered through the structures that the
 // kernel would have got, by the same code as those read from a kernel. name is the
 // file's: it is said in errors, and tells the family where nothing else does. sets
 // are the ipsets that rules may name; nil when they are not known.
 //
 // A *TextError says which line and word cannot be read; there is never a part of a
 // ruleset. A match or target that is not known is Opaque.
-func ParseXTables(name, text string, sets *IPSets) (*Saved, error) {
-	p := &saveParser{file: name, out: &Saved{}}
+func ParseXTables(name, text string, order binary.ByteOrder, sets *IPSets) (*Saved, error) {
+	p := &saveParser{file: name, order: order, out: &Saved{}}
 	if err := p.split(text); err != nil {
 		return nil, err
 	}
@@ -76,12 +76,12 @@ func ParseXTables(name, text string, sets *IPSets) (*Saved, error) {
 			p.out.Lacks = append(p.out.Lacks, l)
 		}
 	}
-	p.mixed()
 	return p.out, nil
 }
 
 type saveParser struct {
 	file   string
+	order  binary.ByteOrder // of the host that the rules are for
 	out    *Saved
 	tables []*savedTable
 	lacks  []Lack
@@ -112,14 +112,20 @@ func (p *saveParser) fail(line int, word, msg, hint string) error {
 var (
 	header       = regexp.MustCompile(`^# (?:Generated|Translated) by (\w+?)(?:-nft|-legacy)?-(?:save|restore-translate)(?: v\S+)?(?: \((\w+)\))?`)
 	incompatible = regexp.MustCompile("^# Table `(\\w+)' is incompatible")
+	listed       = regexp.MustCompile(`^-[PNA] \S`)
 	otherBackend = regexp.MustCompile(`^# Warning: (ip6?)tables-legacy tables present`)
+)
+
+const (
+	noQuote   = "a quoted text has no end"
+	quoteHint = `end it with ", on the same line`
 )
 
 const restoreHint = "give what iptables-save or ip6tables-save prints; `iptables-restore --test FILE` tells whether a file can be loaded"
 
 // split finds the tables.
 func (p *saveParser) split(text string) error {
-	var t *savedTable
+	var t, bare *savedTable
 	family, backend, part := rs.Family(0), "", 0
 	names := map[string]bool{}
 	for n := 1; text != ""; n++ {
@@ -139,6 +145,12 @@ func (p *saveParser) split(text string) error {
 				default:
 					return p.fail(n, m[1], "rules of another program than iptables and ip6tables", "leave them out: they filter no IP packets by themselves")
 				}
+				if t == bare {
+					t, bare = nil, nil
+				}
+				if m[2] == "" {
+					m[2] = "legacy" // which says nothing more
+				}
 				backend, part, names = m[2], part+1, map[string]bool{}
 				p.lacks = append(p.lacks, Lack{Family: family})
 			}
@@ -153,6 +165,9 @@ func (p *saveParser) split(text string) error {
 				p.lacks = append(p.lacks, Lack{f, "legacy tables, which " + m[1] + "tables-legacy-save prints"})
 			}
 		case trimmed[0] == '*':
+			if t != nil && t == bare {
+				t, bare = nil, nil
+			}
 			if t != nil {
 				return p.fail(n, trimmed, "table "+t.name+" ends without COMMIT", "the file seems to be cut off: save it again")
 			}
@@ -166,6 +181,17 @@ func (p *saveParser) split(text string) error {
 				return p.fail(n, t.name, "there is no such table", "the tables are filter, nat, mangle, raw and security")
 			}
 			p.tables = append(p.tables, t)
+		case t == nil && listed.MatchString(trimmed): // iptables -S: one table, without a frame
+			bare = &savedTable{name: "filter", line: n, family: family, part: part}
+			t = bare
+			p.tables = append(p.tables, t)
+			fallthrough
+		case t != nil && t == bare:
+			words, ok := splitWords(trimmed)
+			if !ok {
+				return p.fail(n, "", noQuote, quoteHint)
+			}
+			t.lines = append(t.lines, savedLine{n, trimmed, words})
 		case t == nil:
 			return p.fail(n, firstWord(trimmed), "outside of a table", restoreHint)
 		case trimmed == "COMMIT":
@@ -173,12 +199,12 @@ func (p *saveParser) split(text string) error {
 		default:
 			words, ok := splitWords(trimmed)
 			if !ok {
-				return p.fail(n, "", "a quoted text has no end", `end it with ", on the same line`)
+				return p.fail(n, "", noQuote, quoteHint)
 			}
 			t.lines = append(t.lines, savedLine{n, trimmed, words})
 		}
 	}
-	if t != nil {
+	if t != nil && t != bare {
 		return p.fail(t.line, "*"+t.name, "table "+t.name+" ends without COMMIT", "the file seems to be cut off: save it again")
 	}
 	return nil
@@ -329,9 +355,9 @@ func (p *saveParser) table(s *savedTable, sets *IPSets) error {
 		p.seen = map[string]bool{}
 	}
 	p.seen[id] = true
-	source := rs.XTables
-	if s.backend == "nf_tables" {
-		source = rs.NFTables
+	source := rs.NFTables // what iptables is today, where the text does not say
+	if s.backend == "legacy" {
+		source = rs.XTables
 	}
 	t := &rs.Table{Family: s.family, Name: s.name, Source: source, Sets: map[string]*rs.Set{}, Objects: map[string]*rs.Object{}}
 	for _, h := range hooksOfTable[s.name] {
@@ -342,7 +368,7 @@ func (p *saveParser) table(s *savedTable, sets *IPSets) error {
 	if s.family == rs.IPv6 {
 		l = layout6
 	}
-	x := &xtable{order: binary.LittleEndian, family: s.family, table: t, sets: sets}
+	x := &xtable{order: p.order, family: s.family, table: t, sets: sets}
 	b := &tableText{p: p, t: t, x: x, legacy: &legacyDecoder{l: l, order: x.order, t: t, x: x}, chains: map[string]*rs.Chain{}}
 	for _, c := range t.Chains {
 		b.chains[c.Name] = c
@@ -359,16 +385,18 @@ func (p *saveParser) table(s *savedTable, sets *IPSets) error {
 	return nil
 }
 
-// mixed notes that two back-ends have chains of the same name on the same hooks: which
-// ran first, their texts do not say, and where one changes packets it matters.
-func (p *saveParser) mixed() {
-	for i, a := range p.out.Tables {
-		for _, b := range p.out.Tables[:i] {
-			if a.Family == b.Family && a.Name == b.Name && (changes(a) || changes(b)) {
-				p.out.Lacks = append(p.out.Lacks, Lack{a.Family, "whether table " + a.Name + " of nf_tables or of the legacy back-end runs first"})
+// MixedBackends tells where two back-ends have chains of the same name on the same
+// hooks: which run first, their texts do not say, and where they change packets it matters.
+func MixedBackends(tables []*rs.Table) []Lack {
+	var out []Lack
+	for i, a := range tables {
+		for _, b := range tables[:i] {
+			if a.Family == b.Family && a.Name == b.Name && a.Source != b.Source && (changes(a) || changes(b)) {
+				out = append(out, Lack{a.Family, "whether table " + a.Name + " of nf_tables or of the legacy back-end runs first"})
 			}
 		}
 	}
+	return out
 }
 
 // changes tells whether a table's rules change packets or connections.
@@ -384,4 +412,21 @@ func changes(t *rs.Table) bool {
 		}
 	}
 	return false
+}
+
+// SplitSaves takes the lines of "ipset save" out of a text that holds tables as well.
+// Lines keep their numbers in both.
+func SplitSaves(text string) (tables, sets string) {
+	var t, s strings.Builder
+	for line := range strings.Lines(text) {
+		word := firstWord(strings.TrimSpace(line))
+		if word == "create" || word == "add" {
+			s.WriteString(line)
+			t.WriteString("\n")
+			continue
+		}
+		t.WriteString(line)
+		s.WriteString("\n")
+	}
+	return t.String(), s.String()
 }

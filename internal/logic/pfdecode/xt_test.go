@@ -243,7 +243,7 @@ func sameText(t *testing.T, ns *testlab.NS, tool, name string, f rs.Family, tabl
 	if err != nil {
 		t.Fatalf("%s-save: %v", tool, err)
 	}
-	s, err := pfdecode.ParseXTables(tool, string(out), nil)
+	s, err := pfdecode.ParseXTables(tool, string(out), binary.LittleEndian, nil)
 	if err != nil {
 		t.Errorf("%s: %v\n%s", name, err, out)
 		return

@@ -68,6 +68,12 @@ func FromRuleset(set *rs.Ruleset, order ByteOrder) *Space {
 	return &Space{Namespace: n, host: &fact.Host{}, Model: &Model{Set: set, Order: order}, Routes: NewRoutes(n)}
 }
 
+// Lack notes rules of a family that are not among those of the space: nothing about
+// that family is sure.
+func (sp *Space) Lack(f rs.Family, what string) {
+	sp.gap(fact.Gap{Reason: fact.NotCollected}, FamilyWord(f), what)
+}
+
 func (sp *Space) gap(g fact.Gap, family, what string) {
 	if what != "" {
 		g.What = what

@@ -539,6 +539,10 @@ func (w *walker) collapse(gs []group) []group {
 func (w *walker) rule(r *rs.Rule, g group) (kept, ret []group) {
 	rest := g.cells
 	taken, result := false, "continue"
+	at := len(w.ans.Path)
+	if w.trace { // before the rules of a chain that it jumps to
+		w.ans.Path = append(w.ans.Path, Step{Rule: r, Chain: r.Chain})
+	}
 	for _, b := range w.q.rule(r, g.env) {
 		if b.cond.impossible() {
 			continue
@@ -569,7 +573,7 @@ func (w *walker) rule(r *rs.Rule, g group) (kept, ret []group) {
 		case taken:
 			m = maybe
 		}
-		w.ans.Path = append(w.ans.Path, Step{Rule: r, Chain: r.Chain, Match: m, Result: result})
+		w.ans.Path[at].Match, w.ans.Path[at].Result = m, result
 	}
 	return append(kept, group{g.env, rest}), ret
 }

@@ -237,6 +237,14 @@ type offline struct {
 	sets   *pfdecode.IPSets
 	// interfaces are the numbers that the rules give to interfaces (iif, oif).
 	interfaces map[uint32]string
+	nftRead    bool   // rules of nft are among the files
+	lacks      []lack // what the files do not hold
+}
+
+// lack is a part of a family's rules that no file holds.
+type lack struct {
+	family rs.Family
+	what   string
 }
 
 // nativeOrder is the byte order of this machine, whose kernel reads the files.
@@ -281,6 +289,7 @@ func (a *app) load(files []rulesFile, host func() (*fact.Snapshot, error), netns
 		{[]rulesFormat{formatIPTables, formatSaves}, o.iptablesSave},
 	} {
 		if these := only(files, step.formats...); len(these) > 0 {
+			o.nftRead = o.nftRead || these[0].format == formatNFT || these[0].format == formatNFTJSON
 			if err := step.read(these); err != nil {
 				return nil, err
 			}
@@ -288,11 +297,18 @@ func (a *app) load(files []rulesFile, host func() (*fact.Snapshot, error), netns
 	}
 	if n == nil {
 		set := &rs.Ruleset{Tables: o.tables, Interfaces: o.interfaces}
-		return &spaces{only: reach.FromRuleset(set, nativeOrder())}, nil
+		return &spaces{only: o.lacking(reach.FromRuleset(set, nativeOrder()))}, nil
 	}
 	s.all = []*fact.Namespace{n} // the files say nothing about the others
-	s.made[n.Name] = reach.WithRules(s.snap, n, o.tables, nativeOrder())
+	s.made[n.Name] = o.lacking(reach.WithRules(s.snap, n, o.tables, nativeOrder()))
 	return s, nil
+}
+
+func (o *offline) lacking(sp *reach.Space) *reach.Space {
+	for _, l := range o.lacks {
+		sp.Lack(l.family, l.what)
+	}
+	return sp
 }
 
 func only(files []rulesFile, formats ...rulesFormat) []rulesFile {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sixfence/sixfence/internal/host/collect/ask"
 	"github.com/sixfence/sixfence/internal/host/collect/packetfilter"
+	"github.com/sixfence/sixfence/internal/logic/pfdecode"
 	"github.com/sixfence/sixfence/internal/model/fact"
 	"github.com/sixfence/sixfence/internal/testlab"
 )
@@ -47,7 +48,8 @@ type Lab struct {
 	macs   [][6]byte
 	fds    []int
 	names  map[uint32]string
-	frags  uint32 // identifications used up: an unfinished datagram waits for a minute
+	sets   *pfdecode.IPSets // of the rules read last
+	frags  uint32           // identifications used up: an unfinished datagram waits for a minute
 }
 
 // NewLab makes the namespaces.
