@@ -14,6 +14,7 @@ type Fate struct {
 	// Must and May are the accepted ones among the sources that were asked about.
 	Must, May packetset.Set
 	Asked     packetset.Set
+	Limited   bool // some only up to a rate
 	DecidedBy []RuleRef
 	Unclear   []fact.Gap
 }
@@ -70,23 +71,30 @@ func (sp *Space) doorsOutside(family, only string) []*fact.Link {
 	return out
 }
 
+// packet is the message as it comes in by an interface.
+func (m ICMPv6) packet(iface string) Packet {
+	p := Packet{
+		Family: rs.IPv6, IIF: Some(iface), Proto: Some(uint8(58)), ICMPType: Some(m.Type), ICMPCode: Some(uint8(0)),
+		Ct: Some(m.Ct), Mark: Some(uint32(0)),
+	}
+	if m.Hop != 0 {
+		p.HopLimit = Some(m.Hop)
+	}
+	if m.Type >= 130 && m.Type <= 132 || m.Type == 143 {
+		p.Exthdr = []Ext{{Number: 0}} // router alert
+	}
+	if m.To != "" {
+		p.Daddr = Some(netip.MustParseAddr(m.To))
+	}
+	return p
+}
+
 // Message answers for a message on every interface that hears others ("" = all).
 func (sp *Space) Message(m ICMPv6, iface string) []Fate {
 	var out []Fate
 	for _, door := range sp.doorsOutside("ipv6", iface) {
-		p := Packet{
-			Family: rs.IPv6, IIF: Some(door.Name), Proto: Some(uint8(58)), ICMPType: Some(m.Type), ICMPCode: Some(uint8(0)),
-			Ct: Some(m.Ct), Mark: Some(uint32(0)),
-		}
-		if m.Hop != 0 {
-			p.HopLimit = Some(m.Hop)
-		}
-		if m.Type >= 130 && m.Type <= 132 || m.Type == 143 {
-			p.Exthdr = []Ext{{Number: 0}} // router alert
-		}
-		if m.To != "" {
-			p.Daddr = Some(netip.MustParseAddr(m.To))
-		} else if d := sp.destinations(&Listener{Proto: "tcp"}, rs.IPv6, door); len(d) > 0 {
+		p := m.packet(door.Name)
+		if d := sp.destinations(&Listener{Proto: "tcp"}, rs.IPv6, door); m.To == "" && len(d) > 0 {
 			p.Daddr = Some(d[0])
 		}
 		out = append(out, sp.fate(p, door, netip.MustParsePrefix(m.From)))
@@ -113,11 +121,16 @@ func (sp *Space) Protocol(f rs.Family, proto uint8, iface string) []Fate {
 
 func (sp *Space) fate(p Packet, door *fact.Link, from netip.Prefix) Fate {
 	is4 := p.Family == rs.IPv4
-	a := sp.Model.Ask(p, rs.Input, false)
+	m := sp.Model
+	if door == anyLink {
+		m = sp.unnamed()
+	}
+	a := m.Ask(p, rs.Input, false)
 	asked := packetset.Set{packetset.PrefixInterval(from)}
 	ok, maybe := sp.kernel(is4, "", door)
 	f := Fate{Interface: door.Name, Asked: asked.Intersect(ok)}
 	f.Must, f.May = a.Must().Intersect(f.Asked), a.May().Intersect(asked).Intersect(maybe)
+	f.Limited = len(a.Limited.Set(a.Space).Intersect(f.May)) > 0
 	f.DecidedBy = sp.deciders(a, f.Must, f.May)
 	if f.Unclear = sp.Obstacles(FamilyWord(p.Family), door.Name); len(f.Unclear) > 0 {
 		f.Must, f.May = nil, asked

@@ -62,7 +62,7 @@ func (sp *Space) Any(proto string, port uint16, f rs.Family) V {
 	if proto == "tcp" {
 		p.TCPFlags = Some(uint8(2))
 	}
-	a := sp.Model.Ask(p, rs.Input, false)
+	a := sp.unnamed().Ask(p, rs.Input, false)
 	bogus := bogus6
 	if is4 {
 		bogus = bogus4
@@ -78,6 +78,20 @@ func (sp *Space) Any(proto string, port uint16, f rs.Family) V {
 		v.Assumes = append(v.Assumes, a.Needs...)
 	}
 	return v
+}
+
+// unnamed is the model for questions about an interface that no rule names: where
+// the numbers of interfaces are not known, only that 1 is the loopback interface.
+func (sp *Space) unnamed() *Model {
+	if len(sp.Model.Set.Interfaces) > 0 {
+		return sp.Model
+	}
+	if sp.noHost == nil {
+		set := *sp.Model.Set
+		set.Interfaces = map[uint32]string{1: "lo"}
+		sp.noHost = &Model{Set: &set, Order: sp.Model.Order, World: sp.Model.World}
+	}
+	return sp.noHost
 }
 
 // NamedPorts are the destination ports that any rule names, and one that none does.

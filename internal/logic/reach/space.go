@@ -22,6 +22,7 @@ type Space struct {
 	// interface ("" = every one).
 	obstacles []pathGap
 	daddrRead map[rs.Family]bool // by readsDaddr
+	noHost    *Model             // by unnamed
 }
 
 // pathGap is a Gap of some families and interfaces.
