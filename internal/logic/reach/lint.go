@@ -72,7 +72,7 @@ const (
 // Lint looks at the rules. What it says is proven by them: a rule is called dead
 // only where no packet can come to it.
 func (sp *Space) Lint() []Lint {
-	l := linter{sp: sp, out: []Lint{}}
+	l := linter{sp: sp, out: []Lint{}, x: newBoxFields(sp.Model.Order), shapes: map[*rs.Rule]*shape{}}
 	for _, t := range sp.Model.Set.Tables {
 		for _, c := range t.Chains {
 			for _, r := range c.Rules {
@@ -102,6 +102,19 @@ type linter struct {
 	out      []Lint
 	pairs    int  // comparisons done
 	untracks bool // a rule may keep packets out of connection tracking
+	x        *boxFields
+	shapes   map[*rs.Rule]*shape
+}
+
+// shape is a rule by itself, whatever its chain is called for.
+func (l *linter) shape(r *rs.Rule) *shape {
+	s := l.shapes[r]
+	if s == nil {
+		v := l.x.shapeOf(r, nil, nil)
+		s = &v
+		l.shapes[r] = s
+	}
+	return s
 }
 
 func (l *linter) add(id, severity string, t *rs.Table, c *rs.Chain, r *rs.Rule, msg, remedy string, ev ...string) {
@@ -275,12 +288,7 @@ func reachedChains(t *rs.Table) map[*rs.Chain]bool {
 
 // chain looks at a chain as a whole.
 func (l *linter) chain(c *rs.Chain) {
-	x := newBoxFields(l.sp.Model.Order)
-	shapes := make([]shape, len(c.Rules))
-	for i, r := range c.Rules {
-		shapes[i] = x.shapeOf(r, nil, nil)
-	}
-	l.fillable(c, shapes, x)
+	l.fillable(c)
 	if c.Base == nil || c.Base.Type != "filter" || c.Base.Policy != rs.Accept {
 		return
 	}
@@ -296,8 +304,8 @@ func (l *linter) chain(c *rs.Chain) {
 		return
 	}
 	accepts := false
-	for i := range shapes {
-		s := &shapes[i]
+	for _, r := range c.Rules {
+		s := l.shape(r)
 		accepts = accepts || s.ends(rs.Accept)
 		if !s.exact && !s.named && s.effects || slices.ContainsFunc(s.branches, func(b branch) bool { return b.verdict != rs.Accept && b.verdict != rs.Return }) || len(s.hot) > 0 {
 			return

@@ -68,11 +68,13 @@ func (b box) empty() bool {
 type boxFields struct {
 	order appendOrder
 	ids   map[string]int
+	metas map[uint32]int
+	loads map[rs.Payload]int // without their register
 	list  []boxField
 }
 
 func newBoxFields(order appendOrder) *boxFields {
-	return &boxFields{order: order, ids: map[string]int{}}
+	return &boxFields{order: order, ids: map[string]int{}, metas: map[uint32]int{}, loads: map[rs.Payload]int{}}
 }
 
 func (x *boxFields) id(name string, width int) int {
@@ -90,6 +92,9 @@ func wholeField(width int) packetset.Set {
 
 // meta is the field of a meta key; ok is false for those that are not tested here.
 func (x *boxFields) meta(key uint32) (int, bool) {
+	if i, ok := x.metas[key]; ok {
+		return i, true
+	}
 	width := map[uint32]int{
 		metaProtocol: 2, metaMark: 4, metaIIF: 4, metaOIF: 4, metaIIFName: 16, metaOIFName: 16, metaIIFType: 2, metaOIFType: 2,
 		metaNFProto: 1, metaL4Proto: 1, metaPktType: 1, metaSKUID: 4, metaSKGID: 4, metaLen: 4,
@@ -98,6 +103,7 @@ func (x *boxFields) meta(key uint32) (int, bool) {
 		return 0, false
 	}
 	i := x.id(fmt.Sprintf("meta %d", key), width)
+	x.metas[key] = i
 	f := &x.list[i]
 	switch key {
 	case metaNFProto:
@@ -118,7 +124,11 @@ func (x *boxFields) meta(key uint32) (int, bool) {
 }
 
 func (x *boxFields) ctState() int {
-	i := x.id("ct state", 4)
+	i, ok := x.ids["ct state"]
+	if ok {
+		return i
+	}
+	i = x.id("ct state", 4)
 	f := &x.list[i]
 	f.total, f.kind = true, "ct"
 	f.all = points(CtInvalid, CtEstablished, CtRelated, CtNew, CtUntracked)

@@ -16,7 +16,7 @@ type ender struct {
 }
 
 // maxPairs bounds the comparisons of rules with earlier ones, over a namespace.
-const maxPairs = 400_000
+const maxPairs = 250_000
 
 // deadWalk follows the chains of a table with what is known of the packets that come.
 type deadWalk struct {
@@ -34,7 +34,7 @@ type deadWalk struct {
 // dead looks for rules that no packet comes to, or that none can match.
 func (l *linter) dead(t *rs.Table) {
 	w := &deadWalk{
-		l: l, t: t, x: newBoxFields(l.sp.Model.Order), callers: map[*rs.Chain]int{}, hooks: map[*rs.Chain]map[rs.Hook]bool{},
+		l: l, t: t, x: l.x, callers: map[*rs.Chain]int{}, hooks: map[*rs.Chain]map[rs.Hook]bool{},
 		written: writtenBy(t), dynamic: map[*rs.Set]bool{}, done: map[*rs.Chain]bool{}, post: !l.untracks,
 	}
 	by := map[string]*rs.Chain{}

@@ -273,11 +273,18 @@ func (w *shaper) payload(e rs.Payload) {
 		w.unknown()
 		return
 	}
+	key := e
+	key.Dreg = 0
+	if f, ok := w.x.loads[key]; ok {
+		w.load(e.Dreg, f, n)
+		return
+	}
 	name := fmt.Sprintf("payload %d %d %d", e.Base, e.Offset, n)
 	if e.Checked {
 		name += " checked"
 	}
 	f := w.x.id(name, n)
+	w.x.loads[key] = f
 	w.x.list[f].kind = "payload"
 	w.load(e.Dreg, f, n)
 }

@@ -10,9 +10,8 @@ import (
 
 // fillable finds guards that stand on a set which senders fill: once it is full,
 // newcomers are not added, and the rule does not match them.
-func (l *linter) fillable(c *rs.Chain, shapes []shape, x *boxFields) {
+func (l *linter) fillable(c *rs.Chain) {
 	for i, r := range c.Rules {
-		s := &shapes[i]
 		for _, e := range r.Exprs {
 			d, ok := e.(rs.Dynset)
 			if !ok || d.Invert || d.Op == 2 {
@@ -22,6 +21,7 @@ func (l *linter) fillable(c *rs.Chain, shapes []shape, x *boxFields) {
 			if set == nil {
 				continue
 			}
+			s := l.shape(r)
 			size := fmt.Sprintf("the set %s holds %d senders", d.Set, set.Size)
 			if set.Size == 0 {
 				size = fmt.Sprintf("the set %s holds 65535 senders (the kernel's default)", d.Set)
@@ -31,7 +31,8 @@ func (l *linter) fillable(c *rs.Chain, shapes []shape, x *boxFields) {
 			case s.ends(rs.Accept):
 				drops := c.Base != nil && c.Base.Policy == rs.Drop
 				for j := i + 1; j < len(c.Rules) && !drops; j++ {
-					drops = shapes[j].ends(rs.Drop) && shapes[j].exact && x.inside(s.seen, shapes[j].branches[0].box)
+					o := l.shape(c.Rules[j])
+					drops = o.ends(rs.Drop) && o.exact && l.x.inside(s.seen, o.branches[0].box)
 				}
 				if drops {
 					l.add(LintFailClosed, Medium, c.Table, c, r, fmt.Sprintf("The rule accepts only what it can put into the set %s: when somebody has filled it with made-up senders, everybody else is dropped.", d.Set),
