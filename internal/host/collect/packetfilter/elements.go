@@ -32,7 +32,7 @@ func (r *nftReader) elements(n *fact.NFTables) error {
 		}
 		n.Elements = append(n.Elements, msgs...)
 		if full {
-			s.Gap = fact.Gap{Reason: fact.Truncated, What: fmt.Sprintf("set %s: more than %d elements", s.Name, maxElements)}
+			s.Gap = fact.Gap{Reason: fact.Truncated, What: fmt.Sprintf("set %s: more than %d elements", s.Name, r.elementsMax)}
 			n.Unexpanded = append(n.Unexpanded, s)
 		}
 		if r.full != nil {
@@ -59,7 +59,7 @@ func setName(m []byte) (fact.UnexpandedSet, bool) {
 	return s, ad.Err() == nil && s.Name != ""
 }
 
-// elementsOf reads one set; full tells that there were more than maxElements.
+// elementsOf reads one set; full tells that there were more than asked for.
 func (r *nftReader) elementsOf(family uint8, table, name string) (msgs [][]byte, full bool, err error) {
 	r.a.Note("netlink", "NFT_MSG_GETSETELEM")
 	ae := netlink.NewAttributeEncoder()
@@ -91,7 +91,7 @@ func (r *nftReader) elementsOf(family uint8, table, name string) (msgs [][]byte,
 			continue // the dump must be read to its end to keep the socket usable
 		}
 		count += countElements(m.Data)
-		if count > maxElements {
+		if count > r.elementsMax {
 			full, msgs = true, nil
 			continue
 		}

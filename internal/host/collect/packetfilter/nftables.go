@@ -28,8 +28,9 @@ const (
 // errMoved means that the ruleset changed under the dump.
 var errMoved = errors.New("the ruleset changed while it was read")
 
-// readNFTables reads one generation of nf_tables.
-func readNFTables(a *ask.Asker, b *ask.Budget, elements bool) fact.Known[fact.NFTables] {
+// ReadNFTables reads one generation of nf_tables of the calling thread's network
+// namespace, and of every set up to so many elements (0: none).
+func ReadNFTables(a *ask.Asker, b *ask.Budget, elements int) fact.Known[fact.NFTables] {
 	for _, m := range []string{"nfnetlink", "nf_tables"} {
 		if a.Present(m) {
 			continue
@@ -49,7 +50,7 @@ func readNFTables(a *ask.Asker, b *ask.Budget, elements bool) fact.Known[fact.NF
 	}
 	defer c.Close()
 	_ = c.SetDeadline(b.Deadline())
-	r := nftReader{c: c, a: a, b: b, sets: elements}
+	r := nftReader{c: c, a: a, b: b, elementsMax: elements}
 	for try := range tries {
 		n, err := r.generation()
 		switch {
@@ -75,7 +76,8 @@ type nftReader struct {
 	a    *ask.Asker
 	b    *ask.Budget
 	full *fact.Gap // the budget is spent
-	sets bool      // read the elements of sets
+	// elementsMax is how many elements of one set are read; 0: none of any.
+	elementsMax int
 }
 
 // part is one kind of object: how it is asked for, and which attributes name one
@@ -134,7 +136,7 @@ func (r *nftReader) generation() (fact.NFTables, error) {
 			break // everything else lives in a table
 		}
 	}
-	if r.sets {
+	if r.elementsMax > 0 {
 		if err := r.elements(&n); err != nil || r.full != nil {
 			return n, err
 		}

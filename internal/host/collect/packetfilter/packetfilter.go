@@ -38,8 +38,12 @@ type Options struct {
 
 // Read dumps the packet filter of the calling thread's network namespace.
 func Read(a *ask.Asker, b *ask.Budget, o Options) *Dump {
+	elements := 0
+	if o.Elements {
+		elements = maxElements
+	}
 	d := &Dump{
-		nft:    readNFTables(a, b, o.Elements),
+		nft:    ReadNFTables(a, b, elements),
 		legacy: readLegacy(a, b),
 		eb:     readEBTables(a),
 		bridge: readBridge(a),
