@@ -27,6 +27,9 @@ const (
 	maxStubs  = 2048
 )
 
+// madeIndex is the first number of an interface that the host does not have.
+const madeIndex = 1 << 28
+
 // loader works inside the helper.
 type loader struct {
 	tool    *tool
@@ -145,6 +148,10 @@ func (l *loader) stubAll(names []string) (int, error) {
 			if i.Name == name {
 				index, here = i.Index, true
 			}
+		}
+		if !here && len(l.r.Interfaces) > 0 {
+			// A number that no interface of the host has.
+			index = madeIndex + uint32(len(l.made))
 		}
 		got, err := stub(l.link, name, index)
 		if err != nil {

@@ -134,3 +134,32 @@ func namesInJSON(text []byte) []string {
 	walk(doc)
 	return unique(out)
 }
+
+// owner finds users and groups by name: root is 0 everywhere.
+var owner = regexp.MustCompile(`\bsk[ug]id\b\s*(?:==|!=|=)?\s*(\{[^}]*\}|` + nameToken + `)`)
+
+// notes tells which names of the script nft looked up on this machine.
+func (s *Script) notes() []string {
+	var found []string
+	for _, text := range append([][]byte{s.Text}, textsOf(s.files)...) {
+		for _, m := range owner.FindAllSubmatch(uncomment(text), -1) {
+			for _, n := range names(m[1]) {
+				if n != "root" && !strings.ContainsAny(n[:1], "0123456789") && !slices.Contains(found, n) && n != "accept" && n != "drop" {
+					found = append(found, n)
+				}
+			}
+		}
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	return []string{s.Name + ": users and groups are looked up on this machine: " + strings.Join(found[:min(len(found), 16)], ", ")}
+}
+
+func textsOf(files []file) [][]byte {
+	var out [][]byte
+	for _, f := range files {
+		out = append(out, f.text)
+	}
+	return out
+}

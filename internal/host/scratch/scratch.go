@@ -88,6 +88,8 @@ type Loaded struct {
 	// Opaque describes what JSON lost, by rule: such a rule holds an expression that
 	// no decoder knows.
 	Opaque []string
+	// Notes are what the scripts leave to this machine: names of its users.
+	Notes []string
 }
 
 // UnavailableError tells that nothing could be loaded here, whatever the scripts say.
@@ -252,6 +254,9 @@ func (s *Session) Load(ctx context.Context, o Options) (*Loaded, error) {
 		}
 		for i := range o.Scripts {
 			rename(a.err, &o.Scripts[i])
+			if a.err == nil {
+				a.l.Notes = append(a.l.Notes, o.Scripts[i].notes()...)
+			}
 		}
 		return a.l, a.err
 	case <-ctx.Done():

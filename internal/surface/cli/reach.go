@@ -17,6 +17,7 @@ import (
 
 	"github.com/sixfence/sixfence/internal/logic/packetset"
 	"github.com/sixfence/sixfence/internal/logic/reach"
+	"github.com/sixfence/sixfence/internal/model/fact"
 	rs "github.com/sixfence/sixfence/internal/model/ruleset"
 	"github.com/sixfence/sixfence/internal/surface/report"
 )
@@ -223,6 +224,9 @@ type reachView struct {
 func (s *spaces) analyse(netns string, flt reachFilter) (reachDocument, reachView) {
 	doc := reachDocument{SchemaVersion: "1.0", Listeners: []reach.Listener{}, Flows: []reach.Flow{}, Lint: []reach.Lint{}, Gaps: []reachGap{}}
 	view := reachView{loopbacks: map[string]bool{}}
+	for _, n := range s.notes {
+		doc.Gaps = append(doc.Gaps, reachGap{gapID(n, ""), string(fact.NotCollected), n, netns})
+	}
 	if s.only != nil {
 		s.named(&doc, flt)
 		doc.Lint = append(doc.Lint, s.only.Lint()...)

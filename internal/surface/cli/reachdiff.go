@@ -205,12 +205,13 @@ func (a *app) beforeAfter(files []string, o reachOptions, flt reachFilter, out *
 	if len(o.rules.ruleset) > 0 {
 		return nil, &usageError{msg: "reach diff BEFORE AFTER compares two files, and --ruleset gives a third", hint: "give --snapshot for the host that both rulesets are for"}
 	}
-	read := make([][]rulesFile, 2)
+	var read [2]*prepared
 	for i, f := range files {
 		var err error
-		if read[i], err = a.readRules([]string{f}); err != nil {
+		if read[i], err = a.prepare([]string{f}); err != nil {
 			return nil, err
 		}
+		defer read[i].close()
 	}
 	var host func() (*fact.Snapshot, error)
 	if o.rules.snapshot != "" {

@@ -28,6 +28,8 @@ type spaces struct {
 	mu   sync.Mutex
 	made map[string]*reach.Space
 	only *reach.Space // of a ruleset without a host
+	// notes are what the files say about this machine instead of the host.
+	notes []string
 }
 
 // rulesOptions say where rules come from, and the host that they are for.
@@ -76,14 +78,15 @@ func (a *app) rules(o rulesOptions, out *store.Output, quiet bool) (*spaces, err
 		}
 		return spacesOf(snap), nil
 	}
-	files, err := a.readRules(o.ruleset)
+	files, err := a.prepare(o.ruleset)
 	if err != nil {
 		return nil, err
 	}
+	defer files.close()
 	if o.snapshot == "" {
 		return a.load(files, nil, "", out, quiet)
 	}
-	if files[0].format == formatSnapshot {
+	if files := files.files; files[0].format == formatSnapshot {
 		return nil, &usageError{msg: "--ruleset " + files[0].name + " is a Snapshot, and --snapshot gives another", hint: "a Snapshot has its own rules: give it as --snapshot alone"}
 	}
 	in, name, done, err := a.input(o.snapshot)
@@ -239,6 +242,7 @@ type offline struct {
 	interfaces map[uint32]string
 	nftRead    bool   // rules of nft are among the files
 	lacks      []lack // what the files do not hold
+	notes      []string
 }
 
 // lack is a part of a family's rules that no file holds.
@@ -257,8 +261,10 @@ func nativeOrder() reach.ByteOrder {
 
 // load turns files into what can be asked. The process is sealed before anything of
 // them, or of the host's Snapshot, is interpreted. host is nil without a Snapshot.
-func (a *app) load(files []rulesFile, host func() (*fact.Snapshot, error), netns string, out *store.Output, quiet bool) (*spaces, error) {
+func (a *app) load(p *prepared, host func() (*fact.Snapshot, error), netns string, out *store.Output, quiet bool) (*spaces, error) {
+	defer a.progress(quiet, "reading the rules")()
 	a.seal(sealing{output: out})
+	files := p.files
 	if files[0].format == formatSnapshot {
 		snap, err := store.ReadSnapshot(bytes.NewReader(files[0].text), files[0].name, 0)
 		if err != nil {
@@ -284,7 +290,7 @@ func (a *app) load(files []rulesFile, host func() (*fact.Snapshot, error), netns
 		formats []rulesFormat
 		read    func([]rulesFile) error
 	}{
-		{[]rulesFormat{formatNFT, formatNFTJSON}, o.nft},
+		{[]rulesFormat{formatNFT, formatNFTJSON}, func([]rulesFile) error { return o.nft(p, n) }},
 		{[]rulesFormat{formatIPSet, formatSaves}, o.ipsetSave},
 		{[]rulesFormat{formatIPTables, formatSaves}, o.iptablesSave},
 	} {
@@ -297,10 +303,14 @@ func (a *app) load(files []rulesFile, host func() (*fact.Snapshot, error), netns
 	}
 	if n == nil {
 		set := &rs.Ruleset{Tables: o.tables, Interfaces: o.interfaces}
-		return &spaces{only: o.lacking(reach.FromRuleset(set, nativeOrder()))}, nil
+		s = &spaces{only: o.lacking(reach.FromRuleset(set, nativeOrder())), notes: o.notes}
+		a.tell(s.notes)
+		return s, nil
 	}
 	s.all = []*fact.Namespace{n} // the files say nothing about the others
 	s.made[n.Name] = o.lacking(reach.WithRules(s.snap, n, o.tables, nativeOrder()))
+	s.notes = o.notes
+	a.tell(s.notes)
 	return s, nil
 }
 
@@ -321,9 +331,4 @@ func only(files []rulesFile, formats ...rulesFormat) []rulesFile {
 		}
 	}
 	return out
-}
-
-// nft loads nft scripts and JSON, in their order.
-func (o *offline) nft(files []rulesFile) error {
-	return &rulesetError{msg: "read ruleset " + files[0].name + ": this build does not read nft scripts", hint: "take a snapshot on the host: sixfence snapshot -o FILE"}
 }
