@@ -1,6 +1,7 @@
 package pfdecode
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 
@@ -39,13 +40,47 @@ func FromFactWithSets(n fact.NFTables, sets *IPSets, order binary.ByteOrder) ([]
 // IPSetsOf decodes the ipsets of a namespace. nil means that they are not known: rules
 // that name one are then Opaque.
 func IPSetsOf(pf *fact.PacketFilter, order binary.ByteOrder) (*IPSets, error) {
+	var sets *IPSets
+	var err error
 	if msgs, ok := pf.IPSets.Get(); ok {
-		return DecodeIPSets(msgs, order)
+		sets, err = DecodeIPSets(msgs, order)
+	} else if pf.IPSets.State() == fact.StateAbsent {
+		sets = NoIPSets()
 	}
-	if pf.IPSets.State() == fact.StateAbsent {
-		return NoIPSets(), nil
+	if msgs, ok := pf.Accounting.Get(); ok {
+		if sets == nil {
+			sets = &IPSets{}
+		}
+		sets.accounting(msgs, order)
 	}
-	return nil, nil
+	return sets, err
+}
+
+// accounting notes which accounting objects there are.
+func (s *IPSets) accounting(msgs [][]byte, order binary.ByteOrder) {
+	const name, quota = 1, 6 // NFACCT_*
+	s.quotas = map[string]bool{}
+	for _, m := range msgs {
+		if len(m) < 4 {
+			continue
+		}
+		if a, err := parse(m[4:], order); err == nil && a.str(name) != "" {
+			s.quotas[a.str(name)] = a.has(quota)
+		}
+	}
+}
+
+// matchAccounting is nfacct_mt of xt_nfacct.c: an object without a quota matches every
+// packet, one with a quota those beyond it.
+func matchAccounting(x *xtable, i *blob) []rs.Expr {
+	if x.sets == nil {
+		return nil
+	}
+	name, _, _ := bytes.Cut(i.bytes(0, 32), []byte{0})
+	if limited, known := x.sets.quotas[string(name)]; !known || limited {
+		return nil
+	}
+	return always("nfacct")
 }
 
 // LegacyOf decodes the legacy tables of a family ("ipv4", "ipv6") of a namespace. The

@@ -37,6 +37,7 @@ type Member struct {
 type IPSets struct {
 	byIndex map[uint16]*IPSet
 	byName  map[string]*IPSet
+	quotas  map[string]bool // the accounting objects of xt_nfacct: whether they have a quota
 }
 
 // dimension is one part of a set's key.
@@ -167,7 +168,7 @@ func (s *IPSets) message(b []byte, order binary.ByteOrder, nets map[*IPSet][]ent
 			return
 		}
 		if set.Type == "list:set" {
-			set.Members = append(set.Members, Member{e.str(ipsetMember), e.has(ipsetTimeout)})
+			set.Members = append(set.Members, Member{e.str(ipsetMember), expires(e)})
 			return
 		}
 		if set.Set == nil {
@@ -254,7 +255,7 @@ func (s *IPSet) element(a attrs, order binary.ByteOrder) (entry, bool) {
 	if err != nil || flags&ipsetPhysdev != 0 {
 		return e, false
 	}
-	e.Expires = a.has(ipsetTimeout)
+	e.Expires = expires(a)
 	e.noMatch = flags&ipsetNoMatch != 0
 	dims := dimensions[s.Type]
 	ips := 0
@@ -442,4 +443,18 @@ func Types() []string {
 	}
 	slices.SortFunc(out, strings.Compare)
 	return out
+}
+
+// staysSeconds is how long an element of a set must have to live for its presence to be
+// told as a fact: what is asked about a host is asked about the moment of its dump.
+const staysSeconds = 60
+
+// expires tells whether an entry is about to go: its timeout is in seconds, 0 for never.
+func expires(a attrs) bool {
+	b, ok := a[ipsetTimeout]
+	if !ok || len(b) < 4 {
+		return ok
+	}
+	left := binary.BigEndian.Uint32(b)
+	return left != 0 && left < staysSeconds
 }

@@ -45,8 +45,9 @@ const saved = `create bad hash:net family inet hashsize 1024 maxelem 65536 bucke
 add bad 10.0.0.0/8
 add bad 10.1.0.0/16 nomatch
 create p hash:ip,port family inet6 hashsize 1024 maxelem 65536 timeout 600
-add p 2001:db8::1,tcp:22 timeout 599
+add p 2001:db8::1,tcp:22 timeout 59
 add p 2001:db8::1,icmpv6:128/0 timeout 0
+add p 2001:db8::1,tcp:25 timeout 599
 create l list:set size 8
 add l bad comment "a b"
 create odd hash:mac hashsize 1024
@@ -61,7 +62,7 @@ func TestIPSetSave(t *testing.T) {
 	if got := s.ByName("bad").Set.Elements; len(got) != 2 || got[0].To[1] != 0 || got[1].From[1] != 2 {
 		t.Errorf("bad: %v", got)
 	}
-	if p := s.ByName("p"); len(p.Set.Elements) != 2 || !p.Set.Elements[0].Expires || p.Set.Elements[1].Expires || len(p.Protos) != 2 {
+	if p := s.ByName("p"); len(p.Set.Elements) != 3 || !p.Set.Elements[0].Expires || p.Set.Elements[1].Expires || p.Set.Elements[2].Expires || len(p.Protos) != 2 {
 		t.Errorf("p: %+v", p.Set)
 	}
 	if l := s.ByName("l"); len(l.Members) != 1 || l.Members[0].Name != "bad" {

@@ -139,8 +139,12 @@ func (s *IPSets) add(name, member string, opts []string, nets map[*IPSet][]entry
 		case "wildcard":
 			flags |= ipsetWildcard
 		case "timeout":
-			if i+1 < len(opts) && opts[i+1] != "0" {
-				a[ipsetTimeout] = nil
+			if i+1 < len(opts) {
+				seconds, err := strconv.ParseUint(opts[i+1], 10, 32)
+				if err != nil {
+					return fmt.Errorf("timeout %q of an element of %s", opts[i+1], name)
+				}
+				a[ipsetTimeout] = binary.BigEndian.AppendUint32(nil, uint32(seconds))
 			}
 			i++
 		case "packets", "bytes", "comment", "skbmark", "skbprio", "skbqueue":
@@ -150,7 +154,7 @@ func (s *IPSets) add(name, member string, opts []string, nets map[*IPSet][]entry
 		}
 	}
 	if set.Type == "list:set" {
-		set.Members = append(set.Members, Member{member, a.has(ipsetTimeout)})
+		set.Members = append(set.Members, Member{member, expires(a)})
 		return nil
 	}
 	if set.Set == nil {

@@ -301,7 +301,7 @@ func (d *decoder) element(s *rs.Set, b []byte) error {
 	if err != nil {
 		return err
 	}
-	e := rs.Element{CatchAll: flags&elemCatchAll != 0, Expires: a.has(4) || a.has(5)}
+	e := rs.Element{CatchAll: flags&elemCatchAll != 0, Expires: aboutToGo(a)}
 	if e.From, err = d.dataValue(a[1]); err != nil {
 		return err
 	}
@@ -494,4 +494,14 @@ func comment(b []byte) string {
 		b = b[2+n:]
 	}
 	return ""
+}
+
+// aboutToGo tells whether an element may be gone soon after the dump: its expiration is
+// in milliseconds.
+func aboutToGo(a attrs) bool {
+	const timeout, expiration = 4, 5 // NFTA_SET_ELEM_*
+	if b := a[expiration]; len(b) == 8 {
+		return binary.BigEndian.Uint64(b) < staysSeconds*1000
+	}
+	return a.has(timeout) || a.has(expiration)
 }

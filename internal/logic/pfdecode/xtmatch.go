@@ -34,6 +34,8 @@ func init() { // set refers to itself through list:set
 		{"hashlimit", 1}:  matchHashlimit(16),
 		{"hashlimit", 2}:  matchHashlimit(272),
 		{"hashlimit", 3}:  matchHashlimit(272),
+		{"nfacct", 0}:     matchAccounting,
+		{"nfacct", 1}:     matchAccounting,
 		{"quota", 0}:      func(_ *xtable, i *blob) []rs.Expr { return one(rs.Limit{Name: "quota", Over: i.u32(0)&1 != 0}) },
 		{"recent", 0}:     matchRecent,
 		{"recent", 1}:     matchRecent,

@@ -233,6 +233,9 @@ func equal(v []abyte, data []byte, q *question) cond {
 	if sport == 2 {
 		if c, ok := sportEquals(v[:n], data[:n], q); ok {
 			unknown = hasUnknown(v[:n])
+			if !c.certain() && !c.impossible() {
+				q.needs |= 1 << fieldSport
+			}
 			out = out.and(c)
 		}
 	}

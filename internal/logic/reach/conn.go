@@ -235,11 +235,11 @@ func (q *question) defragged() *layout {
 // status are the IPS_* bits of a connection that is not confirmed yet.
 func (q *question) status(e *env) ([]abyte, bool) {
 	const dstNAT, srcNATDone, dstNATDone = 1 << 5, 1 << 7, 1 << 8
-	if q.uses.helper || e.snat {
+	if e.snat {
 		return open(4), false
 	}
 	if !q.uses.nat {
-		return q.u32(0), true
+		return q.helped(q.u32(0)), true
 	}
 	h, p := q.at.hook, q.at.prio
 	if q.at.any || e.daddrLost && !e.dnat {
@@ -265,7 +265,20 @@ func (q *question) status(e *env) ([]abyte, bool) {
 			return open(4), false
 		}
 	}
-	return q.u32(v), true
+	return q.helped(q.u32(v)), true
+}
+
+// helped opens the byte of IPS_HELPER (1 << 13), the one bit that giving a connection
+// a helper, a timeout or an expectation sets (nft_ct_helper_obj_eval, xt_ct_target).
+func (q *question) helped(b []abyte) []abyte {
+	if q.uses.helper {
+		i := 1
+		if q.order == binary.ByteOrder(binary.BigEndian) {
+			i = 2
+		}
+		b[i] = abyte{}
+	}
+	return b
 }
 
 func (x *run) setCtMark(v abyte32) {

@@ -23,7 +23,9 @@ const (
 func (q *question) fib(reg *regs, x rs.Fib) cond {
 	load := func(b []abyte) cond { reg.put(x.Dreg, b); return always }
 	lost := func() cond { q.opaque["fib"] = true; return load(open(16)) }
-	if q.world == nil || x.Flags&fibMark != 0 {
+	// The mark matters to routing rules that ask for it: of a host that has any, the
+	// World knows no routes.
+	if q.world == nil {
 		return lost()
 	}
 	if x.Result == fibResultAddrType && x.Flags&fibDaddr != 0 && q.p.Daddr.Set {

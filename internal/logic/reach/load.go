@@ -248,6 +248,15 @@ func (q *question) device(out bool, e *env) Opt[string] {
 		return Some("")
 	}
 	if out && e.rerouted {
+		// Routed again by its new destination (ip_route_input after DNAT in
+		// prerouting, nf_ip_route and nf_ip6_route_me_harder after that in output).
+		if e.daddr.IsValid() && !e.daddr.IsLinkLocalUnicast() && q.world != nil {
+			if dev, local, ok := q.world.To(e.daddr); ok && local {
+				return Some("lo")
+			} else if name := q.set.Interfaces[dev]; ok && name != "" {
+				return Some(name)
+			}
+		}
 		q.opaque["route after NAT"] = true
 		return Opt[string]{}
 	}

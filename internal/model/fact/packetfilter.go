@@ -14,6 +14,10 @@ type PacketFilter struct {
 	// IPSets are the answers to IPSET_CMD_LIST (nfgenmsg and attributes). Absent: the
 	// subsystem is not there, or holds no set.
 	IPSets Known[[][]byte] `json:"ipsets,omitzero"`
+	// Accounting are the answers to NFNL_MSG_ACCT_GET (nfgenmsg and attributes): the
+	// objects that xt_nfacct rules name, whose quotas decide whether those match.
+	// Absent: the subsystem is not there, or holds none.
+	Accounting Known[[][]byte] `json:"accounting,omitzero"`
 	// EBTables is true when the ebtables (bridge) tables of x_tables may hold
 	// rules: their module is loaded and they have no list that can be read
 	// without creating them. False: the kernel surely has none.

@@ -191,6 +191,6 @@ type Element struct {
 	Verdict    Verdict
 	Chain      string
 	HasVerdict bool
-	Expires    bool   // it has a timeout: it may be gone, or come back
+	Expires    bool   // its timeout ends within a minute: it may be gone
 	Exprs      []Expr // stateful expressions of this element
 }

@@ -44,6 +44,9 @@ var Ports = []uint16{
 	5000, 5060, 5355, 5671, 5900, 6379, 6443, 7000, 8000, 8081, 8443, 9000, 9200, 10250, 11211, 27017, 30080, 32767, 32768, 49151, 51820, 65535,
 }
 
+// Sport is the source port of the packets.
+const Sport = 49999
+
 // maxDestinations bounds the destinations of a way that are asked about.
 const maxDestinations = 6
 
@@ -90,7 +93,7 @@ func (h *Host) packets(p reach.Packet, hook rs.Hook) []Question {
 	p.HopLimit = reach.Some(uint8(64))
 	for _, proto := range []uint8{6, 17} {
 		q := p
-		q.Proto, q.Sport = reach.Some(proto), reach.Range{From: 1024, To: 65535}
+		q.Proto, q.Sport = reach.Some(proto), reach.Range{From: Sport, To: Sport}
 		if proto == 6 {
 			q.TCPFlags = reach.Some(uint8(2))
 		}

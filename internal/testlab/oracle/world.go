@@ -57,3 +57,17 @@ func (w world) FibType(a netip.Addr, iface string) (uint32, bool) {
 	}
 	return rtnUnicast, iface == ""
 }
+
+// To is the interface towards an address.
+func (w world) To(a netip.Addr) (ifindex uint32, local, ok bool) {
+	if t, _ := w.FibType(a, ""); t == rtnLocal {
+		return 0, true, true
+	}
+	by, _ := w.FibOIF(a.Is4(), "", false)
+	for i, s := range by {
+		if i != 0 && s.Contains(packetset.FromIP(a)) {
+			return i, false, true
+		}
+	}
+	return 0, false, false
+}

@@ -62,9 +62,14 @@ func listIPSets(c *netlink.Conn, a *ask.Asker, b *ask.Budget, version uint8) ([]
 	if err != nil {
 		return nil, nil, err
 	}
+	return listAll(c, b, subsysIPSet<<8|cmdList, append([]byte{unix.AF_INET, 0, 0, 0}, attrs...))
+}
+
+// listAll sends a request for a dump and keeps the answers as they come.
+func listAll(c *netlink.Conn, b *ask.Budget, typ uint16, data []byte) ([][]byte, *fact.Gap, error) {
 	sent, err := c.Send(netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(subsysIPSet<<8 | cmdList), Flags: netlink.Request | netlink.Dump},
-		Data:   append([]byte{unix.AF_INET, 0, 0, 0}, attrs...),
+		Header: netlink.Header{Type: netlink.HeaderType(typ), Flags: netlink.Request | netlink.Dump},
+		Data:   data,
 	})
 	if err != nil {
 		return nil, nil, err

@@ -25,6 +25,7 @@ type Dump struct {
 	nft    fact.Known[fact.NFTables]
 	legacy fact.Known[[]fact.LegacyTable]
 	ipsets fact.Known[[][]byte]
+	accts  fact.Known[[][]byte]
 	eb     fact.Known[bool]
 	bridge fact.Known[string]
 }
@@ -50,13 +51,14 @@ func Read(a *ask.Asker, b *ask.Budget, o Options) *Dump {
 	}
 	if o.Elements {
 		d.ipsets = readIPSets(a, b)
+		d.accts = readAccounting(a, b)
 	}
 	return d
 }
 
 // Decode fills the namespace's part. The messages stay as they are.
 func (d *Dump) Decode(ns *fact.Namespace) {
-	ns.PacketFilter = fact.PacketFilter{NFTables: d.nft, Legacy: d.legacy, IPSets: d.ipsets, EBTables: d.eb, BridgeNFCall: d.bridge}
+	ns.PacketFilter = fact.PacketFilter{NFTables: d.nft, Legacy: d.legacy, IPSets: d.ipsets, Accounting: d.accts, EBTables: d.eb, BridgeNFCall: d.bridge}
 }
 
 // readEBTables tells whether the bridge tables of x_tables may hold rules. Their
