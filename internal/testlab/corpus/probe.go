@@ -384,7 +384,7 @@ func (h *Host) Probe(sample int) (sum Summary, disagree []string) {
 				one := q.Packet
 				one.Saddr = reach.Some(s)
 				b := h.Space.Model.Ask(one, q.Hook, false)
-				byes, bperhaps := b.Ends[0] == reach.Accepted, b.Ends[0]&(reach.Accepted|reach.Stolen) != 0
+				byes, bperhaps := len(b.Must()) > 0, len(b.May()) > 0
 				if (byes && !perhaps) || (yes && !bperhaps) || yes != byes && yes || perhaps != bperhaps && !perhaps {
 					disagree = append(disagree, fmt.Sprintf("%s from %v: open %v/%v, fixed %v/%v", Describe(&q), s, yes, perhaps, byes, bperhaps))
 				}
