@@ -75,17 +75,55 @@ func (sp *Space) destinations(l *Listener, f rs.Family, door *fact.Link) []netip
 	if l.local.IsValid() && len(out) == 0 && !l.local.IsMulticast() && l.local.IsLoopback() && loopback(door) {
 		add(l.local) // all of 127.0.0.0/8 is local
 	}
+	if f == rs.IPv4 && !loopback(door) && sp.conf4("route_localnet", door) {
+		// The kernel takes packets to 127.0.0.0/8 from outside here.
+		switch {
+		case !l.local.IsValid():
+			add(netip.MustParseAddr("127.0.0.1"))
+		case l.local.IsLoopback():
+			add(l.local)
+		}
+	}
 	if (l.Proto == "udp" || l.Proto == "udplite") && !loopback(door) {
 		switch {
 		case l.local.IsMulticast():
-			add(l.local)
+			if sp.joined(l.local, door) {
+				add(l.local)
+			}
 		case !l.local.IsValid() && f == rs.IPv6:
 			add(netip.MustParseAddr("ff02::1"))
+			for _, g := range sp.groups(door) {
+				add(g)
+			}
 		case !l.local.IsValid():
 			add(netip.MustParseAddr("224.0.0.1"))
 		}
 	}
 	return out
+}
+
+// maxGroups6 is how many groups of an interface are asked about.
+const maxGroups6 = 8
+
+var solicited = netip.MustParsePrefix("ff02::1:ff00:0/104")
+
+// groups are the multicast groups that the host has joined on an interface, without
+// those of neighbour discovery.
+func (sp *Space) groups(door *fact.Link) []netip.Addr {
+	var out []netip.Addr
+	all, _ := sp.Multicast.Get()
+	for _, m := range all {
+		if m.Index == door.Index && m.Group.Is6() && !solicited.Contains(m.Group) && m.Group.As16()[1]&0xf > 1 && len(out) < maxGroups6 {
+			out = append(out, m.Group)
+		}
+	}
+	return out
+}
+
+// joined tells whether the host may have joined a group on an interface.
+func (sp *Space) joined(g netip.Addr, door *fact.Link) bool {
+	all, known := sp.Multicast.Get()
+	return !known || g.Is4() || slices.ContainsFunc(all, func(m fact.Membership) bool { return m.Index == door.Index && m.Group == g })
 }
 
 // maxDestinations is how many addresses of an interface are asked about one by one;

@@ -40,16 +40,23 @@ func (w *Witness) String() string {
 	return fmt.Sprintf("%s → %s", netip.AddrPortFrom(w.Saddr, w.Sport), netip.AddrPortFrom(w.Daddr, w.Dport))
 }
 
-// Flow is a port that rules pass on to another address or port (DNAT, published
-// container ports).
+// Flow is a port that goes on to another address or port.
 type Flow struct {
-	NetNS  string `json:"netns"`
-	Proto  string `json:"proto"`
-	Port   uint16 `json:"port"`
-	Target string `json:"target"`
-	IPv4   []V    `json:"ipv4"`
-	IPv6   []V    `json:"ipv6"`
+	NetNS   string `json:"netns"`
+	Kind    string `json:"kind"` // nat: rules change the destination (published container ports) | routed: to a listener of another namespace
+	Proto   string `json:"proto"`
+	Port    uint16 `json:"port"`              // 0: every port that no rule names
+	Target  string `json:"target"`            // where it leads: address and port, or a namespace
+	Process string `json:"process,omitempty"` // that listens there, where it is known
+	IPv4    []V    `json:"ipv4"`
+	IPv6    []V    `json:"ipv6"`
 }
+
+// The kinds of Flow.
+const (
+	FlowNAT    = "nat"
+	FlowRouted = "routed"
+)
 
 // Expose answers for a listener over both families.
 func (sp *Space) Expose(l *Listener) {

@@ -2,7 +2,6 @@ package reach
 
 import (
 	"net/netip"
-	"slices"
 
 	"github.com/sixfence/sixfence/internal/logic/packetset"
 	"github.com/sixfence/sixfence/internal/model/fact"
@@ -41,19 +40,57 @@ func (sp *Space) kernel(is4 bool, proto string, door *fact.Link) (ok, maybe pack
 		if is4 {
 			base = local4
 		}
-		mine = packetset.Normalise(append(slices.Clone([]packetset.Interval(mine)), base...))
-		return mine, sources(is4) // a raw socket may forge others
+		return unite(mine, base), sources(is4) // a raw socket may forge others
 	}
 	if !is4 {
 		bad := bogus6
 		if proto == "tcp" {
-			bad = packetset.Normalise(append(slices.Clone([]packetset.Interval(bad)), mapped...))
+			bad = unite(bad, mapped)
 		}
 		all := bad.Complement(false)
 		return all, all
 	}
-	all := packetset.Normalise(append(slices.Clone([]packetset.Interval(bogus4)), mine...)).Complement(true)
-	return sp.reversePath(all, door)
+	bad := unite(bogus4, mine)
+	ok, maybe = sp.reversePath(bad.Complement(true), door)
+	// Packets from the host's own addresses, and from 127.0.0.0/8, are for those who ask
+	// for them; whether they pass depends on more than we look at.
+	if sp.conf4("accept_local", door) {
+		maybe = unite(maybe, mine.Intersect(bogus4.Complement(true)))
+	}
+	if sp.conf4("route_localnet", door) {
+		maybe = unite(maybe, local4)
+	}
+	return ok, maybe
+}
+
+// forwardable is kernel for packets that are forwarded: link-local sources stay on
+// their link (ip6_forward).
+func (sp *Space) forwardable(is4 bool, proto string, door *fact.Link) (ok, maybe packetset.Set) {
+	ok, maybe = sp.kernel(is4, "", door)
+	if !is4 {
+		stays := set("fe80::/10", "::/128").Complement(false)
+		ok, maybe = ok.Intersect(stays), maybe.Intersect(stays)
+	}
+	return ok, maybe
+}
+
+func unite(sets ...packetset.Set) packetset.Set {
+	var ivs []packetset.Interval
+	for _, s := range sets {
+		ivs = append(ivs, s...)
+	}
+	return packetset.Normalise(ivs)
+}
+
+// conf4 tells that an IPv4 switch is on, for all interfaces or for one (IN_DEV_ORCONF).
+func (sp *Space) conf4(key string, door *fact.Link) bool {
+	t, _ := sp.Sysctls.Get()
+	for _, name := range []string{"all", door.Name} {
+		if v, ok := t.Get("net/ipv4/conf/" + name + "/" + key).Get(); ok && v != "0" {
+			return true
+		}
+	}
+	return false
 }
 
 // reversePath applies rp_filter (RFC 3704), the larger of all and the interface's.
@@ -73,10 +110,18 @@ func (sp *Space) reversePath(all packetset.Set, door *fact.Link) (ok, maybe pack
 			}
 		}
 	}
+	// A source that the host would not send to by a unicast route is refused where the
+	// way back is looked up at all.
+	odd := sp.Routes.notUnicast4()
 	if known && mode == 0 {
-		return all, all
+		if sp.Routes.plain4() {
+			return all, all
+		}
+		return all.Intersect(odd.Complement(true)), all
 	}
-	by, routes := sp.Routes.FibOIF(true, door.Name, mode != 2)
+	// Loosely, only an interface with an address of its own takes what leads elsewhere.
+	strict := mode != 2 || !sp.addressed4(door)
+	by, routes := sp.Routes.FibOIF(true, door.Name, strict)
 	if !routes {
 		if known {
 			return nil, all
@@ -86,12 +131,22 @@ func (sp *Space) reversePath(all packetset.Set, door *fact.Link) (ok, maybe pack
 	pass := packetset.Set{}
 	for dev, s := range by {
 		if dev != 0 {
-			pass = packetset.Normalise(append(slices.Clone([]packetset.Interval(pass)), s...))
+			pass = unite(pass, s)
 		}
 	}
-	pass = pass.Intersect(all)
+	pass = pass.Intersect(all).Intersect(odd.Complement(true))
 	if known {
 		return pass, pass
 	}
 	return pass, all
+}
+
+func (sp *Space) addressed4(door *fact.Link) bool {
+	addrs, _ := sp.Addresses.Get()
+	for _, a := range addrs {
+		if a.Index == door.Index && a.Prefix.Addr().Is4() {
+			return true
+		}
+	}
+	return false
 }

@@ -99,7 +99,7 @@ func (l *linter) established(f rs.Family) {
 		}
 		a := l.sp.unnamed().Ask(p, rs.Input, false)
 		if len(a.May()) > 0 {
-			return
+			continue
 		}
 		l.add(LintNoEstablished, High, nil, nil, nil, "Answers to the connections that this host makes over "+FamilyWord(f)+" are dropped.", "accept `ct state established,related` early in the input chain",
 			"packet: tcp from port 443 to port 49151, ct state established", l.decided(a))
@@ -265,7 +265,8 @@ func (l *linter) neighbours() {
 	if router {
 		router = false
 		for _, d := range l.sp.doorsOutside("ipv6", "") {
-			router = router || l.sp.forwards(false, d)
+			on, _ := l.sp.forwards(false, d)
+			router = router || on
 		}
 	}
 	if !router && accepted(l.message(133, 0)) {
@@ -351,7 +352,8 @@ func (l *linter) forwarding() {
 		if l.sp.Links.State() == fact.StateValue {
 			on := false
 			for _, d := range l.sp.doorsOutside(FamilyWord(f), "") {
-				on = on || l.sp.forwards(f == rs.IPv4, d)
+				fwd, _ := l.sp.forwards(f == rs.IPv4, d)
+				on = on || fwd
 			}
 			if !on {
 				continue

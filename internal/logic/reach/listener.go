@@ -76,6 +76,9 @@ func (sp *Space) Listeners() ([]Listener, *fact.Gap) {
 		default:
 			l.takes[1], l.local = true, local
 		}
+		if local.IsMulticast() && four.Is4() {
+			l.unsure = append(l.unsure, fact.Gap{Reason: fact.NotCollected, What: "whether the host has joined " + four.String()})
+		}
 		if k.Index != 0 {
 			l.Device = sp.Model.Set.Interfaces[uint32(k.Index)]
 		}

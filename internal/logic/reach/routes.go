@@ -32,6 +32,10 @@ const (
 type Routes struct {
 	names  map[string]uint32
 	family [2]routeFamily // IPv4, IPv6
+	// custom4: somebody else than the kernel made a local IPv4 route.
+	custom4 bool
+	// late tells by family that rules come before the table of local addresses.
+	late [2]bool
 }
 
 type routeFamily struct {
@@ -68,6 +72,11 @@ func NewRoutes(n *fact.Namespace) *Routes {
 	}
 	rules, okRules := n.Rules.Get()
 	routes, okRoutes := n.Routes.Get()
+	for _, x := range routes {
+		if x.Family == "ipv4" && x.Table == tableLocal && x.Type == rtnLocal && x.Protocol != fact.ProtoKernel {
+			r.custom4 = true
+		}
+	}
 	for i, name := range []string{"ipv4", "ipv6"} {
 		f := &r.family[i]
 		f.local = map[netip.Addr][]uint32{}
@@ -78,11 +87,26 @@ func NewRoutes(n *fact.Namespace) *Routes {
 			}
 		}
 		f.ok = okRules && okRoutes && defaultRules(rules, name)
+		r.late[i] = okRules && !localFirst(rules, name)
 		if f.ok {
 			f.index(routes, name, i == 0)
 		}
 	}
 	return r
+}
+
+// localFirst tells whether the first rule of a family leads every packet to the table
+// of local addresses.
+func localFirst(rules []fact.Rule, family string) bool {
+	var first *fact.Rule
+	for i := range rules {
+		if r := &rules[i]; r.Family == family && (first == nil || r.Priority < first.Priority) {
+			first = r
+		}
+	}
+	any := func(p netip.Prefix) bool { return !p.IsValid() || p.Bits() == 0 }
+	return first == nil || first.Table == tableLocal && first.Action == 1 && any(first.Src) && any(first.Dst) && first.IIF == "" && first.OIF == "" &&
+		first.Mark == 0 && first.Mask == 0 && !first.Invert && len(first.Conditions) == 0
 }
 
 // defaultRules tells whether lookups go through local, main and default, in this
@@ -394,3 +418,20 @@ func (r *Routes) To(a netip.Addr) (ifindex uint32, local, ok bool) {
 	}
 	return 0, false, true
 }
+
+// notUnicast4 are the IPv4 addresses that the local table has: the host's own, and
+// broadcasts.
+func (r *Routes) notUnicast4() packetset.Set {
+	var ivs []packetset.Interval
+	for _, s := range r.of(true).tables[0] {
+		if s.alt[0].typ != rtnUnicast {
+			ivs = append(ivs, s.iv)
+		}
+	}
+	return packetset.Normalise(ivs)
+}
+
+// plain4 tells that only the kernel itself made local routes and that no rules choose
+// tables: without rp_filter the way back is then not looked up
+// (fib_validate_source, fib_has_custom_local_routes, fib4_has_custom_rules).
+func (r *Routes) plain4() bool { return r.of(true).ok && !r.custom4 }

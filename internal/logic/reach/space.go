@@ -13,6 +13,9 @@ type Space struct {
 	*fact.Namespace
 	Model  *Model
 	Routes *Routes
+	// Others are the other namespaces of the host: containers to which this one
+	// forwards. They may be added later.
+	Others []*Space
 
 	host  *fact.Host
 	links []fact.Link
@@ -125,6 +128,11 @@ func (sp *Space) readTables(lowered []*rs.Table, legacy bool) {
 func (sp *Space) readObstacles() {
 	block := func(reason fact.Reason, family, iface, what string) {
 		sp.obstacles = append(sp.obstacles, pathGap{fact.Gap{Reason: reason, What: what}, family, iface})
+	}
+	for i, family := range []string{"ipv4", "ipv6"} {
+		if sp.Routes.late[i] {
+			block(fact.UnsupportedGap, family, "", "routing rules that come before the table of local addresses")
+		}
 	}
 	if g, gap := sp.Links.Gap(); gap {
 		block(g.Reason, "", "", "interfaces, and the XDP and TC programs on them")

@@ -234,6 +234,7 @@ func (s *spaces) analyse(netns string, flt reachFilter) (reachDocument, reachVie
 		return doc, view
 	}
 	view.home, view.many = s.home(), len(s.all) > 1
+	neighbours := s.others()
 	for _, n := range s.all {
 		if netns != "" && n.Name != netns {
 			continue
@@ -248,6 +249,7 @@ func (s *spaces) analyse(netns string, flt reachFilter) (reachDocument, reachVie
 				view.loopbacks[report.Clean(n.Name)+" "+report.Clean(l.Name)] = true
 			}
 		}
+		sp.Others = neighbours
 		r := sp.Analyse(flt.keep)
 		for _, l := range r.Listeners {
 			l.IPv4, l.IPv6 = flt.narrow(l.IPv4, true), flt.narrow(l.IPv6, false)
@@ -267,6 +269,23 @@ func (s *spaces) analyse(netns string, flt reachFilter) (reachDocument, reachVie
 	}
 	clean(&doc)
 	return doc, view
+}
+
+// maxOthers bounds the namespaces that flows are followed into.
+const maxOthers = 256
+
+// others are all namespaces, for those that forward to them.
+func (s *spaces) others() []*reach.Space {
+	var out []*reach.Space
+	for i, n := range s.all {
+		if i == maxOthers {
+			break
+		}
+		if sp, err := s.get(n.Name); err == nil {
+			out = append(out, sp)
+		}
+	}
+	return out
 }
 
 // named answers for the ports that a ruleset without a host names.

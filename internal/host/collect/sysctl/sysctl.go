@@ -34,7 +34,7 @@ var single = []struct {
 }
 
 // ipv4PerInterface are the keys read below net/ipv4/conf/IF.
-var ipv4PerInterface = []string{"forwarding", "rp_filter"}
+var ipv4PerInterface = []string{"accept_local", "forwarding", "route_localnet", "rp_filter"}
 
 const (
 	stableSecret = "stable_secret"
