@@ -23,7 +23,7 @@ var (
 
 // familyOf tells which family a line can only be for; 0 when for both. It is not sure of
 // what the other family's tool takes as well.
-func familyOf(words []string) (f rs.Family, sure bool) {
+func familyOf(words []string, sets *IPSets) (f rs.Family, sure bool) {
 	for i := 0; i < len(words); i++ {
 		w := words[i]
 		if w == "-4" || w == "--ipv4" || w == "-6" || w == "--ipv6" {
@@ -62,6 +62,10 @@ func familyOf(words []string) (f rs.Family, sure bool) {
 			return rs.IPv6, true
 		case w == "--icmp-type" || w == "-f" || w == "--fragment" || w == "--reject-with" && strings.HasPrefix(next, "icmp-"):
 			return rs.IPv4, true
+		case w == "--match-set":
+			if s := sets.ByName(next); s != nil && s.Family != 0 {
+				f = s.Family // of packets of the other family none is in it
+			}
 		case w == "--comment" || w == "--log-prefix" || w == "--nflog-prefix" || w == "--string" || w == "--hex-string":
 			i++ // anybody's text
 		}

@@ -48,6 +48,7 @@ func (b *tableText) line(l savedLine) error {
 			return b.fail(w[0], "counters are [packets:bytes]", restoreHint)
 		}
 		w = w[1:]
+		_, l.text, _ = strings.Cut(l.text, " ")
 	}
 	for len(w) > 0 && (w[0] == "-4" || w[0] == "-6" || w[0] == "--ipv4" || w[0] == "--ipv6") {
 		// A rule for the other program only is skipped by this one.
@@ -231,7 +232,6 @@ type ruleText struct {
 	target     *textExt
 	standard   string // verdict, or a chain
 	isGoto     bool
-	comment    string
 	last       *textExt // named by the -m or -j before this word
 }
 

@@ -42,7 +42,7 @@ func portsIn(tables []*rs.Table) []uint16 {
 		for _, c := range t.Chains {
 			for _, r := range c.Rules {
 				ports := false
-				for _, e := range r.Exprs {
+				for _, e := range flat(r.Exprs) {
 					switch e := e.(type) {
 					case rs.Payload:
 						ports = ports || e.Base == rs.TransportHeader && e.Offset <= 2 && e.Offset+e.Len >= 4
@@ -53,6 +53,7 @@ func portsIn(tables []*rs.Table) []uint16 {
 					case rs.Range:
 						if ports && len(e.From) == 2 {
 							add(e.From)
+							add(e.To)
 						}
 					case rs.Lookup:
 						if s := t.Sets[e.Set]; ports && s != nil {

@@ -69,6 +69,10 @@ func (sp *Space) Any(proto string, port uint16, f rs.Family) V {
 	}
 	all := bogus.Complement(is4)
 	must, may := a.Must().Intersect(all), a.May().Intersect(all)
+	lacks := sp.Obstacles(FamilyWord(f), "")
+	if len(lacks) > 0 { // rules of which nothing is known
+		must, may = nil, all
+	}
 	v := V{Interfaces: []string{}, Daddr: []netip.Prefix{}, Must: prefixes(must, is4), May: prefixes(may, is4), Assumes: []string{}}
 	v.Limited = len(a.Limited.Set(a.Space).Intersect(may)) > 0
 	v.Sources = sp.describe(must, may, all, is4)
@@ -76,6 +80,9 @@ func (sp *Space) Any(proto string, port uint16, f rs.Family) V {
 	if !equalSets(must, may) {
 		v.Assumes = append(v.Assumes, a.Opaque...)
 		v.Assumes = append(v.Assumes, a.Needs...)
+	}
+	for _, g := range lacks {
+		v.Assumes = append(v.Assumes, g.What)
 	}
 	return v
 }
