@@ -32,6 +32,9 @@ type Step struct {
 // Matched tells whether the rule surely matched, or was a policy.
 func (s Step) Matched() bool { return s.Match == yes }
 
+// Missed tells whether the rule surely did not match.
+func (s Step) Missed() bool { return s.Match == no }
+
 // Answer is what a ruleset does with a packet, for every source.
 type Answer struct {
 	Space *packetset.Space

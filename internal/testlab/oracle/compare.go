@@ -69,13 +69,17 @@ func (c *Case) Ruleset() (*rs.Ruleset, error) {
 	return &rs.Ruleset{Tables: ts, Interfaces: c.Interfaces, Types: types}, nil
 }
 
+func (c *Case) model(set *rs.Ruleset) *reach.Model {
+	return &reach.Model{Set: set, Order: binary.LittleEndian, World: world{c.Interfaces}}
+}
+
 // Compare asks the model about every packet, alone and with an open source.
 func (c *Case) Compare(cov *Coverage, maxMismatches int) (*Outcome, error) {
 	set, err := c.Ruleset()
 	if err != nil {
 		return nil, err
 	}
-	model := &reach.Model{Set: set, Order: binary.LittleEndian, World: world{c.Interfaces}}
+	model := c.model(set)
 	out := &Outcome{Why: map[string]int{}}
 	var open *reach.Answer
 	shape := -1
@@ -150,10 +154,13 @@ func count(cov *Coverage, a *reach.Answer) {
 			continue
 		}
 		for _, x := range cov.cells(s.Rule.Comment) {
-			if s.Matched() {
+			switch {
+			case s.Matched():
 				cov.yes[x]++
-			} else {
+			case s.Missed():
 				cov.no[x]++
+			default:
+				cov.open[x]++
 			}
 		}
 	}

@@ -1,9 +1,11 @@
 package oracle
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/sixfence/sixfence/internal/logic/reach"
@@ -17,6 +19,7 @@ const (
 	flowSport      = 40000
 	flowTCP        = 7777
 	flowUDP        = 7778
+	replyPort      = 7779
 	flowTimeout    = "100000"
 	establishTable = `table inet ` + recorderTable + `_flows {
  chain any {
@@ -61,8 +64,9 @@ func (l *Lab) establish() error {
 	if err := l.send(0, frames); err != nil {
 		return err
 	}
+	l.host.Do(func() { err = l.begin() })
 	time.Sleep(300 * time.Millisecond) // the host answers
-	return nil
+	return err
 }
 
 // serve answers the flows: TCP by the kernel's own handshake, UDP with an echo.
@@ -102,7 +106,7 @@ func establishedShapes() []Shape {
 			dst = netip.MustParsePrefix(local6[0]).Addr()
 			icmp, echo = protoICMPv6, 128
 		}
-		base := Shape{IPv6: v6, Dst: dst, Sport: flowSport, HopLimit: 64, Window: 1024, Body: 4, MAC: [2]byte{2, 0}, Ct: reach.CtEstablished}
+		base := Shape{IPv6: v6, Dst: dst, Sport: flowSport, HopLimit: 64, Window: 1024, Body: 4, MAC: [2]byte{2, 0}, Ct: reach.CtEstablished, Flow: true}
 		t, u, e := base, base, base
 		t.Proto, t.Dport, t.Flags = protoTCP, flowTCP, 0x10
 		u.Proto, u.Dport = protoUDP, flowUDP
@@ -114,11 +118,60 @@ func establishedShapes() []Shape {
 
 // established makes a shape of an established flow.
 func (g *Generator) established() Shape {
-	s := pick(g, establishedShapes())
+	list := append(establishedShapes(), replyShapes()...)
+	if g.goal != nil && g.goal.v6 != 0 {
+		list = slices.DeleteFunc(list, func(s Shape) bool { return s.IPv6 != (g.goal.v6 == 6) })
+	}
+	s := pick(g, list)
 	s.Iface = g.r.IntN(2)
-	s.HopLimit = uint8(max(g.known(map[bool]string{false: "ip ttl", true: "ip6 hoplimit"}[s.IPv6], 64, 8), 2))
+	s.HopLimit = uint8(max(g.known(64, 8, map[bool]string{false: "ip ttl", true: "ip6 hoplimit"}[s.IPv6]), 2))
 	if s.Proto == protoTCP && g.chance(30) {
 		s.Flags = 0x18
 	}
 	return s
+}
+
+// replyShapes are answers to flows that the host began.
+func replyShapes() []Shape {
+	var out []Shape
+	for _, v6 := range []bool{false, true} {
+		out = append(out, Shape{
+			IPv6: v6, Dst: localAddrs[idx(v6)*2], Proto: protoUDP, Sport: replyPort, Dport: flowSport, HopLimit: 64, Body: 4,
+			MAC: [2]byte{2, 0}, Ct: reach.CtEstablished, Flow: true, Reply: true,
+		})
+	}
+	return out
+}
+
+// peer is the other end of an established flow.
+func (s *Shape) peer(i int) netip.Addr {
+	if s.Reply {
+		return replySource(s.IPv6, i)
+	}
+	return flowSource(s.IPv6, i)
+}
+
+func replySource(v6 bool, i int) netip.Addr {
+	if v6 {
+		return netip.MustParseAddr(fmt.Sprintf("2a00:77:8::%x", 16+i))
+	}
+	return netip.MustParseAddr(fmt.Sprintf("24.7.10.%d", 16+i))
+}
+
+// begin sends the first packet of the flows that the host begins.
+func (l *Lab) begin() error {
+	for _, v6 := range []bool{false, true} {
+		for i := range flowSources {
+			from := net.UDPAddrFromAddrPort(netip.AddrPortFrom(localAddrs[idx(v6)*2], flowSport))
+			c, err := net.DialUDP("udp", from, net.UDPAddrFromAddrPort(netip.AddrPortFrom(replySource(v6, i), replyPort)))
+			if err != nil {
+				return fmt.Errorf("begin a flow: %w", err)
+			}
+			_, err = c.Write([]byte("hello"))
+			if err = errors.Join(err, c.Close()); err != nil {
+				return fmt.Errorf("begin a flow: %w", err)
+			}
+		}
+	}
+	return nil
 }

@@ -25,7 +25,24 @@ type Generator struct {
 	family string
 	hook   string
 	nsets  int
-	cells  []Cell
+
+	callable []*chainText
+	cells    []int
+	goal     *goal
+	goals    []*goal
+}
+
+// goal is a packet that one rule is about.
+type goal struct {
+	hook   string
+	cells  []int
+	v6     int8
+	proto  uint8
+	values map[string][]uint64
+	words  map[string][]string
+	src    []netip.Addr
+	dst    []netip.Addr
+	sample *Shape // whose bytes the rule was made of
 }
 
 // NewGenerator seeds one.
@@ -41,6 +58,7 @@ func (g *Generator) reset() {
 	g.base4, g.base6, g.ports = nil, nil, nil
 	g.src, g.dst = [2][]netip.Addr{}, [2][]netip.Addr{}
 	g.values = map[string][]uint64{}
+	g.goals = nil
 	for range 5 {
 		g.base4 = append(g.base4, g.source(false))
 		g.base6 = append(g.base6, g.source(true))
@@ -207,7 +225,7 @@ func (g *Generator) number(f *field) uint64 {
 	case strings.HasSuffix(f.name, "port") || strings.HasSuffix(f.name, "proto-dst"):
 		v = uint64(pick(g, g.ports))
 	case f.name == "meta l4proto" || f.name == "ip protocol" || strings.HasSuffix(f.name, "nexthdr"):
-		v = pick(g, []uint64{1, 6, 17, 58, 0, 43, 44, 60, 99, 255})
+		v = pick(g, []uint64{1, 6, 17, 58, 6, 17, 0, 43, 44, 60, 99, 132, 136, 255})
 	case f.name == "ip ttl" || f.name == "ip6 hoplimit":
 		v = pick(g, []uint64{1, 63, 64, 128, 255, 2})
 	case f.name == "icmp type":
@@ -218,6 +236,17 @@ func (g *Generator) number(f *field) uint64 {
 		v = pick(g, []uint64{2, 16, 18, 4, 1, 0x18})
 	case f.name == "meta mark" || f.name == "ct mark":
 		v = pick(g, []uint64{0, 1, 2, 0x100, 0xff00, 0xffffffff})
+	case f.name == "frag frag-off":
+		v = pick(g, []uint64{0, 2})
+	case f.name == "rt type":
+		v = pick(g, []uint64{0, 0, 2, 4})
+	case f.name == "tcp sequence":
+		v = pick(g, []uint64{tcpSequence, uint64(g.r.Uint32())})
+	case f.name == "ip frag-off":
+		v = pick(g, []uint64{0x4000, 0, 0x2000, 1})
+	case strings.HasSuffix(f.name, "hdrlength") && f.name != "ip hdrlength", f.name == "rt seg-left", f.name == "tcp urgptr", f.name == "icmp sequence",
+		f.name == "icmpv6 max-delay", f.name == "ct zone", f.name == "meta cpu", f.name == "icmp mtu", f.name == "icmpv6 mtu", f.name == "sctp vtag":
+		v = pick(g, []uint64{0, 0, 1, 2})
 	case f.name == "meta length" || f.name == "ip length":
 		v = uint64(28 + g.r.IntN(64))
 	case f.name == "udp length" || f.name == "ip6 length":
@@ -244,6 +273,7 @@ func (g *Generator) number(f *field) uint64 {
 }
 
 func (g *Generator) note(f *field, vs ...uint64) {
+	g.goal.values[f.name] = append(g.goal.values[f.name], vs...)
 	for _, v := range vs {
 		g.values[f.name] = append(g.values[f.name], v-1, v, v+1)
 	}
@@ -287,12 +317,15 @@ func (g *Generator) singles(f *field, n int) []string {
 	}
 	if f.words != nil {
 		for _, w := range f.words {
-			if g.chance(50) && !strings.HasSuffix(w, "*") {
+			if len(out) < n && g.chance(50) && !strings.HasSuffix(w, "*") {
 				out = append(out, g.word(f, w))
 			}
 		}
 		if len(out) == 0 {
-			out = append(out, g.word(f, f.words[len(f.words)-1]))
+			out = append(out, g.word(f, pick(g, f.words)))
+			if strings.HasSuffix(f.name, "name") {
+				out[0] = g.word(f, f.words[len(f.words)-1])
+			}
 		}
 		return out
 	}
@@ -304,7 +337,8 @@ func (g *Generator) singles(f *field, n int) []string {
 }
 
 func (g *Generator) word(f *field, w string) string {
-	if strings.HasPrefix(f.name, "meta ii") || strings.HasPrefix(f.name, "meta oi") {
+	g.goal.words[f.name] = append(g.goal.words[f.name], w)
+	if f.vague == "" && !f.rare && (strings.HasPrefix(f.name, "meta ii") || strings.HasPrefix(f.name, "meta oi")) {
 		return `"` + w + `"`
 	}
 	return w
@@ -319,8 +353,10 @@ func (g *Generator) num(f *field, v uint64) string {
 
 func (g *Generator) interestingAddr(f *field, a, b netip.Addr) {
 	if strings.HasSuffix(f.name, "daddr") {
+		g.goal.dst = append(g.goal.dst, a)
 		g.interesting(&g.dst, f.v6 == 6, a, b)
 	} else {
+		g.goal.src = append(g.goal.src, g.between(a, b))
 		g.interesting(&g.src, f.v6 == 6, a, b)
 	}
 }
@@ -388,6 +424,15 @@ func (g *Generator) named(kind, def string) string {
 
 func braces(s []string) string { return "{ " + strings.Join(s, ", ") + " }" }
 
+// below lists jumps and gotos to the chains that the chain being written may call.
+func (g *Generator) below() []string {
+	out := []string{"accept"}
+	for _, c := range g.callable {
+		out = append(out, "jump "+c.name, "goto "+c.name)
+	}
+	return out
+}
+
 // verdict of a map.
 func (g *Generator) verdict() string {
 	return pick(g, []string{"accept", "accept", "drop", "return", "continue"})
@@ -417,6 +462,14 @@ func (g *Generator) match(f *field, op string) (text string, tail bool) {
 		op = op[1:]
 	}
 	n := 2 + g.r.IntN(4)
+	switch f.name {
+	case "@ih":
+		return "udp dport 53 @ih,0,8 " + fmt.Sprint(g.r.IntN(256)), false
+	case "@ll":
+		return fmt.Sprintf("@ll,%d,16 0x%x", 48, 0x0200), false
+	case "ct id":
+		return fmt.Sprintf("ct id %d", g.r.Uint32()), false
+	}
 	mark := func() string { return fmt.Sprintf("0x%x", pick(g, []uint64{1, 2, 0x100})) }
 	switch op {
 	case "eq":
@@ -435,6 +488,15 @@ func (g *Generator) match(f *field, op string) (text string, tail bool) {
 		return f.name + " " + neg + g.named("set", "typeof "+f.name+"; elements = "+braces(g.singles(f, n))+";"), false
 	case "namedintervals":
 		return f.name + " " + neg + g.named("set", "typeof "+f.name+"; flags interval; elements = "+braces(g.spans(f, n, false))+";"), false
+	case "namedtimeout":
+		return f.name + " " + g.named("set", "typeof "+f.name+"; flags timeout; timeout 1h; elements = "+braces(g.singles(f, n))+";"), false
+	case "namedcounter":
+		return f.name + " " + g.named("set", "typeof "+f.name+"; counter; elements = "+braces(g.singles(f, n))+";"), false
+	case "setcatchall":
+		return f.name + " " + g.named("set", "typeof "+f.name+"; elements = "+braces(append(g.singles(f, n), "*"))+";"), false
+	case "vmapjump":
+		to := g.below()
+		return f.name + " vmap " + g.mapped(g.singles(f, n), func() string { return pick(g, to) }), true
 	case "lt", "le", "gt", "ge":
 		sign := map[string]string{"lt": "<", "le": "<=", "gt": ">", "ge": ">="}[op]
 		if !f.addr && (op == "lt" || op == "gt") { // nft refuses comparisons that are always false
@@ -496,7 +558,7 @@ func (g *Generator) match(f *field, op string) (text string, tail bool) {
 		return "meta mark set " + f.name + " map " + g.mapped(g.singles(f, n), mark), false
 	case "mapintervals":
 		return "meta mark set " + f.name + " map " + g.mapped(g.spans(f, n, false), mark), false
-	case "concat", "concatintervals", "concatvmap":
+	case "concat", "concatintervals", "concatvmap", "concatnamedvmap", "concatmap":
 		return g.concat(f, op, neg)
 	}
 	if f.words != nil {

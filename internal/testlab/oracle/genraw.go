@@ -36,6 +36,9 @@ func (g *Generator) rawMatch(f *field, op string) string {
 	if g.chance(15) {
 		v = 0
 	}
+	if g.chance(60) {
+		v = g.sampled(base, off, n, v)
+	}
 	ref := fmt.Sprintf("%s,%d,%d", base, off, n)
 	g.values[ref] = append(g.values[ref], v)
 	switch op {
@@ -70,12 +73,34 @@ func (g *Generator) rawMatch(f *field, op string) string {
 	return fmt.Sprintf("%s 0x%x", ref, v)
 }
 
+// sampled are the bits of a packet that could come.
+func (g *Generator) sampled(base string, off, n int, v uint64) uint64 {
+	own := g.goal
+	g.goal = nil
+	s := g.shape()
+	g.goal = own
+	src := g.source(s.IPv6)
+	b := s.packet(src, 0)
+	if base == "@th" {
+		b = s.transport(src)
+	}
+	if (off+n+7)/8 > len(b) {
+		return v
+	}
+	v = 0
+	for i := off; i < off+n; i++ {
+		v = v<<1 | uint64(b[i/8]>>(7-i%8)&1)
+	}
+	g.goal.sample, g.goal.src = &s, append(g.goal.src, src)
+	return v
+}
+
 // concat joins the field with another one.
 func (g *Generator) concat(f *field, op, neg string) (string, bool) {
 	var with []*field
 	for i := range fields {
 		o := &fields[i]
-		if o == f || o.plain || o.free || o.few || o.name == f.name || o.bits != 0 && o.bits < 8 || o.raw && !g.raw || !o.fits(g.family, g.hook) {
+		if o == f || o.plain || o.free || o.few || o.rare || o.name == f.name || o.bits != 0 && o.bits < 8 || o.raw && !g.raw || !o.fits(g.family, g.hook) {
 			continue
 		}
 		if o.v6 != 0 && f.v6 != 0 && o.v6 != f.v6 || o.proto != 0 && f.proto != 0 && o.proto != f.proto {
@@ -99,7 +124,7 @@ func (g *Generator) concat(f *field, op, neg string) (string, bool) {
 	for range 1 + g.r.IntN(4) {
 		var e []string
 		for _, p := range parts {
-			if op == "concatintervals" && p.words == nil && g.chance(70) {
+			if (op == "concatintervals" || op == "concatnamedvmap") && p.words == nil && g.chance(70) {
 				e = append(e, g.spans(p, 1, false)[0])
 			} else {
 				e = append(e, g.singles(p, 1)[0])
@@ -109,11 +134,16 @@ func (g *Generator) concat(f *field, op, neg string) (string, bool) {
 			elems = append(elems, s)
 		}
 	}
-	if op == "concatintervals" { // overlapping elements are refused: keep one or two
+	if op == "concatintervals" || op == "concatnamedvmap" { // overlapping elements are refused: keep one or two
 		elems = elems[:1+g.r.IntN(min(2, len(elems)))]
 	}
-	if op == "concatvmap" {
+	switch op {
+	case "concatvmap":
 		return key + " vmap " + g.mapped(elems, g.verdict), true
+	case "concatnamedvmap":
+		return key + " vmap " + g.named("map", "typeof "+key+" : verdict; flags interval; elements = "+g.mapped(elems, g.verdict)+";"), true
+	case "concatmap":
+		return "meta mark set " + key + " map " + g.mapped(elems, func() string { return pick(g, []string{"1", "2", "256"}) }), false
 	}
 	if g.chance(40) && op == "concatintervals" {
 		return key + " " + neg + g.named("set", "typeof "+key+"; flags interval; elements = "+braces(elems)+";"), false

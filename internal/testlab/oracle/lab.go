@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,6 +34,17 @@ var (
 	forward4 = "203.0.113.0/24"
 	forward6 = "2001:db8:f::/48"
 )
+
+// localAddrs are the addresses themselves: two of IPv4, two of IPv6.
+var localAddrs = []netip.Addr{
+	netip.MustParsePrefix(local4[0]).Addr(), netip.MustParsePrefix(local4[1]).Addr(),
+	netip.MustParsePrefix(local6[0]).Addr(), netip.MustParsePrefix(local6[1]).Addr(),
+}
+
+// forwarded tells whether the host forwards packets there.
+func forwarded(a netip.Addr) bool {
+	return netip.MustParsePrefix(forward4).Contains(a) || netip.MustParsePrefix(forward6).Contains(a)
+}
 
 // recorderTable names the oracle's own tables, which are no part of the ruleset
 // under test.

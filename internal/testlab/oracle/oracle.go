@@ -8,10 +8,13 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	rs "github.com/sixfence/sixfence/internal/model/ruleset"
 )
 
 var noAddr netip.Addr
@@ -61,8 +64,12 @@ func Run(t testing.TB, l *Lab, cfg Config) *Report {
 		}
 		r.Load += time.Since(before)
 		before = time.Now()
-		c.Shapes, c.Probes = g.Probes(cfg.Shapes, cfg.Sources)
-		var err error
+		set, err := c.Ruleset()
+		if err != nil {
+			t.Errorf("seed %d: decode: %v", c.Seed, err)
+			continue
+		}
+		c.Shapes, c.Probes = g.Probes(cfg.Shapes, cfg.Sources, c.novel(set, r.Coverage))
 		if c.Accepted, err = l.Fire(c.Shapes, c.Probes); err != nil {
 			r.Lossy++
 			t.Logf("seed %d: %v", c.Seed, err)
@@ -99,6 +106,29 @@ func Run(t testing.TB, l *Lab, cfg Config) *Report {
 	return r
 }
 
+// novel tells whether a packet meets a cell in a way that none has yet.
+func (c *Case) novel(set *rs.Ruleset, cov *Coverage) func(*Shape, netip.Addr) bool {
+	m := c.model(set)
+	yes, no := map[int]bool{}, map[int]bool{}
+	return func(s *Shape, src netip.Addr) bool {
+		found := false
+		for _, step := range m.Ask(s.question(src, 0, c.Raw), s.hook(), false).Path {
+			if step.Rule == nil {
+				continue
+			}
+			for _, x := range cov.cells(step.Rule.Comment) {
+				switch {
+				case step.Matched() && cov.yes[x] == 0 && !yes[x]:
+					yes[x], found = true, true
+				case step.Missed() && cov.no[x] == 0 && !no[x]:
+					no[x], found = true, true
+				}
+			}
+		}
+		return found
+	}
+}
+
 // again sends the packets in question once more: what was late the first time is
 // no mismatch.
 func (l *Lab) again(c *Case, out *Outcome) *Outcome {
@@ -132,7 +162,7 @@ func (l *Lab) load(c *Case, r *Report) error {
 		for _, m := range lineOf.FindAllStringSubmatch(err.Error(), -1) {
 			n, _ := strconv.Atoi(m[1])
 			n -= 2 // "flush ruleset", and lines count from 1
-			if n >= 0 && n < len(lines) && (strings.Contains(lines[n], ` comment "`) || strings.HasPrefix(lines[n], " set ") || strings.HasPrefix(lines[n], " map ")) {
+			if n >= 0 && n < len(lines) && (strings.Contains(lines[n], ` comment "`) || definition(lines[n])) {
 				drop[n] = true
 			}
 		}
@@ -165,6 +195,11 @@ func (l *Lab) load(c *Case, r *Report) error {
 
 // Refusals are the rules that nft or the kernel refused, with the reason.
 var Refusals []string
+
+// definition tells whether a line of a script defines a set or an object.
+func definition(line string) bool {
+	return slices.ContainsFunc([]string{" set ", " map ", " counter ", " quota ", " limit ", " ct "}, func(p string) bool { return strings.HasPrefix(line, p) })
+}
 
 func firstLine(s string) string {
 	for _, l := range strings.Split(s, "\n") {

@@ -62,7 +62,8 @@ func TestOracle(t *testing.T) {
 		Keep:   keep,
 		Shapes: env("SHAPES", 100), Sources: env("SOURCES", 60), MaxMismatches: env("MAX", 5),
 	})
-	pc, both, un := r.Coverage.Report()
+	share, can := r.Coverage.Report()
+	pc, both, un := 100*float64(share.Met)/float64(share.Cells), 100*float64(share.Both)/float64(can), share.Unmet
 	t.Logf("%d rulesets, %d rules, %d refused, %d lossy, %d verdicts (%d accepted, %d uncertain), %.0f/s; load %v send %v compare %v; coverage %.1f%% met, %.1f%% both ways, %d not met",
 		r.Rulesets, r.Rules, r.Refused, r.Lossy, r.Verdicts, r.Accepted, r.Uncertain, float64(r.Verdicts)/r.Elapsed.Seconds(), r.Load, r.Send, r.Compare, pc, both, len(un))
 	if r.Verdicts == 0 || r.Lossy > r.Rulesets {

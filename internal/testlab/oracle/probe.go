@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"encoding/binary"
+	"hash/crc32"
 	"net/netip"
 
 	"github.com/sixfence/sixfence/internal/logic/reach"
@@ -10,10 +11,12 @@ import (
 
 // Transport protocols and extension headers (IANA protocol numbers).
 const (
-	protoICMP   = 1
-	protoTCP    = 6
-	protoUDP    = 17
-	protoICMPv6 = 58
+	protoICMP    = 1
+	protoTCP     = 6
+	protoUDP     = 17
+	protoICMPv6  = 58
+	protoSCTP    = 132
+	protoUDPLite = 136
 
 	hopByHop = 0
 	routing  = 43
@@ -43,6 +46,13 @@ type Shape struct {
 	Body         int // bytes after the transport header
 	MAC          [2]byte
 	FragID       uint32
+	ID           uint16 // IPv4 identification
+	Label        uint32 // IPv6 flow label
+	NoDF         bool
+	Options      int    // bytes of options of TCP
+	Flow         bool   // of an established flow
+	Reply        bool   // which the host began
+	Related      bool   // an ICMP error about an established flow
 	Ct           uint32 // what connection tracking will say, where it is in use
 }
 
@@ -81,6 +91,16 @@ func (s *Shape) frame(src netip.Addr, id uint32, dstMAC [6]byte) []byte {
 	m := s.mac(id)
 	b := make([]byte, 14, 160)
 	copy(b, dstMAC[:])
+	switch {
+	case s.Dst.Is6() && s.Dst.IsMulticast():
+		d := s.Dst.As16()
+		copy(b, []byte{0x33, 0x33, d[12], d[13], d[14], d[15]})
+	case s.Dst.IsMulticast():
+		d := s.Dst.As4()
+		copy(b, []byte{1, 0, 0x5e, d[1] & 0x7f, d[2], d[3]})
+	case s.Dst.Is4() && s.Dst.As4()[3] == 255:
+		copy(b, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
+	}
 	copy(b[6:], m[:])
 	if s.IPv6 {
 		b[12], b[13] = 0x86, 0xdd
@@ -97,12 +117,14 @@ func (s *Shape) packet(src netip.Addr, id uint32) []byte {
 		b := make([]byte, 20, 128)
 		b[0], b[1] = 0x45, s.TOS
 		binary.BigEndian.PutUint16(b[2:], uint16(20+len(t)))
-		ident := s.Dport ^ 0x5aa5
+		ident := s.ID
 		if s.Output { // the recorder knows it by its identification
 			ident = uint16(id) + 1
 		}
 		binary.BigEndian.PutUint16(b[4:], ident)
-		b[6] = 0x40
+		if !s.NoDF {
+			b[6] = 0x40
+		}
 		b[8], b[9] = s.HopLimit, s.Proto
 		a, d := src.As4(), s.Dst.As4()
 		copy(b[12:], a[:])
@@ -112,8 +134,9 @@ func (s *Shape) packet(src netip.Addr, id uint32) []byte {
 	}
 	b := make([]byte, 40, 160)
 	b[0], b[1] = 0x60|s.TOS>>4, s.TOS<<4
+	b[1], b[2], b[3] = b[1]|byte(s.Label>>16)&0xf, byte(s.Label>>8), byte(s.Label)
 	if s.Output { // the recorder knows it by its flow label
-		b[1], b[2], b[3] = b[1]|byte((id+1)>>16)&0xf, byte((id+1)>>8), byte(id+1)
+		b[1], b[2], b[3] = b[1]&0xf0|byte((id+1)>>16)&0xf, byte((id+1)>>8), byte(id+1)
 	}
 	b[7] = s.HopLimit
 	a, d := src.As16(), s.Dst.As16()
@@ -149,7 +172,7 @@ func (s *Shape) extBody(e reach.Ext) []byte {
 		binary.BigEndian.PutUint32(b[4:], s.FragID)
 		return b
 	case routing:
-		return []byte{0, 0, 4, 0, 0, 0, 0, 0} // an unknown type, no segments left
+		return make([]byte, 8) // type 0, no segments left
 	}
 	return []byte{0, 0, 1, 4, 0, 0, 0, 0} // PadN
 }
@@ -159,11 +182,14 @@ func (s *Shape) transport(src netip.Addr) []byte {
 	check := 0
 	switch s.Proto {
 	case protoTCP:
-		b = make([]byte, 20+s.Body)
+		b = make([]byte, 20+s.Options+s.Body)
+		for i := range s.Options {
+			b[20+i] = 1 // no operation
+		}
 		binary.BigEndian.PutUint16(b, s.Sport)
 		binary.BigEndian.PutUint16(b[2:], s.Dport)
-		binary.BigEndian.PutUint32(b[4:], 0x01020304)
-		b[12], b[13] = 0x50, s.Flags
+		binary.BigEndian.PutUint32(b[4:], tcpSequence)
+		b[12], b[13] = byte(5+s.Options/4)<<4, s.Flags
 		binary.BigEndian.PutUint16(b[14:], s.Window)
 		check = 16
 	case protoUDP:
@@ -172,7 +198,19 @@ func (s *Shape) transport(src netip.Addr) []byte {
 		binary.BigEndian.PutUint16(b[2:], s.Dport)
 		binary.BigEndian.PutUint16(b[4:], uint16(len(b)))
 		check = 6
+	case protoUDPLite:
+		b = make([]byte, 8+s.Body)
+		binary.BigEndian.PutUint16(b, s.Sport)
+		binary.BigEndian.PutUint16(b[2:], s.Dport)
+		check = 6 // which covers the whole
+	case protoSCTP:
+		return s.sctp()
 	case protoICMP, protoICMPv6:
+		if s.Related {
+			b = s.icmpError()
+			check = 2
+			break
+		}
 		b = make([]byte, 8+s.Body)
 		b[0], b[1] = s.Type, s.Code
 		binary.BigEndian.PutUint16(b[4:], s.Sport)
@@ -180,7 +218,7 @@ func (s *Shape) transport(src netip.Addr) []byte {
 	default:
 		return make([]byte, 8+s.Body)
 	}
-	for i := len(b) - s.Body; i < len(b); i++ {
+	for i := len(b) - s.Body; i < len(b) && !s.Related; i++ {
 		b[i] = byte(i * 7)
 	}
 	var init uint32
@@ -189,11 +227,38 @@ func (s *Shape) transport(src netip.Addr) []byte {
 		init = sum(a, 0) + sum(d, 0) + uint32(len(b)) + uint32(s.Proto)
 	}
 	c := ^fold(sum(b, init))
-	if c == 0 && s.Proto == protoUDP {
+	if c == 0 && (s.Proto == protoUDP || s.Proto == protoUDPLite) {
 		c = 0xffff
 	}
 	binary.BigEndian.PutUint16(b[check:], c)
 	return b
+}
+
+// tcpSequence is the sequence number of every segment.
+const tcpSequence = 0x01020304
+
+// sctp is an INIT chunk.
+func (s *Shape) sctp() []byte {
+	b := make([]byte, 12+20)
+	binary.BigEndian.PutUint16(b, s.Sport)
+	binary.BigEndian.PutUint16(b[2:], s.Dport)
+	b[12] = 1 // INIT
+	binary.BigEndian.PutUint16(b[14:], 20)
+	binary.BigEndian.PutUint32(b[16:], 0x1234)
+	binary.BigEndian.PutUint32(b[20:], 65536)
+	binary.BigEndian.PutUint16(b[24:], 1)
+	binary.BigEndian.PutUint16(b[26:], 1)
+	binary.LittleEndian.PutUint32(b[8:], crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+	return b
+}
+
+// icmpError quotes a packet of the host that belongs to an established flow.
+func (s *Shape) icmpError() []byte {
+	inner := establishedShapes()[map[bool]int{false: 1, true: 4}[s.IPv6]] // UDP
+	q := Shape{IPv6: s.IPv6, Dst: flowSource(s.IPv6, 0), Proto: protoUDP, Sport: inner.Dport, Dport: inner.Sport, HopLimit: 60}
+	b := make([]byte, 8, 64)
+	b[0], b[1] = s.Type, s.Code
+	return append(b, q.packet(s.Dst, 0)...)
 }
 
 func sum(b []byte, s uint32) uint32 {
@@ -229,7 +294,7 @@ func (s *Shape) question(src netip.Addr, id uint32, raw bool) reach.Packet {
 	switch s.Proto {
 	case protoTCP:
 		p.Dport, p.TCPFlags = reach.Some(s.Dport), reach.Some(s.Flags)
-	case protoUDP:
+	case protoUDP, protoSCTP, protoUDPLite:
 		p.Dport = reach.Some(s.Dport)
 	case protoICMP, protoICMPv6:
 		p.ICMPType, p.ICMPCode = reach.Some(s.Type), reach.Some(s.Code)
@@ -256,6 +321,9 @@ func (s *Shape) question(src netip.Addr, id uint32, raw bool) reach.Packet {
 // ctState is what connection tracking says about the first packet of a flow
 // (net/netfilter/nf_conntrack_proto_*.c).
 func ctState(s *Shape) uint32 {
+	if s.Related {
+		return reach.CtRelated
+	}
 	switch s.Proto {
 	case protoTCP:
 		// tcp_error, then tcp_conntracks for a flow not seen before: SYN opens,

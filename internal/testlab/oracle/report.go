@@ -11,7 +11,8 @@ import (
 
 // Write writes the page docs/reference/oracle.md.
 func (r *Report) Write(w io.Writer, kernel, nft string) error {
-	met, both, uncovered := r.Coverage.Report()
+	share, can := r.Coverage.Report()
+	met, both, uncovered := 100*float64(share.Met)/float64(share.Cells), 100*float64(share.Both)/float64(can), share.Unmet
 	var b strings.Builder
 	fmt.Fprintf(&b, `# The kernel as oracle
 

@@ -96,7 +96,7 @@ func blocks(lines []string) [][2]int {
 func without(lines []string, i, n int) []string {
 	var out []string
 	for k, l := range lines {
-		rule := strings.HasPrefix(l, "  ") && !strings.HasPrefix(l, "  type ") || strings.HasPrefix(l, " set ") || strings.HasPrefix(l, " map ") || strings.HasPrefix(l, " flags")
+		rule := strings.HasPrefix(l, "  ") && !strings.HasPrefix(l, "  type ") || definition(l) || strings.HasPrefix(l, " flags")
 		if k >= i && k < i+n && rule {
 			continue
 		}
