@@ -294,6 +294,7 @@ func sportEquals(v []abyte, data []byte, q *question) (cond, bool) {
 	case a == b:
 		return always, true
 	}
+	q.needs |= 1 << fieldSport
 	return perhaps, true
 }
 

@@ -28,6 +28,13 @@ func usesOf(set *rs.Ruleset, f rs.Family) *uses {
 	u := &uses{dynamic: map[*rs.Set]bool{}}
 	for _, t := range set.Tables {
 		mine := t.Family == rs.Inet || t.Family == f
+		for _, o := range t.Objects { // these switch it on where no rule uses them
+			const helper, connlimit, timeout, expectation, synproxy = 3, 5, 7, 9, 10
+			switch o.Type {
+			case helper, connlimit, timeout, expectation, synproxy:
+				u.track = u.track || mine
+			}
+		}
 		for _, c := range t.Chains {
 			if mine && c.Base != nil && c.Base.Type == "nat" {
 				u.track, u.nat = true, true
@@ -185,6 +192,9 @@ func (q *question) ctValue(x rs.Ct, e *env, st uint32) ([]abyte, bool) {
 		}
 		return []abyte{known(n)}, true
 	case ctProtocol:
+		if (st == CtRelated || st == 0) && q.mayBeICMP() {
+			return open(1), false // an ICMP error is about a connection of any protocol
+		}
 		return []abyte{q.defragged().l4proto}, q.p.Proto.Set
 	}
 	if !fresh {
@@ -223,6 +233,10 @@ func (q *question) ctValue(x rs.Ct, e *env, st uint32) ([]abyte, bool) {
 		return open(2), false
 	}
 	return open(16), false
+}
+
+func (q *question) mayBeICMP() bool {
+	return !q.p.Proto.Set || q.p.Proto.V == 1 || q.p.Proto.V == 58
 }
 
 func (q *question) defragged() *layout {
@@ -309,12 +323,14 @@ func (x *run) notrack() {
 
 // objref uses a stateful object: counters pass, limits and quotas may not.
 func (x *run) objref(e rs.Objref) cond {
-	const counter, quota, limit, connlimit = 1, 2, 4, 5
+	const counter, quota, limit, connlimit, synproxy = 1, 2, 4, 5, 10
 	switch e.Type {
 	case counter:
 		if e.Set == "" {
 			return always
 		}
+	case synproxy:
+		return x.synproxy()
 	case quota, limit, connlimit:
 		x.q.opaque["object "+e.Name] = true
 		return perhaps
@@ -324,6 +340,17 @@ func (x *run) objref(e rs.Objref) cond {
 		return perhaps
 	}
 	return always
+}
+
+// synproxy answers TCP segments itself, and passes on what belongs to a handshake that
+// it has seen (nft_synproxy_do_eval); other packets break the rule.
+func (x *run) synproxy() cond {
+	if x.q.p.Proto.Set && x.q.p.Proto.V != 6 {
+		return never
+	}
+	x.q.opaque["synproxy"] = true
+	x.mayEnd = true
+	return perhaps
 }
 
 func (x *run) redirect(e rs.Redirect) {

@@ -20,7 +20,7 @@ const (
 )
 
 // fib asks the routing table (net/ipv6/netfilter/nft_fib_ipv6.c).
-func (q *question) fib(reg *regs, x rs.Fib) cond {
+func (q *question) fib(reg *regs, x rs.Fib, e *env) cond {
 	load := func(b []abyte) cond { reg.put(x.Dreg, b); return always }
 	lost := func() cond { q.opaque["fib"] = true; return load(open(16)) }
 	// The mark matters to routing rules that ask for it: of a host that has any, the
@@ -28,12 +28,35 @@ func (q *question) fib(reg *regs, x rs.Fib) cond {
 	if q.world == nil {
 		return lost()
 	}
+	if q.at.any {
+		e = &env{} // where sources part does not depend on what rules did
+	}
+	src, dst := q.rewritten(e)
+	if dst && x.Flags&fibDaddr != 0 || src && x.Flags&fibSaddr != 0 {
+		q.opaque["a field that a rule rewrote"] = true
+		return lost()
+	}
 	if x.Result == fibResultAddrType && x.Flags&fibDaddr != 0 && q.p.Daddr.Set {
+		daddr := q.p.Daddr.V
+		if e.daddr.IsValid() {
+			daddr = e.daddr
+		}
 		iface := ""
 		if x.Flags&fibIIF != 0 {
 			iface = q.p.IIF.V
 		}
-		t, ok := q.world.FibType(q.p.Daddr.V, iface)
+		t, ok := q.world.FibType(daddr, iface)
+		if !ok {
+			return lost()
+		}
+		return load(q.u32(t))
+	}
+	if x.Result == fibResultAddrType && x.Flags&fibSaddr != 0 && q.p.Saddr.Set {
+		iface := ""
+		if x.Flags&fibIIF != 0 {
+			iface = q.p.IIF.V
+		}
+		t, ok := q.world.FibType(q.p.Saddr.V, iface)
 		if !ok {
 			return lost()
 		}

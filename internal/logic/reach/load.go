@@ -63,8 +63,26 @@ func (q *question) payload(reg *regs, x rs.Payload, e *env) cond {
 			b[i] = src[off+i]
 		}
 	}
+	if x.Base != rs.LinkHeader && q.wrote(e) && hasUnknown(b) {
+		q.opaque["a field that a rule rewrote"] = true
+	}
 	reg.put(x.Dreg, b)
 	return c
+}
+
+// wrote tells whether rules changed the packet into something that is not known.
+func (q *question) wrote(e *env) bool {
+	return !q.at.any && (e.netLost|e.transLost != 0 || e.saddrLost || e.daddrLost || e.dport == -2)
+}
+
+// rewritten tells whether rules wrote the addresses, so that they are not known any more.
+func (q *question) rewritten(e *env) (src, dst bool) {
+	const addr4, addr6 = 0xf, 0xffff
+	s, d := uint64(addr6)<<8, uint64(addr6)<<24
+	if q.is4() {
+		s, d = addr4<<12, addr4<<16
+	}
+	return e.saddrLost || e.netLost&s != 0, e.daddrLost || e.netLost&d != 0
 }
 
 // fast tells whether the kernel loads in its fast path (nft_payload_select_ops).
@@ -321,6 +339,16 @@ func (q *question) meta(reg *regs, x rs.Meta, e *env) cond {
 	case metaIIFType, metaOIFType:
 		name := q.device(out, e)
 		t, ok := q.set.Types[name.V]
+		if !out && (q.p.Local || q.at.hook == rs.Postrouting || q.at.hook == rs.Egress) && !q.at.any {
+			// Linux 6.18 looks at skb->dev, which may be the way out already; others at the
+			// way in.
+			o := q.device(true, e)
+			if u, okOut := q.set.Types[o.V]; q.p.Local || !o.Set || !okOut || !name.Set || !ok || t != u {
+				q.opaque["interface type"] = true
+				reg.put(x.Dreg, open(2))
+				return perhaps
+			}
+		}
 		switch {
 		case name.Set && name.V == "":
 			return never // no such device: the rule breaks
@@ -348,9 +376,15 @@ func (q *question) meta(reg *regs, x rs.Meta, e *env) cond {
 		b = []abyte{known(n)}
 	case metaL4Proto:
 		b = []abyte{q.l.l4proto}
+		if at := map[bool]int{true: 9, false: 6}[q.is4()]; e.netLost>>at&1 != 0 {
+			q.opaque["a field that a rule rewrote"] = true
+			b = open(1)
+		}
 	case metaPktType:
 		b = open(1)
-		if q.unicast() {
+		if e.pktType != 0 && !q.at.any {
+			b = []abyte{known(e.pktType - 1)}
+		} else if q.unicast() {
 			b = []abyte{known(0)} // PACKET_HOST
 		} else {
 			q.opaque["meta pkttype"] = true
@@ -362,6 +396,21 @@ func (q *question) meta(reg *regs, x rs.Meta, e *env) cond {
 	}
 	reg.put(x.Dreg, b)
 	return c
+}
+
+// metaSet writes a property of the packet.
+func (x *run) metaSet(e rs.MetaSet) {
+	switch e.Key {
+	case metaMark:
+		x.env.mark, x.changed = number32(x.reg.at(e.Sreg, 4), x.q.order), true
+	case metaPktType:
+		c, ok := constantBytes(x.reg.at(e.Sreg, 1))
+		if !ok || c[0] > 3 {
+			x.q.opaque["meta pkttype"], x.mayEnd = true, true
+			return
+		}
+		x.env.pktType, x.changed = c[0]+1, true
+	}
 }
 
 // unicast tells that the packet is for this host on the link: for one address,

@@ -22,18 +22,20 @@ func (q *question) each(s *rs.Set, key []abyte, f func(cond, *rs.Element)) cond 
 			continue
 		}
 		c := q.element(s, e, key)
-		if e.Expires {
-			c = cond{may: c.may, mayAll: c.mayAll}
-		}
 		if c.impossible() {
 			continue
+		}
+		if e.Expires {
+			q.opaque["an element that times out"] = true
+			c = cond{may: c.may, mayAll: c.mayAll}
 		}
 		hit = hit.or(c)
 		f(c, e)
 	}
 	if catchAll != nil {
 		rest := hit.not(q.is4())
-		if catchAll.Expires {
+		if catchAll.Expires && !rest.impossible() {
+			q.opaque["an element that times out"] = true
 			rest = cond{may: rest.may, mayAll: rest.mayAll}
 		}
 		if !rest.impossible() {

@@ -237,6 +237,9 @@ func (p *Packet) layout() *layout {
 			} else {
 				b[1] = known(0)
 			}
+			if e.Number == 43 {
+				b[2] = known(0) // type 0: no other has a word
+			}
 			l.net = append(l.net, b...)
 			if l.fragOffset {
 				break // what follows is in the first fragment
@@ -274,8 +277,29 @@ func (p *Packet) reassembled() *layout {
 	}
 	w := *p
 	w.Exthdr = slices.DeleteFunc(slices.Clone(p.Exthdr), func(e Ext) bool { return e.Number == 44 })
-	w.Raw = nil
+	w.Raw = p.unfragmented()
 	return w.layout()
+}
+
+// unfragmented is Raw without the header of an atomic fragment; of other fragments
+// the whole is not known.
+func (p *Packet) unfragmented() []byte {
+	next := 6
+	for i, e := range p.Exthdr {
+		at := 40 + 8*i
+		if len(p.Raw) < at+8 || e.Number == 44 && e.Frag != Atomic {
+			return nil
+		}
+		if e.Number != 44 {
+			next = at
+			continue
+		}
+		b := slices.Concat(p.Raw[:at], p.Raw[at+8:])
+		b[next] = p.Raw[at]
+		binary.BigEndian.PutUint16(b[4:], binary.BigEndian.Uint16(b[4:])-8)
+		return b
+	}
+	return nil
 }
 
 // atomic tells that the packet is a fragment that is the whole.

@@ -68,8 +68,9 @@ type env struct {
 	saddrLost bool       // snat, masquerade
 	dnat      bool       // destination NAT was set up
 	snat      bool
-	toLocal   bool // the new destination is this host
-	rerouted  bool // by destination NAT: the way out is not the one asked about
+	toLocal   bool  // the new destination is this host
+	pktType   uint8 // one more than what a rule set; 0: unchanged
+	rerouted  bool  // by destination NAT: the way out is not the one asked about
 	untracked tri
 	whole     bool // reassembled
 	// netLost and transLost are the bytes of the headers that a rule wrote.
@@ -232,9 +233,7 @@ func (x *run) exec(exprs []rs.Expr) {
 		case rs.Dynset:
 			c = x.dynset(e, exprs[i+1:])
 		case rs.MetaSet:
-			if e.Key == 3 {
-				x.env.mark, x.changed = number32(x.reg.at(e.Sreg, 4), q.order), true
-			}
+			x.metaSet(e)
 		case rs.CtSet:
 			if e.Key == 3 {
 				x.setCtMark(number32(x.reg.at(e.Sreg, 4), q.order))
@@ -260,7 +259,11 @@ func (x *run) exec(exprs []rs.Expr) {
 			x.conclude(rs.Continue, "", false)
 			return
 		case rs.Steal:
-			x.conclude(rs.Stolen, "", false)
+			if e.Name == "synproxy" {
+				c = x.synproxy()
+				break
+			}
+			x.conclude(rs.Drop, "", false) // sent out by another interface: nobody here sees it
 			return
 		case rs.Masquerade:
 			x.env.saddrLost, x.env.snat, x.changed = true, true, true
@@ -282,7 +285,7 @@ func (x *run) exec(exprs []rs.Expr) {
 			x.reg.put(e.Dreg, open(4))
 			q.opaque["random"] = true
 		case rs.Fib:
-			c = q.fib(&x.reg, e)
+			c = q.fib(&x.reg, e, &x.env)
 		case rs.Rt:
 			x.reg.put(e.Dreg, open(16))
 			q.opaque["rt"] = true

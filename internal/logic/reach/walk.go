@@ -262,6 +262,12 @@ func device(pattern, name string) bool {
 func (w *walker) route(groups *[]group, h rs.Hook) (other []group) {
 	var stay []group
 	for _, g := range *groups {
+		if _, dst := w.q.rewritten(&g.env); dst && !g.env.dnat {
+			w.q.opaque["route of a rewritten address"] = true
+			w.reach(g, Accepted|Dropped)
+			stay, other = add(stay, g), add(other, g)
+			continue
+		}
 		local, known := g.env.toLocal, g.env.toLocal
 		if !g.env.dnat && !g.env.daddrLost || g.env.dnat && !g.env.daddr.IsValid() && !g.env.daddrLost {
 			stay = add(stay, g)
@@ -281,11 +287,49 @@ func (w *walker) route(groups *[]group, h rs.Hook) (other []group) {
 		case local == (h == rs.Input):
 			stay = add(stay, g)
 		default:
+			if h == rs.Input && !w.q.is4() {
+				w.refuseLinkLocal(g)
+			}
 			other = add(other, g)
 		}
 	}
 	*groups = stay
 	return other
+}
+
+// refuseLinkLocal is ip6_forward: a packet from a link-local or the unspecified address
+// goes back by the interface it came in by, or not at all.
+func (w *walker) refuseLinkLocal(g group) {
+	if a := w.q.p.Saddr; a.Set {
+		if !a.V.IsLinkLocalUnicast() && !a.V.IsUnspecified() {
+			return
+		}
+		w.q.opaque["route after NAT"] = true
+		w.reach(g, Dropped)
+		return
+	}
+	w.reach(group{g.env, w.pick(llSet, false, g.cells, false)}, Dropped)
+	w.reach(group{g.env, w.pick(anySet, false, g.cells, false)}, Dropped)
+	w.q.opaque["route after NAT"] = true
+}
+
+var anySet = packetset.Set{{}}
+
+// delivered drops the groups whose packet type, as a rule set it, keeps the stack from
+// passing them on: ip_rcv and ipv6_rcv want none for another host, ip_forward and
+// ip6_forward only those for this one.
+func (w *walker) delivered(groups []group, from, to rs.Hook) []group {
+	const host, otherHost = 0, 3
+	var out []group
+	for _, g := range groups {
+		t := int(g.env.pktType) - 1
+		if from == rs.Ingress && t == otherHost || to == rs.Forward && t > host {
+			w.end(g, Dropped, Decider{})
+			continue
+		}
+		out = append(out, g)
+	}
+	return out
 }
 
 // hooks runs groups through hooks; those that pass the last one are accepted.
@@ -302,6 +346,9 @@ func (w *walker) hooks(hooks []rs.Hook, groups []group) {
 				w.hooks(to[2:], there)
 			}
 		}
+		if i > 0 {
+			groups = w.delivered(groups, hooks[i-1], h)
+		}
 		if len(groups) == 0 {
 			return
 		}
@@ -311,6 +358,10 @@ func (w *walker) hooks(hooks []rs.Hook, groups []group) {
 			groups = w.reassemble(groups)
 			w.accepted, w.views, w.seen = nil, nil, nil
 			through := w.passNAT(c, &groups)
+			if (h == rs.Ingress || h == rs.Egress) && !deviceOf(w.q.p, h).Set { // it may be another device's
+				w.q.needs |= 1 << map[rs.Hook]field{rs.Ingress: fieldIIF, rs.Egress: fieldOIF}[h]
+				through = append(through, groups...)
+			}
 			fall := w.chain(c, groups)
 			for _, g := range fall {
 				if w.trace && !g.cells.Empty() {
@@ -521,6 +572,9 @@ func (w *walker) collapse(gs []group) []group {
 		out.env.whole = out.env.whole && g.env.whole
 		out.env.netLost |= g.env.netLost
 		out.env.transLost |= g.env.transLost
+		if g.env.pktType != out.env.pktType {
+			w.reach(g, Accepted|Dropped)
+		}
 		out.env.saddrLost = out.env.saddrLost || g.env.saddrLost
 		out.env.snat = out.env.snat || g.env.snat
 		out.env.dnat = out.env.dnat || g.env.dnat

@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -20,15 +21,18 @@ type Case struct {
 	Raw        bool // packets are asked about with all their bytes
 	NFT        fact.NFTables
 	Interfaces map[uint32]string
+	Host       []byte // the namespace's facts about routes and addresses, as JSON
 	Shapes     []Shape
 	Probes     []Probe
 	Accepted   []bool
+	Leave      uint32 // fields that the question about a single packet leaves open, too
 }
 
 // Mismatch is a packet about which the kernel and the model disagree.
 type Mismatch struct {
 	Probe    int
-	Open     bool // of the question that leaves the source open
+	Open     bool   // of the question that leaves the source open
+	Leave    uint32 // of the one that leaves these fields open
 	Kernel   bool
 	Must     bool
 	May      bool
@@ -41,11 +45,15 @@ func (m Mismatch) String() string {
 	if m.Open {
 		how = "open source"
 	}
+	if m.Leave != 0 {
+		how = fmt.Sprintf("left open %b", m.Leave)
+	}
 	return fmt.Sprintf("probe %d (%s): kernel accepted=%v, model must=%v may=%v\n%s", m.Probe, how, m.Kernel, m.Must, m.May, m.Path)
 }
 
 // Outcome counts a comparison.
 type Outcome struct {
+	Parts      int // questions that left other fields open
 	Verdicts   int // packets compared with the kernel
 	Accepted   int
 	Uncertain  int // may, and rightly so: opaque, limited, or a state that the packet does not fix
@@ -70,7 +78,11 @@ func (c *Case) Ruleset() (*rs.Ruleset, error) {
 }
 
 func (c *Case) model(set *rs.Ruleset) *reach.Model {
-	return &reach.Model{Set: set, Order: binary.LittleEndian, World: world{c.Interfaces}}
+	var n fact.Namespace
+	if err := json.Unmarshal(c.Host, &n); err != nil {
+		n = fact.Namespace{}
+	}
+	return &reach.Model{Set: set, Order: binary.LittleEndian, World: reach.NewRoutes(&n)}
 }
 
 // Compare asks the model about every packet, alone and with an open source.
@@ -103,27 +115,37 @@ func (c *Case) Compare(cov *Coverage, maxMismatches int) (*Outcome, error) {
 		if cov != nil {
 			count(cov, a)
 		}
-		if m, ok := c.judge(id, a, a.End(0) == reach.Accepted, a.End(0)&(reach.Accepted|reach.Stolen) != 0, !a.Limited.Empty(), excuse(a), false, out); !ok {
+		if m, ok := c.judge(id, a.End(0) == reach.Accepted, a.End(0)&(reach.Accepted|reach.Stolen) != 0, !a.Limited.Empty(), excuse(a, c.Raw), false, out); !ok {
 			m.Path, m.Question = path(a), q
 			out.Mismatches = append(out.Mismatches, m)
 			continue
 		}
 		x := packetset.FromIP(p.Src)
-		limited := open.Limited.Has(open.Space.Cell(x))
-		why := excuse(open)
-		if why == "" && c.Raw {
-			why = "fields that the open question does not have"
-		}
-		if m, ok := c.judge(id, open, must.Contains(x), may.Contains(x), limited, why, true, out); !ok {
+		if m, ok := c.judge(id, must.Contains(x), may.Contains(x), open.Limited.Has(open.Space.Cell(x)), excuse(open, false), true, out); !ok {
 			m.Path, m.Question = path(a), s.question(noAddr, 0, false)
 			out.Mismatches = append(out.Mismatches, m)
+			continue
+		}
+		fields := c.Leave
+		if len(c.Probes) > 1 {
+			fields = leave(c.Seed, uint32(id))
+		}
+		if fields != 0 {
+			part := s.part(p.Src, uint32(id), fields)
+			b := model.Ask(part, s.hook(), false)
+			out.Parts++
+			all := b.All()
+			if m, ok := c.judge(id, all == reach.Accepted, all&(reach.Accepted|reach.Stolen) != 0, !b.Limited.Empty(), excuse(b, false), true, out); !ok {
+				m.Path, m.Question, m.Leave = path(b), part, fields
+				out.Mismatches = append(out.Mismatches, m)
+			}
 		}
 	}
 	return out, nil
 }
 
 // judge compares one verdict.
-func (c *Case) judge(id int, _ *reach.Answer, must, may, limited bool, why string, open bool, out *Outcome) (Mismatch, bool) {
+func (c *Case) judge(id int, must, may, limited bool, why string, open bool, out *Outcome) (Mismatch, bool) {
 	k := c.Accepted[id]
 	m := Mismatch{Probe: id, Open: open, Kernel: k, Must: must, May: may}
 	switch {
@@ -135,6 +157,9 @@ func (c *Case) judge(id int, _ *reach.Answer, must, may, limited bool, why strin
 		return m, false // the first packet is within every rate
 	case limited || why != "":
 		if !open {
+			if why == "" {
+				why = "limit"
+			}
 			out.Uncertain++
 			out.Why[why]++
 		}
@@ -143,9 +168,68 @@ func (c *Case) judge(id int, _ *reach.Answer, must, may, limited bool, why strin
 	return m, false
 }
 
-// excuse is why an answer may be uncertain.
-func excuse(a *reach.Answer) string {
-	return strings.Join(append(append([]string(nil), a.Needs...), a.Opaque...), ", ")
+// Causes of an uncertain answer.
+const (
+	causeLeaf  = "an expression that no question answers"
+	causeLimit = "a rate or a quota"
+	causeState = "a state that the packet does not fix"
+	causeField = "a field that the question leaves open"
+)
+
+// causes are what may make an answer uncertain, by what the model calls it. Whatever is
+// not listed is no excuse: the answer then counts as a mismatch.
+var causes = map[string]string{
+	"limit":                                causeLimit,
+	"dynset":                               causeLimit,
+	"object map":                           causeLimit,
+	"the other fragments":                  causeState,
+	"order of conntrack and chain":         causeState,
+	"an element that times out":            causeState,
+	"random":                               causeState,
+	"ct key":                               causeState,
+	"tproxy":                               causeState,
+	"socket":                               causeState,
+	"rt":                                   causeState,
+	"route after NAT":                      causeState,
+	"route of a rewritten address":         causeState,
+	"a field that a rule rewrote":          causeState,
+	"address of redirect":                  causeState,
+	"synproxy":                             causeState,
+	"fib":                                  causeState,
+	"interface type":                       causeState,
+	"meta pkttype":                         causeState,
+	"transport header of a later fragment": causeState,
+	"meta key":                             causeLeaf,
+	"header options":                       causeLeaf,
+	"inner header":                         causeLeaf,
+	"payload set":                          causeLeaf,
+	"packet length":                        causeField,
+	"a field that the question does not have":        causeField,
+	"a part of the source address":                   causeField,
+	"mask over the source address that is no prefix": causeField,
+}
+
+// excuse is why an answer may be uncertain; "" when nothing that it met allows that.
+// Of a question that holds the whole packet no field is open.
+func excuse(a *reach.Answer, whole bool) string {
+	for _, o := range a.Opaque {
+		c := causes[o]
+		switch {
+		case strings.HasPrefix(o, "set "):
+			c, o = causeState, "a dynamic set"
+		case strings.HasPrefix(o, "full set "):
+			c, o = causeLimit, "a full set"
+		case strings.HasPrefix(o, "object "):
+			c, o = causeLimit, "a stateful object"
+		}
+		if c != "" && (c != causeField || !whole) {
+			return c + ": " + o
+		}
+	}
+	if len(a.Needs) > 0 && !whole {
+		return causeField + ": " + strings.Join(a.Needs, " ")
+	}
+	return ""
 }
 
 func count(cov *Coverage, a *reach.Answer) {

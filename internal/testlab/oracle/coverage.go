@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -154,6 +155,20 @@ func (c *Coverage) Report() (s Share, can int) {
 	}
 	slices.Sort(s.Unmet)
 	return s, can
+}
+
+// Undecided lists the fields whose rules the model most often could not decide.
+func (c *Coverage) Undecided() []string {
+	n := map[string]int{}
+	for x, k := range c.open {
+		n[c.all[x].Field] += k
+	}
+	names := slices.Collect(maps.Keys(n))
+	slices.SortFunc(names, func(a, b string) int { return n[b] - n[a] })
+	for i := range names {
+		names[i] = fmt.Sprintf("%s %d", names[i], n[names[i]])
+	}
+	return names[:min(len(names), 40)]
 }
 
 // comment is how a rule names its cells in the ruleset, so that a trace can be

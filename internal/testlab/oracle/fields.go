@@ -305,7 +305,7 @@ var statements = []statement{
 	{name: "payload saddr", hooks: []string{"input", "postrouting", "forward", "prerouting", "ingress"}},
 	{name: "payload mss"},
 	{name: "pkttype set", hooks: []string{"prerouting", "ingress"}, not: []string{"inet ingress"}},
-	{name: "priority set"},
+	{name: "priority set", not: []string{"output", "postrouting"}}, // the recorder knows packets made here by theirs
 	{name: "tproxy", hooks: []string{"prerouting"}, vague: "tproxy"},
 	{name: "dup", hooks: []string{"ingress"}, not: []string{"inet"}},
 	{name: "fwd", hooks: []string{"ingress"}, not: []string{"inet"}},

@@ -244,15 +244,15 @@ func (g *Generator) target(s *Shape) {
 
 func (g *Generator) protocol(s *Shape) uint8 {
 	if g.goal == nil {
-		return pick(g, []uint8{protoTCP, protoTCP, protoTCP, protoUDP, protoUDP, protoICMP, protoICMPv6, protoSCTP, protoUDPLite, 99})
+		return pick(g, []uint8{protoTCP, protoTCP, protoTCP, protoUDP, protoUDP, protoICMP, protoICMPv6, protoSCTP, 99})
 	}
-	if g.goal.proto != 0 && g.chance(92) {
+	if slices.Contains([]uint8{protoTCP, protoUDP, protoICMP, protoICMPv6, protoSCTP}, g.goal.proto) && g.chance(92) {
 		return g.goal.proto
 	}
 	names := []string{"meta l4proto", "ct protocol", "ip protocol", "ip6 nexthdr", "frag nexthdr", "hbh nexthdr", "dst nexthdr", "rt nexthdr"}
 	for _, n := range names {
 		vs := slices.DeleteFunc(slices.Clone(g.goal.values[n]), func(v uint64) bool {
-			return !slices.Contains([]uint64{protoTCP, protoUDP, protoICMP, protoICMPv6, protoSCTP, protoUDPLite, 99, 255}, v)
+			return !slices.Contains([]uint64{protoTCP, protoUDP, protoICMP, protoICMPv6, protoSCTP, 99, 255}, v)
 		})
 		if len(vs) > 0 && g.chance(85) {
 			return uint8(pick(g, vs))
@@ -290,8 +290,8 @@ func (g *Generator) transport(s *Shape) {
 				s.Type = pick(g, []uint8{1, 2, 3, 4})
 			}
 		}
-	case protoTCP, protoUDP, protoSCTP, protoUDPLite:
-		name := map[uint8]string{protoTCP: "tcp", protoUDP: "udp", protoSCTP: "sctp", protoUDPLite: "udplite"}[s.Proto]
+	case protoTCP, protoUDP, protoSCTP:
+		name := map[uint8]string{protoTCP: "tcp", protoUDP: "udp", protoSCTP: "sctp"}[s.Proto]
 		s.Dport = uint16(g.known(uint64(pick(g, g.ports)), 16, name+" dport", "th dport", "meta l4proto tcp ct original proto-dst"))
 		s.Sport = uint16(g.known(1024+g.r.Uint64N(60000), 16, name+" sport", "th sport"))
 		if s.Proto == protoSCTP { // port 0 is no flow

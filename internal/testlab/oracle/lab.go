@@ -2,6 +2,7 @@ package oracle
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/sixfence/sixfence/internal/host/collect/ask"
 	"github.com/sixfence/sixfence/internal/host/collect/packetfilter"
+	"github.com/sixfence/sixfence/internal/host/collect/rtnl"
 	"github.com/sixfence/sixfence/internal/logic/pfdecode"
 	"github.com/sixfence/sixfence/internal/model/fact"
 	"github.com/sixfence/sixfence/internal/testlab"
@@ -61,7 +63,8 @@ type Lab struct {
 	fds    []int
 	names  map[uint32]string
 	sets   *pfdecode.IPSets // of the rules read last
-	frags  uint32           // identifications used up: an unfinished datagram waits for a minute
+	facts  []byte
+	frags  uint32 // identifications used up: an unfinished datagram waits for a minute
 }
 
 // NewLab makes the namespaces.
@@ -152,10 +155,25 @@ func NewLab(t testing.TB) *Lab {
 			unix.Close(fd)
 		}
 	})
+	if err := l.learn(); err != nil {
+		t.Fatal(err)
+	}
 	if err := l.establish(); err != nil {
 		t.Fatalf("establish flows: %v", err)
 	}
 	return l
+}
+
+// learn reads the host's routes and addresses as the product does.
+func (l *Lab) learn() error {
+	var n fact.Namespace
+	l.host.Do(func() {
+		a := ask.New(func(string) bool { return true }, false)
+		rtnl.Read(a, ask.NewBudget("oracle", time.Minute, 1e9, 1e9)).Decode(&n)
+	})
+	var err error
+	l.facts, err = json.Marshal(n)
+	return err
 }
 
 // recorder is the oracle's own table. It sees what every other chain let pass, writes

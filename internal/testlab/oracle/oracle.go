@@ -189,7 +189,7 @@ func (l *Lab) load(c *Case, r *Report) error {
 	if c.NFT, err = l.Dump(); err != nil {
 		return fmt.Errorf("dump: %w", err)
 	}
-	c.Interfaces = l.names
+	c.Interfaces, c.Host = l.names, l.facts
 	return nil
 }
 

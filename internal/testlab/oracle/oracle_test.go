@@ -82,7 +82,7 @@ func TestOracle(t *testing.T) {
 		}
 	}
 	if env("UNCOVERED", 0) > 0 {
-		t.Log(un)
+		t.Log(un, r.Coverage.Undecided())
 	}
 	if env("REFUSALS", 0) > 0 {
 		slices.Sort(oracle.Refusals)

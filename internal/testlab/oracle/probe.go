@@ -3,6 +3,7 @@ package oracle
 import (
 	"encoding/binary"
 	"hash/crc32"
+	"math/rand/v2"
 	"net/netip"
 
 	"github.com/sixfence/sixfence/internal/logic/reach"
@@ -198,11 +199,6 @@ func (s *Shape) transport(src netip.Addr) []byte {
 		binary.BigEndian.PutUint16(b[2:], s.Dport)
 		binary.BigEndian.PutUint16(b[4:], uint16(len(b)))
 		check = 6
-	case protoUDPLite:
-		b = make([]byte, 8+s.Body)
-		binary.BigEndian.PutUint16(b, s.Sport)
-		binary.BigEndian.PutUint16(b[2:], s.Dport)
-		check = 6 // which covers the whole
 	case protoSCTP:
 		return s.sctp()
 	case protoICMP, protoICMPv6:
@@ -227,7 +223,7 @@ func (s *Shape) transport(src netip.Addr) []byte {
 		init = sum(a, 0) + sum(d, 0) + uint32(len(b)) + uint32(s.Proto)
 	}
 	c := ^fold(sum(b, init))
-	if c == 0 && (s.Proto == protoUDP || s.Proto == protoUDPLite) {
+	if c == 0 && s.Proto == protoUDP {
 		c = 0xffff
 	}
 	binary.BigEndian.PutUint16(b[check:], c)
@@ -294,7 +290,7 @@ func (s *Shape) question(src netip.Addr, id uint32, raw bool) reach.Packet {
 	switch s.Proto {
 	case protoTCP:
 		p.Dport, p.TCPFlags = reach.Some(s.Dport), reach.Some(s.Flags)
-	case protoUDP, protoSCTP, protoUDPLite:
+	case protoUDP, protoSCTP:
 		p.Dport = reach.Some(s.Dport)
 	case protoICMP, protoICMPv6:
 		p.ICMPType, p.ICMPCode = reach.Some(s.Type), reach.Some(s.Code)
@@ -318,6 +314,74 @@ func (s *Shape) question(src netip.Addr, id uint32, raw bool) reach.Packet {
 	return p
 }
 
+// Bits of the fields that a part of a question leaves open.
+const (
+	partIIF = 1 << iota
+	partOIF
+	partDaddr
+	partDport
+	partSport
+	partHighSport
+	partType
+	partCode
+	partFlags
+	partCt
+	partHopLimit
+	partMAC
+	partMark
+	partUID
+	partProto
+	partCount = iota
+)
+
+// leave chooses the fields that the question about a packet leaves open; of most
+// packets no such question is asked.
+func leave(seed uint64, id uint32) uint32 {
+	r := rand.New(rand.NewPCG(seed, uint64(id)))
+	if r.IntN(4) > 0 {
+		return 0
+	}
+	m := r.Uint32() & r.Uint32() & (1<<partCount - 1)
+	if r.IntN(4) > 0 {
+		m &^= partProto
+	}
+	return m
+}
+
+// part is the question with some fields left open.
+func (s *Shape) part(src netip.Addr, id, leave uint32) reach.Packet {
+	p := s.question(src, id, false)
+	open(leave, partIIF, &p.IIF)
+	if s.Output { // a packet that is made here came in by no interface
+		p.IIF = reach.Opt[string]{}
+	}
+	open(leave, partOIF, &p.OIF)
+	open(leave, partDaddr, &p.Daddr)
+	open(leave, partDport, &p.Dport)
+	open(leave, partType, &p.ICMPType)
+	open(leave, partCode, &p.ICMPCode)
+	open(leave, partFlags, &p.TCPFlags)
+	open(leave, partCt, &p.Ct)
+	open(leave, partHopLimit, &p.HopLimit)
+	open(leave, partMAC, &p.SrcMAC)
+	open(leave, partMark, &p.Mark)
+	open(leave, partUID, &p.UID)
+	open(leave, partProto, &p.Proto)
+	switch {
+	case leave&partSport != 0:
+		p.Sport = reach.Range{To: 65535}
+	case leave&partHighSport != 0 && s.Sport >= 1024:
+		p.Sport = reach.Range{From: 1024, To: 65535}
+	}
+	return p
+}
+
+func open[T any](leave, bit uint32, o *reach.Opt[T]) {
+	if leave&bit != 0 {
+		*o = reach.Opt[T]{}
+	}
+}
+
 // ctState is what connection tracking says about the first packet of a flow
 // (net/netfilter/nf_conntrack_proto_*.c).
 func ctState(s *Shape) uint32 {
@@ -328,7 +392,7 @@ func ctState(s *Shape) uint32 {
 	case protoTCP:
 		// tcp_error, then tcp_conntracks for a flow not seen before: SYN opens,
 		// ACK is picked up (nf_conntrack_tcp_loose), all else is invalid.
-		switch s.Flags &^ 0x48 { // without PSH and ECE
+		switch s.Flags &^ 0xc8 { // without PSH, ECE and CWR
 		case 0x02, 0x22, 0x10, 0x30:
 			return reach.CtNew
 		}

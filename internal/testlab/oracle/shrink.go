@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/rogpeppe/go-internal/txtar"
@@ -30,7 +31,7 @@ func (l *Lab) same(c *Case) bool {
 func (l *Lab) Shrink(c *Case, m Mismatch) *Case {
 	p := c.Probes[m.Probe]
 	small := &Case{
-		Seed: c.Seed, Script: c.Script, Raw: c.Raw, Interfaces: c.Interfaces,
+		Seed: c.Seed, Script: c.Script, Raw: c.Raw, Interfaces: c.Interfaces, Host: c.Host, Leave: m.Leave,
 		Shapes: []Shape{c.Shapes[p.Shape]}, Probes: []Probe{{0, p.Src}},
 	}
 	if !l.same(small) {
@@ -118,6 +119,7 @@ func (c *Case) Format() []byte {
 			{Name: "ruleset.nft", Data: []byte(c.Script + "\n")},
 			{Name: "packet.json", Data: append(packet, '\n')},
 			{Name: "source", Data: []byte(c.Probes[0].Src.String() + "\n")},
+			{Name: "leave", Data: []byte(fmt.Sprintln(c.Leave))},
 			{Name: "raw", Data: []byte(fmt.Sprintln(c.Raw))},
 			{Name: "kernel", Data: []byte(verdict + "\n")},
 		},
@@ -137,6 +139,10 @@ func ParseCase(b []byte) (*Case, error) {
 			err = json.Unmarshal(f.Data, &c.Shapes[0])
 		case "source":
 			c.Probes[0].Src, err = netip.ParseAddr(s)
+		case "leave":
+			var n uint64
+			n, err = strconv.ParseUint(s, 10, 32)
+			c.Leave = uint32(n)
 		case "raw":
 			c.Raw = s == "true"
 		case "kernel":
@@ -159,7 +165,7 @@ func (l *Lab) Replay(c *Case) (*Outcome, error) {
 	if c.NFT, err = l.Dump(); err != nil {
 		return nil, err
 	}
-	c.Interfaces = l.names
+	c.Interfaces, c.Host = l.names, l.facts
 	if c.Accepted, err = l.Fire(c.Shapes, c.Probes); err != nil {
 		return nil, err
 	}

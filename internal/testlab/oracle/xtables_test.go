@@ -330,7 +330,7 @@ func (f form) text() string {
 // excused tells whether an uncertain answer names the reason that the form allows, or
 // one that any rule may have.
 func (f form) excused(a *reach.Answer, limited bool) bool {
-	why := excuse(a)
+	why := strings.Join(append(append([]string(nil), a.Needs...), a.Opaque...), ", ")
 	if strings.Contains(why, "the other fragments") || strings.Contains(why, "transport header of a later fragment") {
 		return true
 	}
@@ -478,7 +478,7 @@ func (l *Lab) loadXT(backend, fam, text string, before *string) error {
 
 func (l *Lab) compareXT(t *testing.T, f form, set *rs.Ruleset, shapes []Shape, probes []Probe, accepted []bool) (uncertain int) {
 	t.Helper()
-	model := &reach.Model{Set: set, Order: binary.LittleEndian, World: world{l.names}}
+	model := (&Case{Host: l.facts}).model(set)
 	bad := 0
 	fail := func(id int, what string, a *reach.Answer) {
 		if bad++; bad <= 2 {
