@@ -19,6 +19,7 @@ const (
 type uses struct {
 	track, nat bool
 	helper     bool
+	zone       bool             // a rule chooses zones
 	dynamic    map[*rs.Set]bool // sets that rules add to or delete from
 }
 
@@ -42,8 +43,10 @@ func usesOf(set *rs.Ruleset, f rs.Family) *uses {
 			for _, r := range c.Rules {
 				for _, e := range flat(r.Exprs) {
 					switch e := e.(type) {
-					case rs.Ct, rs.CtSet:
+					case rs.Ct:
 						u.track = u.track || mine
+					case rs.CtSet:
+						u.track, u.zone = u.track || mine, u.zone || mine && e.Key == ctZone
 					case rs.Nat, rs.Redirect, rs.Masquerade:
 						u.track, u.nat = u.track || mine, u.nat || mine
 					case rs.Limit:
@@ -109,6 +112,10 @@ func untrackable(p *Packet) tri {
 // state is the packet's ct state at this place; 0 when it is not known. conn tells
 // whether it has a connection.
 func (q *question) state(e *env) (state uint32, conn tri) {
+	if e.zonedLate || e.zoned && q.tracked() != yes {
+		q.opaque["zone of conntrack"] = true
+		return 0, maybe
+	}
 	switch e.untracked {
 	case yes:
 		return CtUntracked, no
@@ -122,6 +129,10 @@ func (q *question) state(e *env) (state uint32, conn tri) {
 		q.opaque["order of conntrack and chain"] = true
 		return 0, maybe
 	}
+	if e.remade {
+		q.opaque["a field that a rule rewrote"] = true
+		return 0, maybe
+	}
 	if untrackable(q.p) == yes {
 		return CtUntracked, no
 	}
@@ -131,6 +142,10 @@ func (q *question) state(e *env) (state uint32, conn tri) {
 	switch q.p.Ct.V {
 	case CtInvalid, CtUntracked:
 		return q.p.Ct.V, no
+	}
+	if e.zoned && q.p.Ct.V != CtNew { // the connection may be in another zone
+		q.opaque["zone of conntrack"] = true
+		return 0, maybe
 	}
 	return q.p.Ct.V, yes
 }
@@ -197,6 +212,9 @@ func (q *question) ctValue(x rs.Ct, e *env, st uint32) ([]abyte, bool) {
 		}
 		return []abyte{q.defragged().l4proto}, q.p.Proto.Set
 	}
+	if x.Key == ctZone && !q.uses.zone {
+		return knownBytes(q.order.AppendUint16(nil, 0)), true
+	}
 	if !fresh {
 		return open(16), false
 	}
@@ -229,8 +247,6 @@ func (q *question) ctValue(x rs.Ct, e *env, st uint32) ([]abyte, bool) {
 			o := 2 * int(x.Key-ctProtoSrc)
 			return l.trans[o : o+2], true
 		}
-	case ctZone:
-		return open(2), false
 	}
 	return open(16), false
 }
@@ -307,9 +323,26 @@ func (x *run) setCtMark(v abyte32) {
 	x.changed = true
 }
 
+// setZone hangs a template on a packet without a connection, and undoes notrack
+// (nft_ct_set_zone_eval).
+func (x *run) setZone() {
+	switch _, conn := x.q.state(&x.env); {
+	case conn == yes:
+		return
+	case x.q.tracked() == no:
+		x.env.zoned, x.env.untracked = true, no
+	default:
+		x.env.zonedLate = true
+	}
+	x.changed = true
+}
+
 // notrack takes the packet out of connection tracking, unless it has a connection
 // already (nft_notrack_eval).
 func (x *run) notrack() {
+	if x.env.zoned || x.env.zonedLate {
+		return // the template stands for a connection
+	}
 	switch st, conn := x.q.state(&x.env); {
 	case conn == yes, st == CtUntracked:
 		return

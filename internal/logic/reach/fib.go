@@ -25,7 +25,11 @@ func (q *question) fib(reg *regs, x rs.Fib, e *env) cond {
 	lost := func() cond { q.opaque["fib"] = true; return load(open(16)) }
 	// The mark matters to routing rules that ask for it: of a host that has any, the
 	// World knows no routes.
-	if q.world == nil {
+	if q.world == nil || x.Flags&fibOIF != 0 {
+		return lost()
+	}
+	if x.Flags&fibIIF != 0 && !q.p.IIF.Set && !q.p.Local {
+		q.needs |= 1 << fieldIIF
 		return lost()
 	}
 	if q.at.any {

@@ -161,6 +161,7 @@ func (x *run) payloadSet(e rs.PayloadSet) {
 	for i := e.Offset; i < e.Offset+min(e.Len, 64) && i < 64; i++ {
 		m |= 1 << i
 	}
+	x.remake(e, m)
 	switch e.Base {
 	case rs.NetworkHeader:
 		if x.q.is4() {
@@ -174,6 +175,19 @@ func (x *run) payloadSet(e rs.PayloadSet) {
 		x.q.opaque["payload set"] = true
 	}
 	x.changed = true
+}
+
+// remake notes that connection tracking will see another flow than the one asked about,
+// or none: a rule before it wrote what flows are known by, or a checksum with it.
+func (x *run) remake(e rs.PayloadSet, m uint64) {
+	const flow4, flow6 = 0xff<<12 | 1<<9 | 0xf, 0xffffffff<<8 | 1<<6 | 0x30
+	flow := uint64(flow6)
+	if x.q.is4() {
+		flow = flow4
+	}
+	if x.q.tracked() != yes && (e.Base != rs.NetworkHeader || m&flow != 0) {
+		x.env.remade = true
+	}
 }
 
 // checksum is where the checksum of the transport header is, as bits by byte; of an

@@ -366,8 +366,11 @@ func (r *Routes) FibType(a netip.Addr, iface string) (uint32, bool) {
 		}
 		return rtnUnicast, true
 	}
-	if a.IsMulticast() {
+	switch {
+	case a.IsMulticast():
 		return rtnMulticast, true
+	case a.IsUnspecified():
+		return 0, false // no address to look up
 	}
 	if want != 0 && slices.Contains(f.local[a], want) {
 		return rtnLocal, true

@@ -72,7 +72,11 @@ type env struct {
 	pktType   uint8 // one more than what a rule set; 0: unchanged
 	rerouted  bool  // by destination NAT: the way out is not the one asked about
 	untracked tri
-	whole     bool // reassembled
+	remade    bool // before connection tracking saw it
+	// zoned: a template of connection tracking hangs on the packet, since before it was
+	// tracked or since late, when it had no connection.
+	zoned, zonedLate bool
+	whole            bool // reassembled
 	// netLost and transLost are the bytes of the headers that a rule wrote.
 	netLost, transLost uint64
 	// over: a rate was exceeded on the way. What becomes of such packets is told
@@ -235,7 +239,10 @@ func (x *run) exec(exprs []rs.Expr) {
 		case rs.MetaSet:
 			x.metaSet(e)
 		case rs.CtSet:
-			if e.Key == 3 {
+			switch e.Key {
+			case ctZone:
+				x.setZone()
+			case ctMark:
 				x.setCtMark(number32(x.reg.at(e.Sreg, 4), q.order))
 			}
 		case rs.Notrack:

@@ -217,8 +217,10 @@ func chainsAt(set *rs.Ruleset, h rs.Hook, p *Packet) []*rs.Chain {
 			if dev := deviceOf(p, h); dev.Set && (h == rs.Ingress || h == rs.Egress) && !slices.ContainsFunc(c.Base.Devices, func(d string) bool { return device(d, dev.V) }) {
 				continue
 			}
-			// NAT chains see the first packet of a connection only.
-			if c.Base.Type == "nat" && p.Ct.Set && p.Ct.V != CtNew && p.Ct.V != CtRelated {
+			// NAT chains see the first packet of a connection only, and no ICMP error about one
+			// (nf_nat_inet_fn).
+			icmp := p.Proto.Set && (p.Proto.V == 1 || p.Proto.V == 58)
+			if c.Base.Type == "nat" && p.Ct.Set && p.Ct.V != CtNew && (p.Ct.V != CtRelated || icmp) {
 				continue
 			}
 			out = append(out, c)
@@ -424,7 +426,11 @@ func (w *walker) passNAT(c *rs.Chain, groups *[]group) (through []group) {
 	dst := c.Base.Hook == rs.Prerouting || c.Base.Hook == rs.Output
 	var in []group
 	for _, g := range *groups {
-		_, conn := w.q.state(&g.env)
+		st, conn := w.q.state(&g.env)
+		if st == CtRelated && !w.q.p.Proto.Set {
+			w.q.needs |= 1 << fieldProto
+			conn = maybe
+		}
 		switch {
 		case conn == no, dst && g.env.dnat, !dst && g.env.snat:
 			through = add(through, g)
@@ -572,6 +578,8 @@ func (w *walker) collapse(gs []group) []group {
 		out.env.whole = out.env.whole && g.env.whole
 		out.env.netLost |= g.env.netLost
 		out.env.transLost |= g.env.transLost
+		out.env.remade = out.env.remade || g.env.remade
+		out.env.zonedLate = out.env.zonedLate || g.env.zonedLate || g.env.zoned != out.env.zoned
 		if g.env.pktType != out.env.pktType {
 			w.reach(g, Accepted|Dropped)
 		}

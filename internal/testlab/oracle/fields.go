@@ -92,7 +92,7 @@ var fields = []field{
 	{name: "fib daddr type", words: fibTypes, rare: true, not: []string{"inet ingress"}},
 	{name: "fib daddr . iif type", words: fibTypes, rare: true, not: []string{"inet ingress", "output", "postrouting"}},
 	{name: "fib saddr . iif type", words: fibTypes, rare: true, not: []string{"inet ingress", "output", "postrouting"}},
-	{name: "fib saddr . mark type", words: fibTypes, rare: true, vague: "fib with a mark", not: []string{"inet ingress"}},
+	{name: "fib saddr . mark type", words: fibTypes, rare: true, not: []string{"inet ingress"}},
 	{name: "fib saddr . iif oif", words: []string{"exists", "missing"}, few: true, not: []string{"inet ingress", "output", "postrouting"}},
 	{name: "fib saddr oif", words: []string{"exists", "missing", "eth0", "wlan1", "lo"}, rare: true, not: []string{"inet ingress", "output", "postrouting"}},
 	{name: "fib saddr oifname", words: []string{`"eth0"`, `"wlan1"`, `"lo"`}, rare: true, not: []string{"inet ingress", "output", "postrouting"}},
