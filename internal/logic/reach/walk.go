@@ -435,6 +435,9 @@ func (w *walker) passNAT(c *rs.Chain, groups *[]group) (through []group) {
 		case conn == no, dst && g.env.dnat, !dst && g.env.snat:
 			through = add(through, g)
 		case conn == maybe:
+			if !w.q.p.Ct.Set {
+				w.q.needs |= 1 << fieldCt
+			}
 			through, in = add(through, g), add(in, g)
 		default:
 			in = add(in, g)
