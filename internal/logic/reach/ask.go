@@ -89,7 +89,7 @@ func (m *Model) ask(p Packet, h rs.Hook, only, trace bool) *Answer {
 		a.Space = onePoint[q.is4()]
 	}
 	a.Limited = packetset.NewCells(a.Space.Len())
-	w := &walker{q: q, ans: a, prog: prog, trace: trace, plain: trace || m.plain}
+	w := &walker{q: q, asked: h, ans: a, prog: prog, trace: trace, plain: trace || m.plain}
 	w.hooks(hooks, []group{{env: w.q.fresh(), cells: packetset.All(a.Space.Len())}})
 	w.finish()
 	for f := fieldIIF; f < fieldCount; f++ {

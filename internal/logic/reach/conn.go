@@ -18,6 +18,9 @@ const (
 // uses is what a ruleset makes the kernel do for a family.
 type uses struct {
 	track, nat bool
+	dnat       bool // rules choose new destinations
+	snat       bool // rules choose new sources
+	snatTo     bool // … addresses that need not be this host's
 	helper     bool
 	zone       bool             // a rule chooses zones
 	dynamic    map[*rs.Set]bool // sets that rules add to or delete from
@@ -49,6 +52,11 @@ func usesOf(set *rs.Ruleset, f rs.Family) *uses {
 						u.track, u.zone = u.track || mine, u.zone || mine && e.Key == ctZone
 					case rs.Nat, rs.Redirect, rs.Masquerade:
 						u.track, u.nat = u.track || mine, u.nat || mine
+						n, isNat := e.(rs.Nat)
+						_, masquerade := e.(rs.Masquerade)
+						u.snatTo = u.snatTo || mine && isNat && !n.Dst
+						u.snat = u.snat || mine && masquerade || u.snatTo
+						u.dnat = u.dnat || mine && !masquerade && !(isNat && !n.Dst)
 					case rs.Limit:
 						u.track = u.track || mine && e.Name == "connlimit"
 					case rs.Opaque:

@@ -69,6 +69,7 @@ type env struct {
 	dnat      bool       // destination NAT was set up
 	snat      bool
 	toLocal   bool  // the new destination is this host
+	placed    bool  // the question says whether the new destination is this host
 	pktType   uint8 // one more than what a rule set; 0: unchanged
 	rerouted  bool  // by destination NAT: the way out is not the one asked about
 	untracked tri

@@ -152,6 +152,7 @@ type group struct {
 
 type walker struct {
 	q     *question
+	asked rs.Hook
 	ans   *Answer
 	prog  *program
 	depth int
@@ -217,10 +218,8 @@ func chainsAt(set *rs.Ruleset, h rs.Hook, p *Packet) []*rs.Chain {
 			if dev := deviceOf(p, h); dev.Set && (h == rs.Ingress || h == rs.Egress) && !slices.ContainsFunc(c.Base.Devices, func(d string) bool { return device(d, dev.V) }) {
 				continue
 			}
-			// NAT chains see the first packet of a connection only, and no ICMP error about one
-			// (nf_nat_inet_fn).
-			icmp := p.Proto.Set && (p.Proto.V == 1 || p.Proto.V == 58)
-			if c.Base.Type == "nat" && p.Ct.Set && p.Ct.V != CtNew && (p.Ct.V != CtRelated || icmp) {
+			// NAT is for packets of connections.
+			if c.Base.Type == "nat" && p.Ct.Set && p.Ct.V&(CtNew|CtEstablished|CtRelated) == 0 {
 				continue
 			}
 			out = append(out, c)
@@ -240,7 +239,12 @@ func priority(c *rs.Chain) int32 {
 	if c.Base.Type != "nat" {
 		return c.Base.Priority
 	}
-	if c.Base.Hook == rs.Prerouting || c.Base.Hook == rs.Output {
+	return natPriority(c.Base.Hook)
+}
+
+// natPriority is the one of the kernel's own NAT at a hook.
+func natPriority(h rs.Hook) int32 {
+	if h == rs.Prerouting || h == rs.Output {
 		return prioDNAT
 	}
 	return prioSNAT
@@ -264,14 +268,14 @@ func device(pattern, name string) bool {
 func (w *walker) route(groups *[]group, h rs.Hook) (other []group) {
 	var stay []group
 	for _, g := range *groups {
-		if _, dst := w.q.rewritten(&g.env); dst && !g.env.dnat {
+		if _, dst := w.q.rewritten(&g.env); dst && !g.env.dnat && !g.env.placed {
 			w.q.opaque["route of a rewritten address"] = true
 			w.reach(g, Accepted|Dropped)
 			stay, other = add(stay, g), add(other, g)
 			continue
 		}
 		local, known := g.env.toLocal, g.env.toLocal
-		if !g.env.dnat && !g.env.daddrLost || g.env.dnat && !g.env.daddr.IsValid() && !g.env.daddrLost {
+		if g.env.placed || !g.env.dnat && !g.env.daddrLost || g.env.dnat && !g.env.daddr.IsValid() && !g.env.daddrLost {
 			stay = add(stay, g)
 			continue
 		}
@@ -355,7 +359,15 @@ func (w *walker) hooks(hooks []rs.Hook, groups []group) {
 			return
 		}
 		chains := chainsAt(w.q.set, h, w.q.p)
+		translated := !w.q.flowing() || !hasConn(h)
 		for _, c := range chains {
+			if !translated && (c.Base.Type == "nat" || priority(c) >= natPriority(h)) {
+				translated = true
+				groups = w.translate(h, groups)
+			}
+			if c.Base.Type == "nat" && w.q.flowing() {
+				continue // it sees the first packet of a flow only
+			}
 			w.q.at = place{hook: h, prio: priority(c)}
 			groups = w.reassemble(groups)
 			w.accepted, w.views, w.seen = nil, nil, nil
@@ -389,6 +401,9 @@ func (w *walker) hooks(hooks []rs.Hook, groups []group) {
 			if len(groups) == 0 {
 				return
 			}
+		}
+		if !translated {
+			groups = w.translate(h, groups)
 		}
 		w.q.at = place{hook: h, prio: 1<<31 - 1}
 		groups = w.reassemble(groups)
