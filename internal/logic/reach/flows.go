@@ -28,14 +28,31 @@ func (sp *Space) natPorts() []uint16 {
 	return portsIn(nat)
 }
 
-// portsIn are the ports that rules name.
+// portsIn are the ports that rules name: single ones, and both ends of ranges.
 func portsIn(tables []*rs.Table) []uint16 {
 	var out []uint16
-	add := func(b []byte) {
-		if len(b) >= 2 && len(out) < maxFlows {
-			if p := binary.BigEndian.Uint16(b); p != 0 && !slices.Contains(out, p) {
+	for _, r := range portRanges(tables) {
+		for _, p := range []uint16{r.From, r.To} {
+			if p != 0 && p != 65535 {
 				out = append(out, p)
 			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// portRanges are the ports and ranges of ports that rules name.
+func portRanges(tables []*rs.Table) []Range {
+	var out []Range
+	seen := map[Range]bool{}
+	add := func(from, to []byte) {
+		if len(from) < 2 || len(to) < 2 || len(out) >= maxFlows {
+			return
+		}
+		if r := (Range{binary.BigEndian.Uint16(from), binary.BigEndian.Uint16(to)}); !seen[r] {
+			seen[r] = true
+			out = append(out, r)
 		}
 	}
 	for _, t := range tables {
@@ -47,13 +64,20 @@ func portsIn(tables []*rs.Table) []uint16 {
 					case rs.Payload:
 						ports = ports || e.Base == rs.TransportHeader && e.Offset <= 2 && e.Offset+e.Len >= 4
 					case rs.Cmp:
-						if ports && len(e.Data) == 2 {
-							add(e.Data)
+						if !ports || len(e.Data) != 2 {
+							continue
+						}
+						switch e.Op {
+						case rs.Lt, rs.Gte:
+							add(e.Data, []byte{0xff, 0xff})
+						case rs.Lte, rs.Gt:
+							add([]byte{0, 0}, e.Data)
+						default:
+							add(e.Data, e.Data)
 						}
 					case rs.Range:
 						if ports && len(e.From) == 2 {
-							add(e.From)
-							add(e.To)
+							add(e.From, e.To)
 						}
 					case rs.Lookup:
 						if s := t.Sets[e.Set]; ports && s != nil {
@@ -64,12 +88,11 @@ func portsIn(tables []*rs.Table) []uint16 {
 			}
 		}
 	}
-	slices.Sort(out)
 	return out
 }
 
 // setPorts finds the field of two bytes in the keys of a set.
-func setPorts(s *rs.Set, add func([]byte)) {
+func setPorts(s *rs.Set, add func(from, to []byte)) {
 	off := 0
 	for _, f := range s.Concat {
 		if f == 2 {
@@ -78,8 +101,8 @@ func setPorts(s *rs.Set, add func([]byte)) {
 		off += (f + 3) &^ 3
 	}
 	for i := range s.Elements {
-		if k := s.Elements[i].From; len(k) >= off+2 {
-			add(k[off : off+2])
+		if e := &s.Elements[i]; len(e.From) >= off+2 && len(e.To) >= off+2 {
+			add(e.From[off:off+2], e.To[off:off+2])
 		}
 	}
 }

@@ -3,6 +3,7 @@ package reach
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/sixfence/sixfence/internal/logic/packetset"
 	"github.com/sixfence/sixfence/internal/model/fact"
@@ -50,26 +51,55 @@ func (sp *Space) Gaps() []fact.Gap {
 	return out
 }
 
+// Probe is a fresh packet from anywhere to anywhere, of which a ruleset without a host
+// can be asked.
+type Probe struct {
+	Hook   rs.Hook // Input or Forward
+	Family rs.Family
+	Proto  uint8
+	Port   uint16 // destination port, or the type of ICMP and ICMPv6
+	IIF    string // empty: an interface that no rule names
+}
+
 // Any answers for a port over every interface and destination: must holds for all of
 // them, may for one at least. It is what can be said of a ruleset without a host.
 func (sp *Space) Any(proto string, port uint16, f rs.Family) V {
-	is4 := f == rs.IPv4
-	p := Packet{
-		Family: f, Proto: Some(protoNumbers[proto]), Sport: Range{1024, 65535}, Dport: Some(port), Ct: Some(uint32(CtNew)), Mark: Some(uint32(0)),
-		// An interface that no rule names.
-		IIF: Some("some interface"),
+	return sp.At(Probe{Hook: rs.Input, Family: f, Proto: protoNumbers[proto], Port: port})
+}
+
+// At answers for a Probe.
+func (sp *Space) At(q Probe) V {
+	is4 := q.Family == rs.IPv4
+	p := Packet{Family: q.Family, Proto: Some(q.Proto), Ct: Some(uint32(CtNew)), Mark: Some(uint32(0)), IIF: Some("some interface")}
+	if q.IIF != "" {
+		p.IIF = Some(q.IIF)
 	}
-	if proto == "tcp" {
+	if q.Hook == rs.Forward {
+		p.OIF = Some("another interface")
+	}
+	switch q.Proto {
+	case 1, 58:
+		p.ICMPType, p.ICMPCode = Some(uint8(q.Port)), Some(uint8(0))
+		switch {
+		case q.Proto == 58 && q.Port < 128, q.Proto == 1 && (q.Port == 3 || q.Port == 11 || q.Port == 12):
+			p.Ct = Some(uint32(CtRelated))
+		case untrackable(&p) == yes:
+			p.Ct = Some(uint32(CtUntracked))
+		}
+	default:
+		p.Sport, p.Dport = Range{1024, 65535}, Some(q.Port)
+	}
+	if q.Proto == 6 {
 		p.TCPFlags = Some(uint8(2))
 	}
-	a := sp.unnamed().Ask(p, rs.Input, false)
+	a := sp.unnamed().Ask(p, q.Hook, false)
 	bogus := bogus6
 	if is4 {
 		bogus = bogus4
 	}
 	all := bogus.Complement(is4)
 	must, may := a.Must().Intersect(all), a.May().Intersect(all)
-	lacks := sp.Obstacles(FamilyWord(f), "")
+	lacks := sp.Obstacles(FamilyWord(q.Family), "")
 	if len(lacks) > 0 { // rules of which nothing is known
 		must, may = nil, all
 	}
@@ -104,11 +134,74 @@ func (sp *Space) unnamed() *Model {
 // NamedPorts are the destination ports that any rule names, and one that none does.
 func (sp *Space) NamedPorts() []uint16 {
 	out := portsIn(sp.Model.Set.Tables)
-	for p := uint16(49151); ; p-- {
+	for p := uint16(otherPort); ; p-- {
 		if !slices.Contains(out, p) {
 			return append(out, p)
 		}
 	}
+}
+
+// PortStarts cuts the ports at every boundary that a rule has: from each start to the
+// one before the next all ports are treated alike.
+func (sp *Space) PortStarts() []uint16 {
+	out := []uint16{1}
+	for _, r := range portRanges(sp.Model.Set.Tables) {
+		if r.From > 0 {
+			out = append(out, r.From)
+		}
+		if r.To < 65535 {
+			out = append(out, r.To+1)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// NamedInterfaces are the incoming interfaces that rules name; of names with a wildcard
+// one that fits.
+func (sp *Space) NamedInterfaces() []string {
+	var out []string
+	add := func(b []byte) {
+		n, _, whole := strings.Cut(string(b), "\x00")
+		if !whole && len(b) < 16 {
+			n += "0"
+		}
+		if n != "" && !slices.Contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	for _, t := range sp.Model.Set.Tables {
+		for _, c := range t.Chains {
+			for _, r := range c.Rules {
+				key := uint32(0)
+				for _, e := range flat(r.Exprs) {
+					switch e := e.(type) {
+					case rs.Meta:
+						key = e.Key
+					case rs.Payload, rs.Ct, rs.Exthdr, rs.Fib:
+						key = 0
+					case rs.Cmp:
+						if key == metaIIFName {
+							add(e.Data)
+						}
+						if key == metaIIF && len(e.Data) == 4 {
+							if n := sp.Model.Set.Interfaces[sp.Model.Order.Uint32(e.Data)]; n != "" {
+								add(append([]byte(n), 0))
+							}
+						}
+					case rs.Lookup:
+						if s := t.Sets[e.Set]; s != nil && key == metaIIFName && len(s.Concat) < 2 {
+							for i := range s.Elements {
+								add(s.Elements[i].From)
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.DeleteFunc(out, func(n string) bool { return n == "lo" })
 }
 
 // Union is who gets in from outside, over several classes: surely by one of them,

@@ -356,11 +356,11 @@ func clean(d *reachDocument) {
 		f := &d.Flows[i]
 		vs(f.NetNS, f.IPv4)
 		vs(f.NetNS, f.IPv6)
-		f.NetNS = report.Clean(f.NetNS)
+		f.NetNS, f.Target, f.Process = report.Clean(f.NetNS), report.Clean(f.Target), report.Clean(f.Process)
 	}
 	for i := range d.Lint {
 		x := &d.Lint[i]
-		x.NetNS, x.Table, x.Chain, x.Rule, x.Message = report.Clean(x.NetNS), report.Clean(x.Table), report.Clean(x.Chain), report.Clean(x.Rule), report.Clean(x.Message)
+		x.NetNS, x.Table, x.Chain, x.Rule, x.Message, x.Remedy = report.Clean(x.NetNS), report.Clean(x.Table), report.Clean(x.Chain), report.Clean(x.Rule), report.Clean(x.Message), report.Clean(x.Remedy)
 		x.Evidence = cleanEach(x.Evidence)
 	}
 }
@@ -417,11 +417,80 @@ func (v *reachView) cell(netns string, vs []reach.V, is4 bool) (string, reach.Cl
 	return words, reach.ClassOf(must, may, is4)
 }
 
-// text writes the matrix at 80 columns: one row a listener, IPv4 beside IPv6.
+// row is one line of the matrix.
+type row struct {
+	netns, proto, name, four, six string
+	ports                         []uint16
+	mark                          bool
+	listener                      reach.Listener
+}
+
+// rows are the listeners as people count them: the sockets of a program that serves
+// one family each are one, and so are ports that answer alike.
+func (v *reachView) rows(ls []reach.Listener) []row {
+	var merged []reach.Listener
+	for _, l := range ls {
+		i := slices.IndexFunc(merged, func(m reach.Listener) bool {
+			return m.NetNS == l.NetNS && m.Proto == l.Proto && m.Port == l.Port && m.Process == l.Process && m.Device == l.Device &&
+				(len(m.IPv4) == 0 && len(l.IPv6) == 0 || len(m.IPv6) == 0 && len(l.IPv4) == 0) && bothFamilies(m.Address, l.Address)
+		})
+		if i < 0 {
+			merged = append(merged, l)
+			continue
+		}
+		m := &merged[i]
+		m.IPv4, m.IPv6 = append(slices.Clone(m.IPv4), l.IPv4...), append(slices.Clone(m.IPv6), l.IPv6...)
+	}
+	var out []row
+	for _, l := range merged {
+		four, c4 := v.cell(l.NetNS, l.IPv4, true)
+		six, c6 := v.cell(l.NetNS, l.IPv6, false)
+		r := row{l.NetNS, l.Proto, listenerName(&l), four, six, []uint16{l.Port}, c6.Wider(c4) || c4.Wider(c6), l}
+		i := slices.IndexFunc(out, func(o row) bool {
+			return o.netns == r.netns && o.proto == r.proto && o.name == r.name && o.four == r.four && o.six == r.six && !slices.Contains(o.ports, l.Port)
+		})
+		if i >= 0 && (l.Process != "" || l.Address == "any") {
+			out[i].ports = append(out[i].ports, l.Port)
+			continue
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// bothFamilies tells that two addresses are the same place in either family.
+func bothFamilies(a, b string) bool {
+	pairs := [][2]string{{"0.0.0.0", "::"}, {"127.0.0.1", "::1"}}
+	return slices.ContainsFunc(pairs, func(p [2]string) bool { return a == p[0] && b == p[1] || a == p[1] && b == p[0] })
+}
+
+// portText is a list of ports: tcp/80,443,8000-8010.
+func portText(proto string, ports []uint16) string {
+	ports = slices.Clone(ports)
+	slices.Sort(ports)
+	var parts []string
+	for i := 0; i < len(ports); {
+		j := i
+		for j+1 < len(ports) && ports[j+1] == ports[j]+1 {
+			j++
+		}
+		if j > i+1 {
+			parts = append(parts, fmt.Sprintf("%d-%d", ports[i], ports[j]))
+		} else {
+			for k := i; k <= j; k++ {
+				parts = append(parts, strconv.Itoa(int(ports[k])))
+			}
+		}
+		i = j + 1
+	}
+	return proto + "/" + strings.Join(parts, ", ")
+}
+
+// text writes the matrix at 80 columns: IPv4 beside IPv6.
 func (v *reachView) text(w io.Writer, d reachDocument, quiet bool) error {
 	var b strings.Builder
 	const wPort, wName, wCell = 12, 16, 23
-	row := func(mark, port, name, four, six string) {
+	line := func(mark, port, name, four, six string) {
 		cols := [][]string{split(port, wPort), split(name, wName), split(four, wCell), split(six, wCell)}
 		for i := 0; ; i++ {
 			line := mark
@@ -444,25 +513,24 @@ func (v *reachView) text(w io.Writer, d reachDocument, quiet bool) error {
 		}
 	}
 	netns := ""
-	var differ []reach.Listener
-	for i, l := range d.Listeners {
-		if i == 0 || l.NetNS != netns {
-			netns = l.NetNS
+	var differ []row
+	rows := v.rows(d.Listeners)
+	for i, r := range rows {
+		if i == 0 || r.netns != netns {
+			netns = r.netns
 			if v.many || i > 0 {
 				fmt.Fprintf(&b, "%snetns %s\n", map[bool]string{true: "\n"}[i > 0], netns)
 			}
-			row("  ", "PORT", "LISTENER", "IPv4 FROM", "IPv6 FROM")
+			line("  ", "PORT", "LISTENER", "IPv4 FROM", "IPv6 FROM")
 		}
-		four, c4 := v.cell(netns, l.IPv4, true)
-		six, c6 := v.cell(netns, l.IPv6, false)
 		mark := "  "
-		if c6.Wider(c4) || c4.Wider(c6) {
+		if r.mark {
 			mark = "! "
-			differ = append(differ, l)
+			differ = append(differ, r)
 		}
-		row(mark, fmt.Sprintf("%s/%d", l.Proto, l.Port), listenerName(&l), four, six)
+		line(mark, portText(r.proto, r.ports), r.name, r.four, r.six)
 	}
-	if len(d.Listeners) == 0 {
+	if len(rows) == 0 {
 		b.WriteString("No listener" + map[bool]string{true: " in this namespace"}[!v.many] + ".\n")
 	}
 	if !quiet {
@@ -472,18 +540,62 @@ func (v *reachView) text(w io.Writer, d reachDocument, quiet bool) error {
 	return err
 }
 
-func (v *reachView) details(b *strings.Builder, d reachDocument, differ []reach.Listener) {
-	for _, l := range differ {
-		fmt.Fprintf(b, "\n! %s/%d %s: IPv4 and IPv6 differ\n", l.Proto, l.Port, listenerName(&l))
+// alike joins classes that let in the same sources by the same rules.
+func alike(vs []reach.V) []reach.V {
+	var out []reach.V
+	for _, x := range vs {
+		i := slices.IndexFunc(out, func(o reach.V) bool {
+			return o.Sources == x.Sources && o.Limited == x.Limited && slices.Equal(o.DecidedBy, x.DecidedBy)
+		})
+		if i < 0 {
+			x.Interfaces = slices.Clone(x.Interfaces)
+			out = append(out, x)
+			continue
+		}
+		o := &out[i]
+		for _, n := range x.Interfaces {
+			if !slices.Contains(o.Interfaces, n) {
+				o.Interfaces = append(o.Interfaces, n)
+			}
+		}
+		// A packet to a global address is the better example.
+		if x.Witness != nil && (o.Witness == nil || o.Witness.Daddr.IsLinkLocalUnicast() || o.Witness.Daddr.IsMulticast()) {
+			o.Witness = x.Witness
+		}
+	}
+	return out
+}
+
+// maxInterfaces is how many interfaces a line names.
+const maxInterfaces = 6
+
+func interfaceList(names []string) string {
+	if len(names) > maxInterfaces {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:maxInterfaces], ", "), len(names)-maxInterfaces)
+	}
+	return strings.Join(names, ", ")
+}
+
+func (v *reachView) details(b *strings.Builder, d reachDocument, differ []row) {
+	for _, r := range differ {
+		l := r.listener
+		fmt.Fprintf(b, "\n! %s %s: IPv4 and IPv6 differ\n", portText(r.proto, r.ports), r.name)
 		for _, f := range []struct {
 			word string
 			vs   []reach.V
 		}{{"IPv4", l.IPv4}, {"IPv6", l.IPv6}} {
-			for _, x := range f.vs {
+			if len(f.vs) == 0 {
+				fmt.Fprintf(b, "  %s: nothing listens\n", f.word)
+			}
+			for _, x := range alike(f.vs) {
 				if len(x.Interfaces) > 0 && v.loopbacks[l.NetNS+" "+x.Interfaces[0]] {
 					continue
 				}
-				fmt.Fprintf(b, "  %s by %s: %s\n", f.word, strings.Join(x.Interfaces, ", "), x.Sources)
+				by := ""
+				if len(x.Interfaces) > 0 {
+					by = " by " + interfaceList(x.Interfaces)
+				}
+				fmt.Fprintf(b, "  %s%s: %s\n", f.word, by, x.Sources)
 				for i, r := range x.DecidedBy {
 					if i == 3 {
 						fmt.Fprintf(b, "    and %d more rules\n", len(x.DecidedBy)-i)
@@ -492,38 +604,102 @@ func (v *reachView) details(b *strings.Builder, d reachDocument, differ []reach.
 					fmt.Fprintf(b, "    %s\n", r)
 				}
 				if x.Witness != nil {
-					fmt.Fprintf(b, "    witness %s: %s\n", x.Witness, x.Witness.Verdict)
+					fmt.Fprintf(b, "    packet %s: %s\n", x.Witness, x.Witness.Verdict)
 				}
 			}
 		}
 	}
-	if len(d.Flows) > 0 {
-		b.WriteString("\nPassed on by rules\n")
-	}
-	for _, f := range d.Flows {
-		four, _ := v.cell(f.NetNS, f.IPv4, true)
-		six, _ := v.cell(f.NetNS, f.IPv6, false)
-		fmt.Fprintf(b, "  %s/%d to %s: IPv4 from %s; IPv6 from %s\n", f.Proto, f.Port, f.Target, four, six)
-	}
-	if len(d.Lint) > 0 {
-		b.WriteString("\nRules that do not do what they look like\n")
-	}
-	for _, x := range d.Lint {
-		at := x.Table + " " + x.Chain
-		if x.Handle != 0 {
-			at += fmt.Sprintf(" handle %d", x.Handle)
-		}
-		fmt.Fprintf(b, "  %s  %s\n    %s\n", x.ID, strings.TrimSpace(at), x.Message)
-	}
+	v.flowText(b, d.Flows)
+	lintText(b, d.Lint)
 	for i, g := range d.Gaps {
 		if i == 0 {
 			b.WriteString("\nNot known\n")
 		}
 		if i == 8 {
-			fmt.Fprintf(b, "  and %d more\n", len(d.Gaps)-i)
+			fmt.Fprintf(b, "  and %d more (--format json has them)\n", len(d.Gaps)-i)
 			break
 		}
-		fmt.Fprintf(b, "  %s\n", g.What)
+		what := g.What
+		if v.many {
+			what += " (" + g.NetNS + ")"
+		}
+		fmt.Fprintf(b, "  %s\n", what)
+	}
+}
+
+func (v *reachView) flowText(b *strings.Builder, flows []reach.Flow) {
+	for i, f := range flows {
+		if i == 0 {
+			b.WriteString("\nPassed on\n")
+		}
+		if i == 40 {
+			fmt.Fprintf(b, "  and %d more (--format json has them)\n", len(flows)-i)
+			break
+		}
+		port := "every other port"
+		if f.Port != 0 {
+			port = fmt.Sprintf("%s/%d", f.Proto, f.Port)
+		} else {
+			port = f.Proto + ", " + port
+		}
+		to := f.Target
+		if f.Process != "" {
+			to += " (" + path.Base(f.Process) + ")"
+		}
+		how := "to"
+		if f.Kind == reach.FlowRouted {
+			how = "routed to"
+		}
+		fmt.Fprintf(b, "  %s %s %s\n", port, how, to)
+		for _, x := range []struct {
+			word string
+			vs   []reach.V
+			is4  bool
+		}{{"IPv4", f.IPv4, true}, {"IPv6", f.IPv6, false}} {
+			if len(x.vs) > 0 {
+				cell, _ := v.cell(f.NetNS, x.vs, x.is4)
+				fmt.Fprintf(b, "    %s from %s\n", x.word, cell)
+			}
+		}
+	}
+}
+
+func lintText(b *strings.Builder, list []reach.Lint) {
+	info, shown := map[string]int{}, 0
+	var kinds []string
+	for _, x := range list {
+		if x.Severity == reach.Info {
+			if info[x.ID]++; info[x.ID] == 1 {
+				kinds = append(kinds, x.ID)
+			}
+			continue
+		}
+		if shown++; shown == 1 {
+			b.WriteString("\nRules that do not do what they look like\n")
+		}
+		at := strings.TrimSpace(x.Table + " " + x.Chain)
+		if x.Handle != 0 {
+			at += fmt.Sprintf(" handle %d", x.Handle)
+		}
+		fmt.Fprintf(b, "  %-6s %s  %s\n", x.Severity, x.ID, at)
+		if x.Rule != "" {
+			fmt.Fprintf(b, "    %s\n", x.Rule)
+		}
+		for _, l := range append(wrapText(x.Message, 74), wrapText("To do: "+x.Remedy, 74)...) {
+			fmt.Fprintf(b, "    %s\n", l)
+		}
+	}
+	if len(kinds) == 0 {
+		return
+	}
+	for i, k := range kinds {
+		if info[k] > 1 {
+			kinds[i] = fmt.Sprintf("%s (%d)", k, info[k])
+		}
+	}
+	b.WriteString("\nWorth knowing of the rules; --format json says more\n")
+	for _, l := range wrapText(strings.Join(kinds, ", "), 76) {
+		fmt.Fprintf(b, "  %s\n", l)
 	}
 }
 
@@ -541,13 +717,20 @@ func split(s string, w int) []string {
 	return out
 }
 
+// listenerName is the program, and where it listens when that is not everywhere.
 func listenerName(l *reach.Listener) string {
+	if l.Address == "any" {
+		return "(any)"
+	}
 	n := path.Base(l.Process)
 	if l.Process == "" {
 		n = "?"
 	}
-	if l.Address == "any" {
-		n = "(any)"
+	if l.Address != "0.0.0.0" && l.Address != "::" && l.Address != "127.0.0.1" && l.Address != "::1" {
+		n += " " + l.Address
+	}
+	if l.Device != "" {
+		n += " on " + l.Device
 	}
 	return n
 }

@@ -3,9 +3,11 @@ package cli
 import (
 	"cmp"
 	"slices"
+	"strconv"
 
 	"github.com/sixfence/sixfence/internal/logic/packetset"
 	"github.com/sixfence/sixfence/internal/logic/reach"
+	rs "github.com/sixfence/sixfence/internal/model/ruleset"
 )
 
 type portKey struct {
@@ -33,7 +35,8 @@ func portsOf(d reachDocument) map[portKey]*side {
 }
 
 // compare says what the second state opens and closes against the first. Something
-// is opened when a source that surely stayed outside surely gets in now.
+// is opened when a source that surely stayed outside surely gets in now, and unclear
+// when one may.
 func compare(docs [2]reachDocument, views [2]reachView) []difference {
 	a, b := portsOf(docs[0]), portsOf(docs[1])
 	var keys []portKey
@@ -72,13 +75,13 @@ func compare(docs [2]reachDocument, views [2]reachView) []difference {
 			if slices.Equal(must[0], must[1]) && slices.Equal(may[0], may[1]) {
 				continue
 			}
-			d := difference{NetNS: k.netns, Proto: k.proto, Port: k.port, Process: process, Family: family, Before: words[0], After: words[1], DecidedBy: []reach.RuleRef{}}
+			d := difference{NetNS: k.netns, Hook: "input", Proto: k.proto, Port: k.port, Process: process, Family: family, Before: words[0], After: words[1], DecidedBy: []reach.RuleRef{}}
 			minus := func(x, y packetset.Set) bool { return len(x.Intersect(y.Complement(is4))) > 0 }
 			switch {
 			case minus(must[1], may[0]):
 				d.Change = "opened"
 				d.evidence(vs[1])
-			case minus(may[1], must[0]):
+			case minus(may[1], may[0]), minus(must[1], must[0]):
 				d.Change = "unclear"
 				d.evidence(vs[1])
 			default:
@@ -89,4 +92,135 @@ func compare(docs [2]reachDocument, views [2]reachView) []difference {
 		}
 	}
 	return out
+}
+
+// maxCompared bounds the questions to two rulesets.
+const maxCompared = 60_000
+
+var (
+	icmp6Compared = []uint16{1, 2, 3, 4, 128, 129, 130, 131, 132, 133, 134, 135, 136, 137, 143}
+	icmpCompared  = []uint16{0, 3, 5, 8, 11, 12, 13}
+)
+
+// compareRules asks two rulesets without hosts about all that tells ports, protocols
+// and incoming interfaces apart in either.
+func compareRules(a, b *reach.Space, flt reachFilter) []difference {
+	starts := append(a.PortStarts(), b.PortStarts()...)
+	slices.Sort(starts)
+	starts = slices.Compact(starts)
+	ifaces := append([]string{""}, append(a.NamedInterfaces(), b.NamedInterfaces()...)...)
+	slices.Sort(ifaces)
+	ifaces = slices.Compact(ifaces)
+	if n := 8 * len(starts) * len(ifaces); n > maxCompared {
+		ifaces = ifaces[:max(1, maxCompared/(8*len(starts)))]
+	}
+	type subject struct {
+		word     string
+		proto    uint8
+		port, to uint16
+	}
+	var list []subject
+	for _, p := range []subject{{word: "tcp", proto: 6}, {word: "udp", proto: 17}} {
+		if flt.proto != "" && flt.proto != p.word {
+			continue
+		}
+		if flt.port != 0 {
+			list = append(list, subject{p.word, p.proto, flt.port, flt.port})
+			continue
+		}
+		for i, s := range starts {
+			to := uint16(65535)
+			if i+1 < len(starts) {
+				to = starts[i+1] - 1
+			}
+			list = append(list, subject{p.word, p.proto, s, to})
+		}
+	}
+	if flt.port == 0 && flt.proto == "" {
+		for _, n := range icmp6Compared {
+			list = append(list, subject{"icmpv6", 58, n, 0})
+		}
+		for _, n := range icmpCompared {
+			list = append(list, subject{"icmp", 1, n, 0})
+		}
+		for _, n := range []uint8{4, 41, 47, 50, 51, 132} {
+			list = append(list, subject{strconv.Itoa(int(n)), n, 0, 0})
+		}
+	}
+	var out []difference
+	for _, h := range []rs.Hook{rs.Input, rs.Forward} {
+		for _, f := range []rs.Family{rs.IPv4, rs.IPv6} {
+			for _, x := range list {
+				if x.proto == 58 && f == rs.IPv4 || x.proto == 1 && f == rs.IPv6 {
+					continue
+				}
+				unnamed := (*difference)(nil)
+				for _, dev := range ifaces {
+					q := reach.Probe{Hook: h, Family: f, Proto: x.proto, Port: x.port, IIF: dev}
+					d := changeOf(a.At(q), b.At(q), f == rs.IPv4, flt)
+					if dev == "" {
+						unnamed = d
+					} else if d != nil && unnamed != nil && d.Change == unnamed.Change && d.Before == unnamed.Before && d.After == unnamed.After {
+						continue // as on all others
+					}
+					if d == nil {
+						continue
+					}
+					d.NetNS, d.Hook, d.Proto, d.Port, d.Interface, d.Family = "ruleset", h.String(), x.word, x.port, dev, reach.FamilyWord(f)
+					if x.to > x.port {
+						d.PortTo = x.to
+					}
+					out = join(out, *d)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// join adds a difference; one that goes on where another ended is part of it.
+func join(list []difference, d difference) []difference {
+	for i := range list {
+		x := &list[i]
+		end := max(x.Port, x.PortTo)
+		if (d.Proto == "tcp" || d.Proto == "udp") && x.Proto == d.Proto && x.Hook == d.Hook && x.Family == d.Family && x.Interface == d.Interface && x.Change == d.Change &&
+			x.Before == d.Before && x.After == d.After && end+1 == d.Port && slices.Equal(x.DecidedBy, d.DecidedBy) {
+			x.PortTo = max(d.Port, d.PortTo)
+			return list
+		}
+	}
+	return append(list, d)
+}
+
+// changeOf is what changed for one question; nil when nothing did.
+func changeOf(before, after reach.V, is4 bool, flt reachFilter) *difference {
+	vs := [2][]reach.V{flt.narrow([]reach.V{before}, is4), flt.narrow([]reach.V{after}, is4)}
+	if len(vs[0]) == 0 || len(vs[1]) == 0 {
+		return nil
+	}
+	var must, may [2]packetset.Set
+	for i, v := range vs {
+		must[i], may[i], _, _ = reach.Union(v, func(string) bool { return false })
+	}
+	limited := vs[0][0].Limited != vs[1][0].Limited
+	if slices.Equal(must[0], must[1]) && slices.Equal(may[0], may[1]) && !limited {
+		return nil
+	}
+	minus := func(x, y packetset.Set) bool { return len(x.Intersect(y.Complement(is4))) > 0 }
+	d := &difference{Before: sourcesOf(vs[0][0]), After: sourcesOf(vs[1][0]), DecidedBy: []reach.RuleRef{}, Change: "closed"}
+	switch {
+	case minus(must[1], may[0]), limited && vs[0][0].Limited:
+		d.Change = "opened"
+	case minus(may[1], may[0]), minus(must[1], must[0]):
+		d.Change = "unclear"
+	}
+	d.evidence(vs[1])
+	return d
+}
+
+func sourcesOf(v reach.V) string {
+	if v.Limited {
+		return v.Sources + " (rate-limited)"
+	}
+	return v.Sources
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -19,27 +20,40 @@ import (
 // difference is a port that two answers treat differently.
 type difference struct {
 	NetNS   string `json:"netns"`
-	Proto   string `json:"proto"`
-	Port    uint16 `json:"port"`
+	Hook    string `json:"hook"`             // input | forward
+	Proto   string `json:"proto"`            // tcp, udp, icmp, icmpv6 … or a number
+	Port    uint16 `json:"port"`             // 0: the protocol has none; of ICMP the type
+	PortTo  uint16 `json:"portTo,omitempty"` // the last of a range of ports that differ alike
 	Process string `json:"process"`
-	Family  string `json:"family,omitempty"` // of before ↔ after
-	Before  string `json:"before"`           // or IPv4
-	After   string `json:"after"`            // or IPv6
-	Change  string `json:"change"`           // opened | closed | unclear, or wider-ipv6 | wider-ipv4
+	// Interface is the incoming one, where rules name it; empty: those that they do not name, or all.
+	Interface string `json:"interface,omitempty"`
+	Family    string `json:"family,omitempty"` // of before ↔ after
+	Before    string `json:"before"`           // who gets in; or over IPv4
+	After     string `json:"after"`            // or over IPv6
+	Change    string `json:"change"`           // opened | closed | unclear, or wider-ipv6 | wider-ipv4
 	// DecidedBy are the rules of the wider side.
 	DecidedBy []reach.RuleRef `json:"decidedBy"`
 	Witness   *reach.Witness  `json:"witness"`
 }
 
+// diffDocument is the machine form of reach diff.
+type diffDocument struct {
+	SchemaVersion string       `json:"schemaVersion"`
+	Differences   []difference `json:"differences"`
+}
+
 func (a *app) reachDiffCommand() *cobra.Command {
 	var o reachOptions
+	var failOn string
 	cmd := &cobra.Command{
 		Use:   "diff [BEFORE AFTER]",
 		Short: "Show where IPv4 and IPv6 differ, or two rulesets do",
 		Long: "diff without files shows the listeners of this host that IPv4 and IPv6 treat\n" +
 			"differently. With two files (rulesets or Snapshots) it shows what the second opens\n" +
-			"and closes against the first, for reviews and pipelines: it exits 1 when something\n" +
-			"was opened.",
+			"and closes against the first, for reviews and pipelines.\n\n" +
+			"It exits 1 when something was opened (without files: when IPv6 lets in more than\n" +
+			"IPv4), 3 when it cannot be told whether something was; --fail-on changed also counts\n" +
+			"what was closed, --fail-on never exits 0.",
 		Example: "  sudo sixfence reach diff\n  sixfence reach diff old.nft new.nft\n  sixfence reach diff monday.json tuesday.json --format json",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 0 && len(args) != 2 {
@@ -48,21 +62,26 @@ func (a *app) reachDiffCommand() *cobra.Command {
 			return nil
 		},
 		RunE: func(_ *cobra.Command, args []string) error {
-			code, err := a.reachDiff(o, args)
+			code, err := a.reachDiff(o, args, failOn)
 			a.code = code
 			return err
 		},
 	}
 	cmd.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "no notes")
+	cmd.Flags().StringVar(&failOn, "fail-on", "opened", "exit 1 for this `CHANGE`: opened, changed or never")
+	completeWords(cmd, "fail-on", "opened", "changed", "never")
 	o.flags(cmd, "compare the families of")
 	return cmd
 }
 
-func (a *app) reachDiff(o reachOptions, files []string) (int, error) {
+func (a *app) reachDiff(o reachOptions, files []string, failOn string) (int, error) {
 	if o.quiet {
 		a.logger(slog.LevelError)
 	}
 	if err := oneOf("--format", o.format, "text", "json"); err != nil {
+		return exitUsage, err
+	}
+	if err := oneOf("--fail-on", failOn, "opened", "changed", "never"); err != nil {
 		return exitUsage, err
 	}
 	stdin := o.rules
@@ -79,26 +98,12 @@ func (a *app) reachDiff(o reachOptions, files []string) (int, error) {
 		return exitUsage, err
 	}
 	var diffs []difference
-	code := exitClean
 	if len(files) == 2 {
 		diffs, err = a.beforeAfter(files, o, flt, out)
-		for _, d := range diffs {
-			switch {
-			case d.Change == "opened":
-				code = exitFindings
-			case d.Change == "unclear" && code == exitClean:
-				code = exitUnknown
-			}
-		}
 	} else {
 		var sp *spaces
 		if sp, err = a.rules(o.rules, out.file, o.quiet); err == nil {
 			diffs = families(sp, o.rules.netns, flt)
-		}
-		for _, d := range diffs {
-			if d.Change == "wider-ipv6" {
-				code = exitFindings
-			}
 		}
 	}
 	if err != nil {
@@ -113,38 +118,87 @@ func (a *app) reachDiff(o reachOptions, files []string) (int, error) {
 			e := json.NewEncoder(w)
 			e.SetEscapeHTML(false)
 			e.SetIndent("", "  ")
-			return e.Encode(struct {
-				SchemaVersion string       `json:"schemaVersion"`
-				Differences   []difference `json:"differences"`
-			}{"1.0", diffs})
+			return e.Encode(diffDocument{"1.0", diffs})
 		}
-		return diffText(w, diffs, len(files) == 2)
+		return diffText(w, diffs, len(files) == 2, o.quiet)
 	})
 	if err != nil {
 		return exitUsage, err
 	}
-	return code, nil
+	return diffCode(diffs, failOn), nil
 }
 
-func diffText(w io.Writer, diffs []difference, files bool) error {
+// diffCode is the exit code of differences.
+func diffCode(diffs []difference, failOn string) int {
+	code := exitClean
+	for _, d := range diffs {
+		switch {
+		case failOn == "never":
+		case d.Change == "opened", d.Change == "wider-ipv6", failOn == "changed" && d.Change != "unclear":
+			return exitFindings
+		case d.Change == "unclear":
+			code = exitUnknown
+		}
+	}
+	return code
+}
+
+// ports is a port or a range, as people write it.
+func (d *difference) ports() string {
+	switch {
+	case d.Proto == "icmp" || d.Proto == "icmpv6":
+		return fmt.Sprintf("%s type %d", d.Proto, d.Port)
+	case d.Port == 0:
+		return "protocol " + d.Proto
+	case d.PortTo > d.Port:
+		return fmt.Sprintf("%s/%d-%d", d.Proto, d.Port, d.PortTo)
+	}
+	return fmt.Sprintf("%s/%d", d.Proto, d.Port)
+}
+
+func diffText(w io.Writer, diffs []difference, files, quiet bool) error {
 	var b strings.Builder
 	if len(diffs) == 0 {
 		b.WriteString(map[bool]string{true: "Nothing is opened or closed.\n", false: "IPv4 and IPv6 let in alike.\n"}[files])
 	}
-	for _, d := range diffs {
+	words := map[string]string{"opened": "OPENED", "closed": "CLOSED", "unclear": "UNCLEAR", "wider-ipv6": "IPv6 IS WIDER", "wider-ipv4": "IPv4 IS WIDER"}
+	for i, d := range diffs {
 		left, right := "IPv4", "IPv6"
+		head := words[d.Change] + "  " + d.ports()
 		if d.Family != "" {
 			left, right = "before", "after"
+			head += " over " + map[string]string{"ipv4": "IPv4", "ipv6": "IPv6"}[d.Family]
 		}
-		fmt.Fprintf(&b, "%s %s/%d %s %s\n", d.Change, d.Proto, d.Port, d.Family, d.Process)
-		fmt.Fprintf(&b, "  %s: %s\n  %s: %s\n", left, d.Before, right, d.After)
+		if d.Hook == "forward" {
+			head += ", forwarded"
+		}
+		if d.Interface != "" {
+			head += " by " + d.Interface
+		}
+		if d.Process != "" {
+			head += "  " + path.Base(d.Process)
+		}
+		if d.NetNS != "" && d.NetNS != "init" && d.NetNS != "ruleset" && d.NetNS != "self" {
+			head += "  (netns " + d.NetNS + ")"
+		}
+		if quiet {
+			fmt.Fprintln(&b, head)
+			continue
+		}
+		if i > 0 {
+			b.WriteString("\n")
+		}
+		fmt.Fprintln(&b, head)
+		fmt.Fprintf(&b, "  %-6s  %s\n  %-6s  %s\n", left, d.Before, right, d.After)
 		for i, r := range d.DecidedBy {
-			if i < 3 {
-				fmt.Fprintf(&b, "  by %s\n", r)
+			if i == 3 {
+				fmt.Fprintf(&b, "  and %d more rules\n", len(d.DecidedBy)-i)
+				break
 			}
+			fmt.Fprintf(&b, "  by      %s\n", r)
 		}
 		if d.Witness != nil {
-			fmt.Fprintf(&b, "  witness %s\n", d.Witness)
+			fmt.Fprintf(&b, "  packet  %s by %s: %s\n", d.Witness, d.Witness.Interface, d.Witness.Verdict)
 		}
 	}
 	_, err := io.WriteString(w, b.String())
@@ -175,7 +229,7 @@ func families(sp *spaces, netns string, flt reachFilter) []difference {
 		l := by[k]
 		four, c4 := view.cell(l.NetNS, l.IPv4, true)
 		six, c6 := view.cell(l.NetNS, l.IPv6, false)
-		d := difference{NetNS: l.NetNS, Proto: l.Proto, Port: l.Port, Process: l.Process, Before: four, After: six, DecidedBy: []reach.RuleRef{}}
+		d := difference{NetNS: l.NetNS, Hook: "input", Proto: l.Proto, Port: l.Port, Process: l.Process, Before: four, After: six, DecidedBy: []reach.RuleRef{}}
 		wide := l.IPv6
 		switch {
 		case c6.Wider(c4):
@@ -193,7 +247,8 @@ func families(sp *spaces, netns string, flt reachFilter) []difference {
 
 func (d *difference) evidence(vs []reach.V) {
 	for _, v := range vs {
-		if len(v.May) > 0 && (d.Witness == nil || d.Witness.Interface == "lo") {
+		better := d.Witness == nil || d.Witness.Interface == "lo" || d.Witness.Daddr.IsLinkLocalUnicast() && v.Witness != nil && !v.Witness.Daddr.IsLinkLocalUnicast() && v.Witness.Interface != "lo"
+		if len(v.May) > 0 && better {
 			d.DecidedBy, d.Witness = v.DecidedBy, v.Witness
 		}
 	}
@@ -229,28 +284,13 @@ func (a *app) beforeAfter(files []string, o reachOptions, flt reachFilter, out *
 		}
 		sides[i] = s
 	}
-	// Two rulesets without hosts name different ports: each is asked about all.
-	ports := map[uint16]bool{}
-	for _, s := range sides {
-		if s.only != nil {
-			for _, p := range s.only.NamedPorts() {
-				ports[p] = true
-			}
-		}
+	if sides[0].only != nil && sides[1].only != nil {
+		return compareRules(sides[0].only, sides[1].only, flt), nil
 	}
 	var docs [2]reachDocument
 	var views [2]reachView
 	for i, s := range sides {
-		if s.only == nil || flt.port != 0 {
-			docs[i], views[i] = s.analyse(o.rules.netns, flt)
-			continue
-		}
-		for p := range ports {
-			one := flt
-			one.port = p
-			d, v := s.analyse(o.rules.netns, one)
-			docs[i].Listeners, views[i] = append(docs[i].Listeners, d.Listeners...), v
-		}
+		docs[i], views[i] = s.analyse(o.rules.netns, flt)
 	}
 	return compare(docs, views), nil
 }
