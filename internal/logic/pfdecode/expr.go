@@ -92,9 +92,9 @@ func init() { // a map literal would refer to itself through match → expr
 		"hash": func(_ *decoder, r *reader) []rs.Expr {
 			return one(rs.Random{Dreg: r.reg(2), Modulus: r.u32(4), Offset: r.u32(6)})
 		},
-		"limit":     func(_ *decoder, r *reader) []rs.Expr { return one(rs.Limit{Name: "limit", Over: r.u32(5)&1 != 0}) },
-		"quota":     func(_ *decoder, r *reader) []rs.Expr { return one(rs.Limit{Name: "quota", Over: r.u32(2)&1 != 0}) },
-		"connlimit": func(_ *decoder, r *reader) []rs.Expr { return one(rs.Limit{Name: "connlimit", Over: r.u32(2)&1 != 0}) },
+		"limit":     limit,
+		"quota":     quota,
+		"connlimit": connlimit,
 		"nat":       nat,
 		"masq":      func(*decoder, *reader) []rs.Expr { return one(rs.Masquerade{}) },
 		"redir":     redir,
@@ -294,4 +294,32 @@ func objref(_ *decoder, r *reader) []rs.Expr {
 		return one(rs.Objref{Set: r.a.str(4), Sreg: r.reg(3)})
 	}
 	return one(rs.Objref{Type: r.u32(1), Name: r.a.str(2)})
+}
+
+// limit is nft_limit.c: a bucket of packets holds one at least, one of bytes what it
+// gains in a unit of time and the burst.
+func limit(_ *decoder, r *reader) []rs.Expr {
+	l := rs.Limit{Name: "limit", Over: r.u32(5)&1 != 0}
+	if bytes := r.u32(4) == 1; bytes {
+		rate := r.a.u64(1)
+		l.HasRoom, l.Room = true, rate+uint64(r.u32(3))
+		if l.Room < rate {
+			l.Room = rate
+		}
+	}
+	return one(l)
+}
+
+// quota is nft_quota.c: exceeded as soon as the sum of all packets reaches it.
+func quota(_ *decoder, r *reader) []rs.Expr {
+	l := rs.Limit{Name: "quota", Over: r.u32(2)&1 != 0, HasRoom: true}
+	if all, used := r.a.u64(1), r.a.u64(4); used < all {
+		l.Room = all - used - 1
+	}
+	return one(l)
+}
+
+// connlimit is nft_connlimit.c: the packet's own connection counts.
+func connlimit(_ *decoder, r *reader) []rs.Expr {
+	return one(rs.Limit{Name: "connlimit", Over: r.u32(2)&1 != 0, HasRoom: r.u32(1) == 0})
 }

@@ -197,7 +197,7 @@ func (d *decoder) set(family uint8, a attrs) error {
 	s := &rs.Set{
 		Name: a.str(2), ID: r.u32(10),
 		Anonymous: flags&1 != 0, Constant: flags&2 != 0, Interval: flags&4 != 0, Map: flags&8 != 0,
-		Timeout: flags&0x10 != 0, Dynamic: flags&0x20 != 0, Object: flags&0x40 != 0,
+		Timeout: flags&0x10 != 0, Dynamic: flags&0x20 != 0, Object: r.u32(15),
 		KeyType: r.u32(4), KeyLen: int(r.u32(5)), DataType: r.u32(6), DataLen: int(r.u32(7)),
 		Complete: true,
 	}
@@ -446,6 +446,16 @@ func (d *decoder) object(family uint8, a attrs) error {
 		return err
 	}
 	o := &rs.Object{Name: a.str(2), Type: typ, Data: a[4]}
+	if name := map[uint32]string{2: "quota", 4: "limit", 5: "connlimit"}[typ]; name != "" {
+		oa, err := parse(a[4], d.order)
+		if err != nil {
+			return fmt.Errorf("object %q: %w", o.Name, err)
+		}
+		r := &reader{a: oa}
+		if l, ok := exprs[name](d, r)[0].(rs.Limit); ok && r.err == nil {
+			o.Rate = &l
+		}
+	}
 	t.Objects[fmt.Sprintf("%d/%s", typ, o.Name)] = o
 	return nil
 }

@@ -220,6 +220,9 @@ func equal(v []abyte, data []byte, q *question) cond {
 		case kChoice:
 			choice = int(b.val)
 		default:
+			if b.mask != 0 && (b.val^data[i])&^b.mask != 0 {
+				return never // a bit that is known
+			}
 			unknown = true
 		}
 	}

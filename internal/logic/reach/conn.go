@@ -2,6 +2,7 @@ package reach
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 
 	rs "github.com/sixfence/sixfence/internal/model/ruleset"
@@ -23,13 +24,15 @@ type uses struct {
 	snatTo     bool // … addresses that need not be this host's
 	helper     bool
 	zone       bool             // a rule chooses zones
+	labels     bool             // rules label connections
 	dynamic    map[*rs.Set]bool // sets that rules add to or delete from
+	deletes    map[*rs.Set]bool // sets that rules delete from
 }
 
 // usesOf looks at every rule: an expression switches conntrack on wherever it is, even
 // where no packet comes.
 func usesOf(set *rs.Ruleset, f rs.Family) *uses {
-	u := &uses{dynamic: map[*rs.Set]bool{}}
+	u := &uses{dynamic: map[*rs.Set]bool{}, deletes: map[*rs.Set]bool{}}
 	for _, t := range set.Tables {
 		mine := t.Family == rs.Inet || t.Family == f
 		for _, o := range t.Objects { // these switch it on where no rule uses them
@@ -50,6 +53,7 @@ func usesOf(set *rs.Ruleset, f rs.Family) *uses {
 						u.track = u.track || mine
 					case rs.CtSet:
 						u.track, u.zone = u.track || mine, u.zone || mine && e.Key == ctZone
+						u.labels = u.labels || mine && e.Key == ctLabels
 					case rs.Nat, rs.Redirect, rs.Masquerade:
 						u.track, u.nat = u.track || mine, u.nat || mine
 						n, isNat := e.(rs.Nat)
@@ -67,6 +71,7 @@ func usesOf(set *rs.Ruleset, f rs.Family) *uses {
 					case rs.Dynset:
 						if s := t.Sets[e.Set]; s != nil {
 							u.dynamic[s] = true
+							u.deletes[s] = u.deletes[s] || e.Op == dynsetDelete
 						}
 						for _, y := range e.Exprs {
 							if l, ok := y.(rs.Limit); ok && l.Name == "connlimit" {
@@ -164,12 +169,14 @@ const (
 	ctDirection = 1
 	ctStatus    = 2
 	ctMark      = 3
+	ctHelper    = 6
 	ctL3Proto   = 7
 	ctSrc       = 8
 	ctDst       = 9
 	ctProtocol  = 10
 	ctProtoSrc  = 11
 	ctProtoDst  = 12
+	ctLabels    = 13
 	ctZone      = 17
 	ctSrcIP     = 19
 	ctDstIP     = 20
@@ -188,7 +195,7 @@ func (q *question) ct(reg *regs, x rs.Ct, e *env) cond {
 		}
 		return always
 	}
-	if conn == no {
+	if conn == no || x.Key == ctHelper && st == CtNew { // a helper belongs to what expected the connection
 		return never // no connection: the rule breaks
 	}
 	c := always
@@ -220,8 +227,8 @@ func (q *question) ctValue(x rs.Ct, e *env, st uint32) ([]abyte, bool) {
 		}
 		return []abyte{q.defragged().l4proto}, q.p.Proto.Set
 	}
-	if x.Key == ctZone && !q.uses.zone {
-		return knownBytes(q.order.AppendUint16(nil, 0)), true
+	if x.Key == ctZone && e.zone.known && (x.Dir < 0 || !q.uses.zone) {
+		return knownBytes(q.order.AppendUint16(nil, uint16(e.zone.v))), true
 	}
 	if !fresh {
 		return open(16), false
@@ -254,6 +261,10 @@ func (q *question) ctValue(x rs.Ct, e *env, st uint32) ([]abyte, bool) {
 		if original && q.p.Proto.Set && (q.p.Proto.V == 6 || q.p.Proto.V == 17) {
 			o := 2 * int(x.Key-ctProtoSrc)
 			return l.trans[o : o+2], true
+		}
+	case ctLabels:
+		if !q.uses.labels {
+			return knownBytes(make([]byte, 16)), true
 		}
 	}
 	return open(16), false
@@ -332,15 +343,19 @@ func (x *run) setCtMark(v abyte32) {
 }
 
 // setZone hangs a template on a packet without a connection, and undoes notrack
-// (nft_ct_set_zone_eval).
-func (x *run) setZone() {
+// (nft_ct_set_zone_eval). Connection tracking looks for the packet in its zone.
+func (x *run) setZone(e rs.CtSet) {
 	switch _, conn := x.q.state(&x.env); {
 	case conn == yes:
 		return
 	case x.q.tracked() == no:
 		x.env.zoned, x.env.untracked = true, no
+		x.env.zone = abyte32{}
+		if c, ok := constantBytes(x.reg.at(e.Sreg, 2)); ok {
+			x.env.zone = abyte32{true, uint32(x.q.order.Uint16(c))}
+		}
 	default:
-		x.env.zonedLate = true
+		x.env.zonedLate, x.env.zone = true, abyte32{}
 	}
 	x.changed = true
 }
@@ -362,25 +377,42 @@ func (x *run) notrack() {
 	x.changed = true
 }
 
-// objref uses a stateful object: counters pass, limits and quotas may not.
-func (x *run) objref(e rs.Objref) cond {
-	const counter, quota, limit, connlimit, synproxy = 1, 2, 4, 5, 10
-	switch e.Type {
-	case counter:
-		if e.Set == "" {
-			return always
-		}
-	case synproxy:
-		return x.synproxy()
-	case quota, limit, connlimit:
-		x.q.opaque["object "+e.Name] = true
-		return perhaps
-	}
+// NFT_OBJECT_* that may break a rule.
+const (
+	objectQuota     = 2
+	objectLimit     = 4
+	objectConnlimit = 5
+	objectSynproxy  = 10
+)
+
+// objref uses a stateful object: counters, helpers and the like let pass, rates may not.
+// A map without the key breaks the rule.
+func (x *run) objref(e rs.Objref, rest []rs.Expr) cond {
+	t := x.r.Chain.Table
+	typ, hit := e.Type, always
 	if e.Set != "" {
-		x.q.opaque["object map"] = true
-		return perhaps
+		s := t.Sets[e.Set]
+		if s == nil {
+			x.q.opaque["object map"] = true
+			return perhaps
+		}
+		typ, hit = s.Object, x.q.member(&x.reg, rs.Lookup{Set: e.Set, Sreg: e.Sreg}, x.r)
 	}
-	return always
+	switch typ {
+	case 0:
+		x.q.opaque["object map"] = true
+		return hit.and(perhaps)
+	case objectQuota, objectLimit, objectConnlimit:
+		o := t.Objects[fmt.Sprintf("%d/%s", typ, e.Name)]
+		if e.Set != "" || o == nil || o.Rate == nil {
+			x.q.opaque["object "+e.Name+e.Set] = true
+			return hit.and(perhaps)
+		}
+		return x.rate(*o.Rate, rest)
+	case objectSynproxy:
+		return hit.and(x.synproxy())
+	}
+	return hit
 }
 
 // synproxy answers TCP segments itself, and passes on what belongs to a handshake that

@@ -378,6 +378,10 @@ func (q *question) meta(reg *regs, x rs.Meta, e *env) cond {
 			b = q.u32(q.p.UID.V)
 		case !q.p.Local && q.p.Ct.Set && q.p.Ct.V != CtEstablished:
 			return never // no socket owns it yet: the rule breaks
+		case x.Key == metaSKGID:
+			b = open(4)
+			c = perhaps
+			q.opaque["the group of the sending socket"] = true
 		default:
 			b = lacking(4, fieldUID)
 			c = perhaps

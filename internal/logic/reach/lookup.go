@@ -7,7 +7,7 @@ import (
 )
 
 func (q *question) dynamic(s *rs.Set) bool {
-	return s.Dynamic || q.uses != nil && q.uses.dynamic[s]
+	return q.uses.dynamic[s]
 }
 
 // each calls f with every element that may hold the key, then with the catch-all
@@ -58,7 +58,7 @@ func (q *question) member(reg *regs, x rs.Lookup, r *rs.Rule) cond {
 	if !s.Complete || q.dynamic(s) {
 		hit = hit.or(perhaps)
 		q.opaque["set "+s.Name] = true
-		if q.dynamic(s) { // elements may be gone as well
+		if q.uses.deletes[s] { // elements may be gone as well
 			hit = cond{may: hit.may, mayAll: hit.mayAll}
 		}
 	}
@@ -68,17 +68,21 @@ func (q *question) member(reg *regs, x rs.Lookup, r *rs.Rule) cond {
 	return hit
 }
 
-func hasLimit(r *rs.Rule, name string) bool {
-	s := r.Chain.Table.Sets[name]
+// setRates answers the stateful expressions that a set has for each of its elements, and
+// that break the rule.
+func (x *run) setRates(s *rs.Set, rest []rs.Expr) cond {
 	if s == nil {
-		return false
+		return always
 	}
-	for _, e := range s.Exprs {
-		if _, ok := e.(rs.Limit); ok {
-			return true
+	for i := range s.Elements {
+		for _, e := range s.Elements[i].Exprs {
+			if l, ok := e.(rs.Limit); ok && l.HasRoom { // what is left differs from element to element
+				x.q.opaque["what is left of the rates in set "+s.Name] = true
+				return perhaps
+			}
 		}
 	}
-	return false
+	return x.rates(s.Exprs, rest)
 }
 
 // lookup follows the branches of a map; false when it is a plain set.
@@ -123,6 +127,13 @@ func (x *run) lookup(e rs.Lookup, rest []rs.Expr) bool {
 		y.reg.put(e.Dreg, open(min(s.DataLen, 64)))
 		y.exec(rest)
 	}
+	if x.limited(s) {
+		for i := range branches {
+			b := &branches[i]
+			b.cond = cond{may: b.cond.may, mayAll: b.cond.mayAll}
+		}
+		hit = cond{may: hit.may, mayAll: hit.mayAll}
+	}
 	if !e.Verdict && len(branches) > maxForks {
 		var alts []alternative
 		for _, b := range branches {
@@ -159,6 +170,17 @@ func (x *run) lookup(e rs.Lookup, rest []rs.Expr) bool {
 	return true
 }
 
+// limited tells whether the elements of a map have rates.
+func (x *run) limited(s *rs.Set) bool {
+	for _, e := range s.Exprs {
+		if _, ok := e.(rs.Nothing); !ok {
+			x.q.opaque["rates in map "+s.Name] = true
+			return true
+		}
+	}
+	return false
+}
+
 // element answers whether a key is within one element.
 func (q *question) element(s *rs.Set, e *rs.Element, key []abyte) cond {
 	if len(s.Concat) < 2 {
@@ -181,11 +203,12 @@ func (q *question) element(s *rs.Set, e *rs.Element, key []abyte) cond {
 	return c
 }
 
+const dynsetDelete = 2 // NFT_DYNSET_OP_DELETE
+
 // dynset adds to a set. It breaks the rule when the set is full, or when a stateful
 // expression of the element does: both are rates, the first packet passes.
 func (x *run) dynset(e rs.Dynset, rest []rs.Expr) cond {
-	const deleteOp = 2
-	if e.Op == deleteOp {
+	if e.Op == dynsetDelete {
 		return always
 	}
 	s := x.r.Chain.Table.Sets[e.Set]
@@ -197,7 +220,15 @@ func (x *run) dynset(e rs.Dynset, rest []rs.Expr) cond {
 	for _, ex := range exprs {
 		switch ex := ex.(type) {
 		case rs.Limit:
-			first = first.and(constant(!ex.Over))
+			switch x.q.within(ex) {
+			case yes:
+				first = first.and(constant(!ex.Over))
+			case no:
+				first = first.and(constant(ex.Over))
+			default:
+				x.q.opaque["packet length"] = true
+				first = first.and(perhaps)
+			}
 		case rs.Nothing:
 		default:
 			x.q.opaque["dynset"] = true

@@ -22,11 +22,11 @@ import (
 type kind uint8
 
 const (
-	kUnknown kind = iota
-	kConst        // val
-	kSaddr        // (byte idx of the source address & mask) ^ val
-	kSport        // byte idx of the source port, which lies in Packet.Sport
-	kChoice       // byte idx of question.choices[val]: the source decides which value
+	kUnknown kind = iota // where mask is not 0, only its bits: val has the others
+	kConst               // val
+	kSaddr               // (byte idx of the source address & mask) ^ val
+	kSport               // byte idx of the source port, which lies in Packet.Sport
+	kChoice              // byte idx of question.choices[val]: the source decides which value
 )
 
 // abyte is one byte of a packet or a register. Of an unknown byte idx is the
@@ -209,7 +209,7 @@ func (p *Packet) layout() *layout {
 		l.net[8] = optByte(p.HopLimit, fieldHopLimit)
 		l.net[9] = l.l4proto
 		// No fragment: offset and MF are zero, DF may be set.
-		l.net[6], l.net[7] = abyte{}, known(0)
+		l.net[6], l.net[7] = abyte{mask: 0xc0}, known(0)
 		copy(l.net[12:], saddrBytes(p, 4))
 		copy(l.net[16:], addrBytes(p.Daddr, 4))
 	default:

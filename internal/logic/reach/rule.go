@@ -62,6 +62,7 @@ func (q *question) firstByte() int {
 type env struct {
 	mark      abyte32
 	ctmark    abyte32
+	zone      abyte32    // of connection tracking
 	daddr     netip.Addr // after dnat; invalid: unchanged
 	dport     int32      // after dnat; -1 unchanged, -2 unknown
 	daddrLost bool       // dnat to an address that is not known
@@ -100,7 +101,7 @@ type abyte32 struct {
 }
 
 func (q *question) fresh() env {
-	e := env{dport: -1, ctmark: abyte32{known: true}}
+	e := env{dport: -1, ctmark: abyte32{known: true}, zone: abyte32{known: true}}
 	if q.p.Mark.Set {
 		e.mark = abyte32{true, q.p.Mark.V}
 	}
@@ -202,7 +203,7 @@ func (x *run) exec(exprs []rs.Expr) {
 		switch e := ex.(type) {
 		case rs.Nothing:
 		case rs.Objref:
-			c = x.objref(e)
+			c = x.objref(e, exprs[i+1:])
 		case rs.Payload:
 			c = q.payload(&x.reg, e, &x.env)
 		case rs.Meta:
@@ -229,22 +230,21 @@ func (x *run) exec(exprs []rs.Expr) {
 				return // the branches went on by themselves
 			}
 			c = q.member(&x.reg, e, x.r)
-			if hasLimit(x.r, e.Set) && !e.Invert {
-				x.exceed(exprs[i+1:], false)
+			if !e.Invert {
+				c = c.and(x.setRates(x.r.Chain.Table.Sets[e.Set], exprs[i+1:]))
 			}
 		case rs.Limit:
-			x.exceed(exprs[i+1:], e.Over)
-			c = constant(!e.Over)
+			c = x.rate(e, exprs[i+1:])
 		case rs.Dynset:
 			c = x.dynset(e, exprs[i+1:])
 		case rs.MetaSet:
 			x.metaSet(e)
 		case rs.CtSet:
 			switch e.Key {
-			case ctZone:
-				x.setZone()
 			case ctMark:
 				x.setCtMark(number32(x.reg.at(e.Sreg, 4), q.order))
+			case ctZone:
+				x.setZone(e)
 			}
 		case rs.Notrack:
 			x.notrack()
@@ -326,6 +326,55 @@ func (x *run) exec(exprs []rs.Expr) {
 		}
 	}
 	x.conclude(rs.Continue, "", false)
+}
+
+// rate answers for a packet that comes when nothing has used the rate up, and follows
+// those that exceed it.
+func (x *run) rate(l rs.Limit, rest []rs.Expr) cond {
+	switch x.q.within(l) {
+	case yes:
+		x.exceed(rest, l.Over)
+		return constant(!l.Over)
+	case no:
+		return constant(l.Over)
+	}
+	x.q.opaque["packet length"] = true
+	return perhaps
+}
+
+// rates is rate for stateful expressions of which each may break the rule.
+func (x *run) rates(list []rs.Expr, rest []rs.Expr) cond {
+	c := always
+	for _, e := range list {
+		switch e := e.(type) {
+		case rs.Limit:
+			c = c.and(x.rate(e, rest))
+		case rs.Nothing:
+		default:
+			x.q.opaque["dynset"] = true
+			c = c.and(perhaps)
+		}
+	}
+	return c
+}
+
+// maxLength is that of the longest packet, with its headers, in bytes.
+const maxLength = 1<<16 + 40 + 18
+
+// within tells whether the packet is short enough for a rate.
+func (q *question) within(l rs.Limit) tri {
+	least, most := uint64(len(q.l.net)), uint64(maxLength)
+	if q.l.exact && q.at.hook != rs.Egress { // there the link header counts
+		least += uint64(len(q.l.trans))
+		most = least
+	}
+	switch {
+	case !l.HasRoom || most <= l.Room:
+		return yes
+	case least > l.Room:
+		return no
+	}
+	return maybe
 }
 
 // exceed follows the packets for which a rate is exceeded: with over they go on in the
@@ -426,13 +475,27 @@ func maskXor(b abyte, mask, xor byte) abyte {
 			}
 			return abyte{}
 		}
-		return abyte{idx: b.idx}
+		return partly(b, mask, xor)
 	default:
 		if b.mask&mask == 0 {
 			return known(b.val&mask ^ xor)
 		}
 		return abyte{kind: b.kind, idx: b.idx, mask: b.mask & mask, val: b.val&mask ^ xor}
 	}
+}
+
+// partly masks a byte that is unknown, or known in part.
+func partly(b abyte, mask, xor byte) abyte {
+	open := b.mask
+	if open == 0 {
+		open = 0xff
+	}
+	out := abyte{idx: b.idx, mask: open & mask}
+	out.val = (b.val&mask ^ xor) &^ out.mask
+	if out.mask == 0 {
+		return known(out.val)
+	}
+	return out
 }
 
 func (q *question) byteorder(reg *regs, x rs.Byteorder) {

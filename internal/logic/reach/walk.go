@@ -215,7 +215,7 @@ func chainsAt(set *rs.Ruleset, h rs.Hook, p *Packet) []*rs.Chain {
 			if c.Base == nil || c.Base.Hook != h {
 				continue
 			}
-			if dev := deviceOf(p, h); dev.Set && (h == rs.Ingress || h == rs.Egress) && !slices.ContainsFunc(c.Base.Devices, func(d string) bool { return device(d, dev.V) }) {
+			if hooked(c, deviceOf(p, h)) == no {
 				continue
 			}
 			// NAT is for packets of connections.
@@ -250,11 +250,32 @@ func natPriority(h rs.Hook) int32 {
 	return prioSNAT
 }
 
+func deviceField(h rs.Hook) field {
+	if h == rs.Egress {
+		return fieldOIF
+	}
+	return fieldIIF
+}
+
 func deviceOf(p *Packet, h rs.Hook) Opt[string] {
 	if h == rs.Egress {
 		return p.OIF
 	}
 	return p.IIF
+}
+
+// hooked tells whether a base chain sees packets of a device: ingress and egress chains
+// belong to some.
+func hooked(c *rs.Chain, dev Opt[string]) tri {
+	switch {
+	case c.Base.Hook != rs.Ingress && c.Base.Hook != rs.Egress:
+		return yes
+	case !dev.Set:
+		return maybe
+	case slices.ContainsFunc(c.Base.Devices, func(d string) bool { return device(d, dev.V) }):
+		return yes
+	}
+	return no
 }
 
 func device(pattern, name string) bool {
@@ -372,9 +393,9 @@ func (w *walker) hooks(hooks []rs.Hook, groups []group) {
 			groups = w.reassemble(groups)
 			w.accepted, w.views, w.seen = nil, nil, nil
 			through := w.passNAT(c, &groups)
-			if (h == rs.Ingress || h == rs.Egress) && !deviceOf(w.q.p, h).Set { // it may be another device's
-				w.q.needs |= 1 << map[rs.Hook]field{rs.Ingress: fieldIIF, rs.Egress: fieldOIF}[h]
-				through = append(through, groups...)
+			if hooked(c, deviceOf(w.q.p, h)) == maybe {
+				w.q.needs |= 1 << deviceField(h)
+				through = slices.Clone(groups)
 			}
 			fall := w.chain(c, groups)
 			for _, g := range fall {
@@ -614,7 +635,7 @@ func (w *walker) collapse(gs []group) []group {
 			out.env.untracked = maybe
 		}
 	}
-	out.env.mark, out.env.ctmark = abyte32{}, abyte32{}
+	out.env.mark, out.env.ctmark, out.env.zone = abyte32{}, abyte32{}, abyte32{}
 	return []group{out}
 }
 

@@ -169,6 +169,10 @@ type (
 	Limit struct {
 		Name string // limit, quota, connlimit, hashlimit, recent …
 		Over bool
+		// Room is the length in bytes of the longest packet that is within the rate as
+		// long as nothing else has used it up; without HasRoom every packet is.
+		HasRoom bool
+		Room    uint64
 	}
 	// Nat rewrites an address (snat, dnat).
 	Nat struct {

@@ -156,6 +156,7 @@ type Object struct {
 	Name string
 	Type uint32 // NFT_OBJECT_*
 	Data []byte // NFTA_OBJ_DATA, raw
+	Rate *Limit // of a limit, quota or connection limit
 }
 
 // Set is a set or a map.
@@ -167,9 +168,9 @@ type Set struct {
 	Interval  bool
 	Map       bool
 	Timeout   bool
-	Dynamic   bool  // NFT_SET_EVAL: rules add to it
-	Object    bool  // map to stateful objects
-	Concat    []int // byte lengths of the fields of a concatenation, before padding; nil when it is none
+	Dynamic   bool   // NFT_SET_EVAL: rules add to it
+	Object    uint32 // a map to stateful objects of this type (NFT_OBJECT_*)
+	Concat    []int  // byte lengths of the fields of a concatenation, before padding; nil when it is none
 	KeyType   uint32
 	KeyLen    int // bytes, padded
 	DataType  uint32
