@@ -92,9 +92,9 @@ func init() { // a map literal would refer to itself through match → expr
 		"hash": func(_ *decoder, r *reader) []rs.Expr {
 			return one(rs.Random{Dreg: r.reg(2), Modulus: r.u32(4), Offset: r.u32(6)})
 		},
-		"limit":     limit,
-		"quota":     quota,
-		"connlimit": connlimit,
+		"limit":     rateLimit,
+		"quota":     rateQuota,
+		"connlimit": rateConnections,
 		"nat":       nat,
 		"masq":      func(*decoder, *reader) []rs.Expr { return one(rs.Masquerade{}) },
 		"redir":     redir,
@@ -296,9 +296,9 @@ func objref(_ *decoder, r *reader) []rs.Expr {
 	return one(rs.Objref{Type: r.u32(1), Name: r.a.str(2)})
 }
 
-// limit is nft_limit.c: a bucket of packets holds one at least, one of bytes what it
+// rateLimit is nft_limit.c: a bucket of packets holds one at least, one of bytes what it
 // gains in a unit of time and the burst.
-func limit(_ *decoder, r *reader) []rs.Expr {
+func rateLimit(_ *decoder, r *reader) []rs.Expr {
 	l := rs.Limit{Name: "limit", Over: r.u32(5)&1 != 0}
 	if bytes := r.u32(4) == 1; bytes {
 		rate := r.a.u64(1)
@@ -310,8 +310,8 @@ func limit(_ *decoder, r *reader) []rs.Expr {
 	return one(l)
 }
 
-// quota is nft_quota.c: exceeded as soon as the sum of all packets reaches it.
-func quota(_ *decoder, r *reader) []rs.Expr {
+// rateQuota is nft_quota.c: exceeded as soon as the sum of all packets reaches it.
+func rateQuota(_ *decoder, r *reader) []rs.Expr {
 	l := rs.Limit{Name: "quota", Over: r.u32(2)&1 != 0, HasRoom: true}
 	if all, used := r.a.u64(1), r.a.u64(4); used < all {
 		l.Room = all - used - 1
@@ -319,7 +319,7 @@ func quota(_ *decoder, r *reader) []rs.Expr {
 	return one(l)
 }
 
-// connlimit is nft_connlimit.c: the packet's own connection counts.
-func connlimit(_ *decoder, r *reader) []rs.Expr {
+// rateConnections is nft_connlimit.c: the packet's own connection counts.
+func rateConnections(_ *decoder, r *reader) []rs.Expr {
 	return one(rs.Limit{Name: "connlimit", Over: r.u32(2)&1 != 0, HasRoom: r.u32(1) == 0})
 }

@@ -288,7 +288,7 @@ func (c *compiler) end(out *crule, e rs.Expr) {
 		}
 	case rs.Lookup: // a verdict map
 		l := c.lookup(e)
-		out.slow = l == nil || l.src != nil || l.set.set.Object
+		out.slow = l == nil || l.src != nil || l.set.set.Object != 0 || rated(l.set.set)
 		for _, part := range out.vmapParts(l) {
 			out.slow = out.slow || c.p.source[part.load].ok
 		}
@@ -363,7 +363,7 @@ func (c *compiler) tests(exprs []rs.Expr) (out []step, end rs.Expr, ok bool) {
 				return out, e, idle(exprs[i+1:])
 			}
 			l := c.lookup(e)
-			if l == nil || e.HasDreg || hasLimit(c.r, e.Set) {
+			if l == nil || e.HasDreg || rated(l.set.set) {
 				return out, nil, false
 			}
 			out = append(out, step{op: stepSet, set: l})

@@ -127,7 +127,8 @@ func (x *run) lookup(e rs.Lookup, rest []rs.Expr) bool {
 		y.reg.put(e.Dreg, open(min(s.DataLen, 64)))
 		y.exec(rest)
 	}
-	if x.limited(s) {
+	if rated(s) {
+		q.opaque["rates in map "+s.Name] = true
 		for i := range branches {
 			b := &branches[i]
 			b.cond = cond{may: b.cond.may, mayAll: b.cond.mayAll}
@@ -170,11 +171,13 @@ func (x *run) lookup(e rs.Lookup, rest []rs.Expr) bool {
 	return true
 }
 
-// limited tells whether the elements of a map have rates.
-func (x *run) limited(s *rs.Set) bool {
-	for _, e := range s.Exprs {
-		if _, ok := e.(rs.Nothing); !ok {
-			x.q.opaque["rates in map "+s.Name] = true
+// rated tells whether elements of a set have rates.
+func rated(s *rs.Set) bool {
+	if !idle(s.Exprs) {
+		return true
+	}
+	for i := range s.Elements {
+		if !idle(s.Elements[i].Exprs) {
 			return true
 		}
 	}
