@@ -122,13 +122,13 @@ func (h *Host) packets(p reach.Packet, hook rs.Hook) []Question {
 	for _, t := range []uint8{128, 139} {
 		icmp(58, t, reach.CtNew, 64)
 	}
-	for _, t := range []uint8{1, 2, 3, 4, 129, 137, 138, 140, 144, 145, 148, 151, 200} {
+	for _, t := range []uint8{1, 2, 3, 4, 129, 137, 138, 140, 144, 145, 148, 200} {
 		icmp(58, t, reach.CtInvalid, 255)
 	}
 	for _, t := range []uint8{1, 2, 3, 4} {
 		icmp(58, t, reach.CtRelated, 64)
 	}
-	for _, t := range []uint8{130, 131, 132, 133, 134, 135, 136, 143} {
+	for _, t := range []uint8{130, 131, 132, 133, 134, 135, 136, 143, 151, 152} {
 		icmp(58, t, reach.CtUntracked, 255)
 	}
 	return out

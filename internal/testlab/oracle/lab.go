@@ -390,7 +390,7 @@ func (l *Lab) Fire(shapes []Shape, probes []Probe) ([]bool, error) {
 		l.frags++
 		shapes[i].FragID = l.frags
 	}
-	frames := make([][][]byte, len(Interfaces))
+	frames := make([][][]byte, len(l.macs))
 	var made []int
 	for id, p := range probes {
 		s := &shapes[p.Shape]
@@ -454,7 +454,7 @@ func (l *Lab) round(c *netlink.Conn, frames [][][]byte, n, all int, out *[]bool)
 		after = now
 	}
 	if after-before != uint64(n) {
-		return errLossy
+		return fmt.Errorf("%w: %d of %d came", errLossy, after-before, n)
 	}
 	time.Sleep(2 * time.Millisecond) // the last packets, between the first hook and the recorder
 	*out = make([]bool, all)
