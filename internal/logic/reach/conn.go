@@ -106,8 +106,8 @@ func (q *question) tracked() tri {
 	return yes
 }
 
-// untrackable are ICMPv6 messages that connection tracking leaves alone: MLD and
-// neighbour discovery (noct_valid_new, nf_conntrack_proto_icmpv6.c).
+// untrackable are ICMPv6 messages that connection tracking leaves alone: MLD,
+// neighbour and multicast router discovery (noct_valid_new, nf_conntrack_proto_icmpv6.c).
 func untrackable(p *Packet) tri {
 	if p.Family != rs.IPv6 || p.Proto.Set && p.Proto.V != 58 {
 		return no
@@ -116,7 +116,7 @@ func untrackable(p *Packet) tri {
 		return maybe
 	}
 	switch p.ICMPType.V {
-	case 130, 131, 132, 133, 134, 135, 136, 143:
+	case 130, 131, 132, 133, 134, 135, 136, 143, 151, 152:
 		return yes
 	}
 	return no

@@ -26,7 +26,7 @@ type HostLab struct {
 // NewHostLab makes the copy.
 func NewHostLab(t testing.TB, n *fact.Namespace) *HostLab {
 	t.Helper()
-	l := &HostLab{Lab: Lab{t: t, nft: testlab.RequireTool(t, "nft"), dir: t.TempDir(), names: map[uint32]string{}}}
+	l := &HostLab{Lab: Lab{t: t, nft: testlab.RequireTool(t, "nft"), dir: t.TempDir(), names: map[uint32]string{}, chatty: true}}
 	l.host, l.sender = testlab.NewNS(t, "ch"), testlab.NewNS(t, "cs")
 	for _, k := range []string{"all", "default"} {
 		l.sender.Sysctl("net/ipv6/conf/"+k+"/disable_ipv6", "1")

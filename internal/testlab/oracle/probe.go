@@ -407,7 +407,7 @@ func ctState(s *Shape) uint32 {
 		switch s.Type {
 		case 128, 139:
 			return reach.CtNew
-		case 130, 131, 132, 133, 134, 135, 136, 143:
+		case 130, 131, 132, 133, 134, 135, 136, 143, 151, 152:
 			return reach.CtUntracked
 		}
 		return reach.CtInvalid
