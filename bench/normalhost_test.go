@@ -150,13 +150,17 @@ func build(b testing.TB) string {
 
 // sample is one run of a command.
 type sample struct {
-	wall time.Duration
-	rss  int64 // KiB
+	wall, cpu time.Duration
+	rss       int64 // KiB
 }
 
 func measure(b *testing.B, name string, args ...string) sample {
 	b.Helper()
-	c := exec.Command(name, args...)
+	return measureCommand(b, exec.Command(name, args...))
+}
+
+func measureCommand(b *testing.B, c *exec.Cmd) sample {
+	b.Helper()
 	var errb bytes.Buffer
 	c.Stderr = &errb
 	start := time.Now()
@@ -164,10 +168,11 @@ func measure(b *testing.B, name string, args ...string) sample {
 	s := sample{wall: time.Since(start)}
 	// Findings and gaps are exit codes 1 and 3: only a run that did not happen is an error.
 	if err != nil && c.ProcessState == nil {
-		b.Fatalf("%s: %v\n%s", name, err, errb.String())
+		b.Fatalf("%v: %v\n%s", c.Args, err, errb.String())
 	}
 	if u, ok := c.ProcessState.SysUsage().(*syscall.Rusage); ok {
 		s.rss = u.Maxrss
+		s.cpu = time.Duration(u.Utime.Nano() + u.Stime.Nano())
 	}
 	return s
 }

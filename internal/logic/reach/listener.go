@@ -102,3 +102,9 @@ func (sp *Space) Listeners() ([]Listener, *fact.Gap) {
 	})
 	return out, nil
 }
+
+// WildcardListener is a socket that nobody has opened yet, on every address of both
+// families.
+func WildcardListener(proto string, port uint16) Listener {
+	return Listener{Proto: proto, Port: port, Address: "::", IPv4: []V{}, IPv6: []V{}, takes: [2]bool{true, true}}
+}
