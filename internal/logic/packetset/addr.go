@@ -6,7 +6,6 @@
 package packetset
 
 import (
-	"cmp"
 	"encoding/binary"
 	"math/bits"
 	"net/netip"
@@ -18,7 +17,13 @@ type Addr struct{ Hi, Lo uint64 }
 
 // Compare orders addresses.
 func (a Addr) Compare(b Addr) int {
-	return cmp.Or(cmp.Compare(a.Hi, b.Hi), cmp.Compare(a.Lo, b.Lo))
+	switch {
+	case a.Hi < b.Hi || a.Hi == b.Hi && a.Lo < b.Lo:
+		return -1
+	case a == b:
+		return 0
+	}
+	return 1
 }
 
 // Next is a+1; ok is false past the end of IPv6.
@@ -122,33 +127,6 @@ func (s Set) Complement(is4 bool) Set {
 		from = next
 	}
 	return append(out, Interval{from, last})
-}
-
-// Prefixes is the minimal list of prefixes that covers the set exactly.
-func (s Set) Prefixes(is4 bool) []netip.Prefix {
-	width := 128
-	if is4 {
-		width = 32
-	}
-	var out []netip.Prefix
-	for _, i := range s {
-		from := i.From
-		for {
-			// The largest aligned block at from that does not pass the end.
-			n := min(trailingZeros(from), width)
-			for n > 0 && blockEnd(from, n).Compare(i.To) > 0 {
-				n--
-			}
-			out = append(out, netip.PrefixFrom(from.IP(is4), width-n))
-			end := blockEnd(from, n)
-			next, ok := end.Next()
-			if !ok || end.Compare(i.To) >= 0 {
-				break
-			}
-			from = next
-		}
-	}
-	return out
 }
 
 func trailingZeros(a Addr) int {

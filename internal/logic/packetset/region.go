@@ -86,26 +86,36 @@ func (r *Region) cells(n int) *Cells {
 	return c
 }
 
-// Take moves the selected cells out of a set and gives them to f, by word.
-func (c *Cells) Take(r *Region, f func(word int, b uint64)) {
+// Bits are some of the 64 cells of a word.
+type Bits struct {
+	Word  int32
+	Cells uint64
+}
+
+// Take moves the selected cells out of a set and appends them to a list.
+func (c *Cells) Take(r *Region, to []Bits) []Bits {
 	switch {
 	case r.all:
-		c.Words(f)
+		for k, w := range c.word {
+			if w != 0 {
+				to = append(to, Bits{int32(c.off + k), w})
+			}
+		}
 		c.word = nil
-		return
+		return to
 	case r.mask != nil:
 		a, b := shared(c, r.mask)
 		first := max(c.off, r.mask.off)
 		for i, w := range b {
 			if got := a[i] & w; got != 0 {
 				a[i] &^= got
-				f(first+i, got)
+				to = append(to, Bits{int32(first + i), got})
 			}
 		}
 	default:
 		for _, x := range r.ranges {
-			from, to := max(int(x.from)>>6, c.off), min((int(x.to)-1)>>6+1, c.off+len(c.word))
-			for w := from; w < to; w++ {
+			from, end := max(int(x.from)>>6, c.off), min((int(x.to)-1)>>6+1, c.off+len(c.word))
+			for w := from; w < end; w++ {
 				m := ^uint64(0)
 				if lo := int(x.from) - w<<6; lo > 0 {
 					m <<= lo
@@ -115,7 +125,7 @@ func (c *Cells) Take(r *Region, f func(word int, b uint64)) {
 				}
 				if got := c.word[w-c.off] & m; got != 0 {
 					c.word[w-c.off] &^= got
-					f(w, got)
+					to = append(to, Bits{int32(w), got})
 				}
 			}
 		}
@@ -123,6 +133,7 @@ func (c *Cells) Take(r *Region, f func(word int, b uint64)) {
 	if len(c.word) > 0 && c.word[0] == 0 {
 		c.trim()
 	}
+	return to
 }
 
 // Cut moves the selected cells out of a set into a new one.
@@ -133,7 +144,9 @@ func (c *Cells) Cut(r *Region) *Cells {
 		c.word = nil
 		return out
 	}
-	c.Take(r, out.AddBits)
+	for _, b := range c.Take(r, nil) {
+		out.AddBits(int(b.Word), b.Cells)
+	}
 	return out
 }
 

@@ -9,7 +9,7 @@ import (
 	"github.com/sixfence/sixfence/internal/logic/packetset"
 )
 
-func equalSets(a, b packetset.Set) bool { return slices.Equal(a, b) }
+func equalSets(a, b packetset.Set) bool { return a.Same(b) }
 
 func prefixes(s packetset.Set, is4 bool) []netip.Prefix {
 	if p := s.Prefixes(is4); p != nil {
@@ -24,7 +24,7 @@ func (sp *Space) deciders(a *Answer, must, may packetset.Set) []RuleRef {
 	const most = 8
 	about := packetset.All(a.Space.Len())
 	if len(may) > 0 {
-		about = a.Space.Touching(may)
+		about = sp.told.touching(a.Space, may)
 	}
 	out := []RuleRef{}
 	for _, d := range a.Deciders(about) {
@@ -83,6 +83,10 @@ func pick(s packetset.Set, is4 bool) (netip.Addr, bool) {
 
 // describe says in words who gets in.
 func (sp *Space) describe(must, may, kernel packetset.Set, is4 bool) string {
+	return remember(&sp.told, keyOf(toldWords, is4, must, may, kernel), func() (string, int) { return describe(must, may, kernel, is4), 0 })
+}
+
+func describe(must, may, kernel packetset.Set, is4 bool) string {
 	if len(may) == 0 {
 		return "nobody"
 	}
@@ -108,12 +112,12 @@ func Describe(s, all packetset.Set, is4 bool) string {
 	if equalSets(s, all) {
 		return "anywhere"
 	}
-	in, out := cover(s, all, is4), cover(all.Intersect(s.Complement(is4)), all, is4)
-	list := func(ps []netip.Prefix) string {
+	in, nIn := cover(s, all, is4)
+	out, nOut := cover(all.Intersect(s.Complement(is4)), all, is4)
+	list := func(ps []netip.Prefix, n int) string {
 		var w []string
 		for i, p := range ps {
 			if i == maxWords {
-				w = append(w, fmt.Sprintf("%d more prefixes", len(ps)-i))
 				break
 			}
 			t := p.String()
@@ -122,24 +126,34 @@ func Describe(s, all packetset.Set, is4 bool) string {
 			}
 			w = append(w, t)
 		}
+		if n > maxWords {
+			w = append(w, fmt.Sprintf("%d more prefixes", n-maxWords))
+		}
 		return strings.Join(w, ", ")
 	}
-	if len(out) < len(in) {
-		return "anywhere except " + list(out)
+	if nOut < nIn {
+		return "anywhere except " + list(out, nOut)
 	}
-	return list(in)
+	return list(in, nIn)
 }
 
-// cover is the shortest readable list for a set: sources that the kernel takes from
-// nobody may be in it or not, and are where that joins prefixes.
-func cover(s, all packetset.Set, is4 bool) []netip.Prefix {
+// manyIntervals is from how many on a description does not try to join prefixes.
+const manyIntervals = 64
+
+// cover is the start of the shortest readable list for a set, and how long that is:
+// sources that the kernel takes from nobody may be in it or not, and are where that
+// joins prefixes.
+func cover(s, all packetset.Set, is4 bool) (first []netip.Prefix, n int) {
+	if len(s) > manyIntervals {
+		return s.FirstPrefixes(is4, maxWords), s.CountPrefixes(is4)
+	}
 	exact := s.Prefixes(is4)
 	ivs := append(slices.Clone([]packetset.Interval(s)), all.Complement(is4)...)
 	wide := slices.DeleteFunc(packetset.Normalise(ivs).Prefixes(is4), func(p netip.Prefix) bool {
-		return len(packetset.Set{packetset.PrefixInterval(p)}.Intersect(s)) == 0
+		return !s.Overlaps(packetset.PrefixInterval(p))
 	})
 	if len(wide) < len(exact) {
-		return wide
+		return wide, len(wide)
 	}
-	return exact
+	return exact, len(exact)
 }

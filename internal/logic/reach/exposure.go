@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/sixfence/sixfence/internal/logic/packetset"
 	"github.com/sixfence/sixfence/internal/model/fact"
 	rs "github.com/sixfence/sixfence/internal/model/ruleset"
 )
@@ -116,7 +117,7 @@ func (sp *Space) ask(proto string, port uint16, f rs.Family, door *fact.Link, da
 		p.Mark = Opt[uint32]{}
 	}
 	a := sp.Model.Ask(p, rs.Input, false)
-	must, may := a.Must(), a.May()
+	must, may := sp.told.of(a.Space, a.must()), sp.told.of(a.Space, a.may())
 	assumes := sp.Obstacles(FamilyWord(f), door.Name)
 	assumes = append(assumes, unsure...)
 	for _, w := range a.Opaque {
@@ -135,13 +136,14 @@ func (sp *Space) ask(proto string, port uint16, f rs.Family, door *fact.Link, da
 			must = must.Intersect(cells.Complement(is4))
 		}
 	}
-	ok, maybe := sp.kernel(is4, proto, door)
-	must, may = must.Intersect(ok), may.Intersect(maybe)
+	ok, maybe := sp.letIn(is4, proto, door)
+	must, may = sp.told.intersect(must, ok), sp.told.intersect(may, maybe)
 	if loopback(door) {
 		// A local packet passed output first.
 		p.Local, p.OIF, p.IIF = true, Some(door.Name), Opt[string]{}
 		out := sp.Model.Ask(p, rs.Output, false)
-		must, may = must.Intersect(out.Must()), may.Intersect(out.May())
+		must = sp.told.intersect(must, sp.told.of(out.Space, out.must()))
+		may = sp.told.intersect(may, sp.told.of(out.Space, out.may()))
 	}
 	if len(sp.Obstacles(FamilyWord(f), door.Name)) > 0 {
 		must, may = nil, maybe
@@ -150,9 +152,9 @@ func (sp *Space) ask(proto string, port uint16, f rs.Family, door *fact.Link, da
 		must = nil
 	}
 	v := V{
-		Interfaces: []string{door.Name}, Daddr: []netip.Prefix{}, Must: prefixes(must, is4), May: prefixes(may, is4),
-		Limited: !a.Limited.Empty() && len(a.Limited.Set(a.Space).Intersect(may)) > 0, DecidedBy: []RuleRef{}, Assumes: []string{},
+		Interfaces: []string{door.Name}, Daddr: []netip.Prefix{}, Limited: sp.limited(a, may), DecidedBy: []RuleRef{}, Assumes: []string{},
 	}
+	sp.list(&v, must, may, is4)
 	for _, d := range group {
 		v.Daddr = append(v.Daddr, netip.PrefixFrom(d, d.BitLen()))
 	}
@@ -179,7 +181,7 @@ func (sp *Space) ask(proto string, port uint16, f rs.Family, door *fact.Link, da
 func merge(list []V, v V) []V {
 	for i := range list {
 		x := &list[i]
-		if x.Limited != v.Limited || !slices.Equal(x.Must, v.Must) || !slices.Equal(x.May, v.May) || !slices.Equal(x.DecidedBy, v.DecidedBy) || !slices.Equal(x.Assumes, v.Assumes) {
+		if x.Limited != v.Limited || !samePrefixes(x.Must, v.Must) || !samePrefixes(x.May, v.May) || !slices.Equal(x.DecidedBy, v.DecidedBy) || !slices.Equal(x.Assumes, v.Assumes) {
 			continue
 		}
 		switch {
@@ -196,4 +198,22 @@ func merge(list []V, v V) []V {
 		}
 	}
 	return append(list, v)
+}
+
+func samePrefixes(a, b []netip.Prefix) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b))
+}
+
+// limited tells whether any source that may get in does so up to a rate only.
+func (sp *Space) limited(a *Answer, may packetset.Set) bool {
+	return !a.Limited.Empty() && len(a.Limited.Set(a.Space).Intersect(may)) > 0
+}
+
+// list writes who gets in, and what was left out of a list that is too long.
+func (sp *Space) list(v *V, must, may packetset.Set, is4 bool) {
+	in, around := sp.told.lists(must, may, is4)
+	v.Must, v.May = in.prefixes, around.prefixes
+	if in.cut || around.cut {
+		v.Assumes = append(v.Assumes, fmt.Sprintf("the sources are more than %d prefixes: the largest are listed as must, and what covers all of them as may", maxListed))
+	}
 }

@@ -215,7 +215,7 @@ func (sp *Space) translated(proto string, port uint16, f rs.Family, put func(rs.
 func (sp *Space) pass(p Packet, pre *Answer, t *Translation, d netip.Addr, dport uint16, door *fact.Link) (V, bool) {
 	cells := t.Cells.Set(pre.Space)
 	if !t.Daddr.IsValid() || !sp.foreign(t.Daddr) {
-		ok, maybe := sp.kernel(p.Family == rs.IPv4, "", door)
+		ok, maybe := sp.letIn(p.Family == rs.IPv4, "", door)
 		return sp.verdictOf(p, rs.Input, cells.Intersect(ok), cells.Intersect(maybe), d, door, nil)
 	}
 	return sp.forwardTo(p, t.Daddr, dport, cells, d, door)
@@ -246,7 +246,7 @@ func (sp *Space) forwardTo(p Packet, to netip.Addr, dport uint16, cells packetse
 		oMust, oMay := setOf(q.Must), setOf(q.May)
 		if sp.hides(p.Family) {
 			// The source that arrives there is another one.
-			if okThere, _ := o.kernel(is4, "", there); len(okThere.Intersect(oMust.Complement(is4))) > 0 {
+			if okThere, _ := o.letIn(is4, "", there); len(okThere.Intersect(oMust.Complement(is4))) > 0 {
 				oMust = nil
 			}
 			if len(oMay) > 0 {
@@ -346,9 +346,9 @@ func (sp *Space) verdictOf(p Packet, h rs.Hook, ok, maybe packetset.Set, d netip
 		v.Assumes = append(v.Assumes, a.Opaque...)
 		v.Assumes = append(v.Assumes, a.Needs...)
 	}
-	v.Must, v.May = prefixes(must, is4), prefixes(may, is4)
+	sp.list(&v, must, may, is4)
 	v.Limited = len(a.Limited.Set(a.Space).Intersect(may)) > 0
-	all, _ := sp.kernel(is4, "", door)
+	all, _ := sp.letIn(is4, "", door)
 	if h == rs.Forward {
 		all, _ = sp.forwardable(is4, "", door)
 	}

@@ -127,7 +127,7 @@ func (sp *Space) fate(p Packet, door *fact.Link, from netip.Prefix) Fate {
 	}
 	a := m.Ask(p, rs.Input, false)
 	asked := packetset.Set{packetset.PrefixInterval(from)}
-	ok, maybe := sp.kernel(is4, "", door)
+	ok, maybe := sp.letIn(is4, "", door)
 	f := Fate{Interface: door.Name, Asked: asked.Intersect(ok)}
 	f.Must, f.May = a.Must().Intersect(f.Asked), a.May().Intersect(asked).Intersect(maybe)
 	f.Limited = len(a.Limited.Set(a.Space).Intersect(f.May)) > 0

@@ -98,13 +98,14 @@ func (sp *Space) At(q Probe) V {
 		bogus = bogus4
 	}
 	all := bogus.Complement(is4)
-	must, may := a.Must().Intersect(all), a.May().Intersect(all)
+	must, may := sp.told.intersect(sp.told.of(a.Space, a.must()), all), sp.told.intersect(sp.told.of(a.Space, a.may()), all)
 	lacks := sp.Obstacles(FamilyWord(q.Family), "")
 	if len(lacks) > 0 { // rules of which nothing is known
 		must, may = nil, all
 	}
-	v := V{Interfaces: []string{}, Daddr: []netip.Prefix{}, Must: prefixes(must, is4), May: prefixes(may, is4), Assumes: []string{}}
-	v.Limited = len(a.Limited.Set(a.Space).Intersect(may)) > 0
+	v := V{Interfaces: []string{}, Daddr: []netip.Prefix{}, Assumes: []string{}}
+	sp.list(&v, must, may, is4)
+	v.Limited = sp.limited(a, may)
 	v.Sources = sp.describe(must, may, all, is4)
 	v.DecidedBy = sp.deciders(a, must, may)
 	if !equalSets(must, may) {

@@ -34,7 +34,11 @@ func (w *walker) quickly(c *cchain, in []group) (returned []group) {
 				groups[k].cells, gone = packetset.NewCells(w.ans.Space.Len()), true
 				continue
 			}
-			h, reg := w.view(&g.env).match(r)
+			if g.view == nil {
+				g.view = w.view(&g.env)
+				groups[k].view = g.view
+			}
+			h, reg := g.view.match(r)
 			switch h {
 			case missed:
 				continue
@@ -81,7 +85,7 @@ func (w *walker) take(r *crule, groups []group, k int, reg *packetset.Region, re
 	g := groups[k]
 	verdict, reject, to, name := r.verdict, r.reject, r.to, r.name
 	if r.vmap != nil {
-		el := w.view(&g.env).element
+		el := g.view.element
 		verdict, name = el.Verdict, el.Chain
 		to = nil
 		if verdict == rs.Jump || verdict == rs.Goto {
@@ -95,29 +99,31 @@ func (w *walker) take(r *crule, groups []group, k int, reg *packetset.Region, re
 	case rs.Continue, rs.Break:
 	case rs.Accept:
 		pass := w.passing(&g.env)
-		w.settle(g.cells, reg, &g.env, d, func(word int, b uint64) { pass.AddBits(word, b) })
+		for _, x := range w.settle(g, reg, d) {
+			pass.AddBits(int(x.Word), x.Cells)
+		}
 	case rs.Drop:
 		e := Dropped
 		if reject {
 			e = Rejected
 		}
 		f, n := w.fates(&g.env), w.ans.Space.Len()
-		w.settle(g.cells, reg, &g.env, d, func(word int, b uint64) { f.add(e, n, word, b) })
+		for _, x := range w.settle(g, reg, d) {
+			f.add(e, n, int(x.Word), x.Cells)
+		}
 	case rs.Return:
-		returned = join(returned, group{g.env, g.cells.Cut(reg)})
+		returned = join(returned, group{env: g.env, cells: g.cells.Cut(reg)})
 	case rs.Jump, rs.Goto:
 		if to == nil {
 			w.q.opaque["chain "+name] = true
-			c := g.cells.Clone()
-			c = c.Cut(reg)
-			w.end(group{g.env, c}, Accepted|Dropped, d)
+			w.end(group{env: g.env, cells: g.cells.Clone().Cut(reg)}, Accepted|Dropped, d)
 			break
 		}
 		sub := g.cells.Cut(reg)
 		if sub.Empty() {
 			break
 		}
-		back := w.chain(to.chain, []group{{g.env, sub}})
+		back := w.chain(to.chain, []group{{env: g.env, cells: sub, view: g.view}})
 		for _, x := range back {
 			if verdict == rs.Jump {
 				groups = join(groups, x)
@@ -126,25 +132,22 @@ func (w *walker) take(r *crule, groups []group, k int, reg *packetset.Region, re
 			}
 		}
 	default:
-		c := g.cells.Cut(reg)
-		w.end(group{g.env, c}, Stolen, d)
+		w.end(group{env: g.env, cells: g.cells.Cut(reg)}, Stolen, d)
 	}
 	return groups, returned
 }
 
-// settle ends the way of the selected cells.
-func (w *walker) settle(c *packetset.Cells, reg *packetset.Region, e *env, d Decider, f func(word int, b uint64)) {
-	by := int32(-1)
-	c.Take(reg, func(word int, b uint64) {
-		f(word, b)
-		if e.over {
-			return
+// settle takes the selected cells out of a group, whose way d ends. The list is
+// valid until the next call.
+func (w *walker) settle(g group, reg *packetset.Region, d Decider) []packetset.Bits {
+	w.taken = g.cells.Take(reg, w.taken[:0])
+	if !g.env.over && len(w.taken) > 0 {
+		by := w.decider(d)
+		for _, x := range w.taken {
+			w.ans.log = append(w.ans.log, decision{x.Word, by, x.Cells})
 		}
-		if by < 0 {
-			by = w.decider(d)
-		}
-		w.ans.log = append(w.ans.log, decision{int32(word), by, b})
-	})
+	}
+	return w.taken
 }
 
 // passing are the cells that a base chain accepts with an environment.
@@ -155,7 +158,7 @@ func (w *walker) passing(e *env) *packetset.Cells {
 		}
 	}
 	c := packetset.NewCells(w.ans.Space.Len())
-	w.accepted = append(w.accepted, group{*e, c})
+	w.accepted = append(w.accepted, group{env: *e, cells: c})
 	return c
 }
 
@@ -253,7 +256,7 @@ func sameGroups(a, b []group) bool {
 func cloneGroups(in []group) []group {
 	out := make([]group, len(in))
 	for i, g := range in {
-		out[i] = group{g.env, g.cells.Clone()}
+		out[i] = group{env: g.env, cells: g.cells.Clone()}
 	}
 	return out
 }

@@ -26,6 +26,7 @@ type Space struct {
 	obstacles []pathGap
 	daddrRead map[rs.Family]bool // by readsDaddr
 	noHost    *Model             // by unnamed
+	told      told
 }
 
 // pathGap is a Gap of some families and interfaces.

@@ -148,6 +148,7 @@ func (a *Answer) Deciders(about *packetset.Cells) []Decider {
 type group struct {
 	env   env
 	cells *packetset.Cells
+	view  *view // of this environment at the present place, once it is needed
 }
 
 type walker struct {
@@ -164,6 +165,7 @@ type walker struct {
 	plain bool
 	views []*view
 	seen  map[*rs.Chain]*visits
+	taken []packetset.Bits
 	// accepted collects what a base chain lets pass.
 	accepted []group
 }
@@ -335,8 +337,8 @@ func (w *walker) refuseLinkLocal(g group) {
 		w.reach(g, Dropped)
 		return
 	}
-	w.reach(group{g.env, w.pick(llSet, false, g.cells, false)}, Dropped)
-	w.reach(group{g.env, w.pick(anySet, false, g.cells, false)}, Dropped)
+	w.reach(group{env: g.env, cells: w.pick(llSet, false, g.cells, false)}, Dropped)
+	w.reach(group{env: g.env, cells: w.pick(anySet, false, g.cells, false)}, Dropped)
 	w.q.opaque["route after NAT"] = true
 }
 
@@ -549,7 +551,7 @@ func add(list []group, g group) []group {
 			return list
 		}
 	}
-	return append(list, group{g.env, g.cells.Clone()})
+	return append(list, group{env: g.env, cells: g.cells.Clone()})
 }
 
 // chain runs a chain over groups and returns what falls off its end.
@@ -679,7 +681,7 @@ func (w *walker) rule(r *rs.Rule, g group) (kept, ret []group) {
 		}
 		w.ans.Path[at].Match, w.ans.Path[at].Result = m, result
 	}
-	return append(kept, group{g.env, rest}), ret
+	return append(kept, group{env: g.env, cells: rest}), ret
 }
 
 // split returns the cells for which a condition surely and possibly holds.
@@ -713,7 +715,7 @@ func (w *walker) pick(s packetset.Set, all bool, in *packetset.Cells, inside boo
 
 // apply does what a rule concludes to the cells it may match.
 func (w *walker) apply(r *rs.Rule, o outcome, cells *packetset.Cells) (kept, ret []group) {
-	g := group{o.env, cells}
+	g := group{env: o.env, cells: cells}
 	d := Decider{Chain: r.Chain, Rule: r}
 	if o.mayEnd {
 		w.end(g, Accepted|Dropped|Stolen, d)
