@@ -49,7 +49,7 @@ func (w *walker) translate(h rs.Hook, groups []group) []group {
 		new, dropped := w.asNew(h, g)
 		if q.p.Ct.V == CtRelated { // of ICMP no chain sees them, of what a helper expects some do
 			q.opaque["the flow that a packet is related to"] = true
-			w.reach(group{g.env, dropped}, Dropped)
+			w.reach(group{env: g.env, cells: dropped}, Dropped)
 		}
 		for _, t := range new {
 			if !t.env.dnat {
@@ -58,7 +58,7 @@ func (w *walker) translate(h rs.Hook, groups []group) []group {
 			e := g.env
 			e.daddr, e.dport, e.daddrLost, e.dnat = t.env.daddr, t.env.dport, t.env.daddrLost, true
 			e.toLocal, e.rerouted = t.env.toLocal, t.env.rerouted
-			out = add(out, group{e, t.cells})
+			out = add(out, group{env: e, cells: t.cells})
 			if q.forth() && t.sure {
 				plain.Remove(t.cells)
 			} else {
@@ -67,12 +67,12 @@ func (w *walker) translate(h rs.Hook, groups []group) []group {
 		}
 		as, back := w.answered(h)
 		if as {
-			out = add(out, group{g.env, plain})
+			out = add(out, group{env: g.env, cells: plain})
 		}
 		if back {
 			q.opaque["what address source NAT took"] = true
 			g.env.daddrLost, g.env.placed = true, true
-			out = add(out, group{g.env, plain})
+			out = add(out, group{env: g.env, cells: plain})
 		}
 	}
 	return out
@@ -131,7 +131,7 @@ func (w *walker) asNew(h rs.Hook, g group) (new []trial, dropped *packetset.Cell
 	defer func() { q.p.Ct, q.at = ct, at }()
 	q.p.Ct = Some(uint32(CtNew))
 	t := &walker{q: q, ans: &Answer{Space: w.ans.Space}, prog: w.prog, plain: true}
-	groups := []group{{g.env, g.cells.Clone()}}
+	groups := []group{{env: g.env, cells: g.cells.Clone()}}
 	for _, c := range chainsAt(q.set, h, q.p) {
 		if c.Base.Type != "nat" {
 			continue
