@@ -235,6 +235,9 @@ func owner(k int, root string) *optSyntax {
 func ctAddr(k int) *optSyntax {
 	return negatable(func(e *textExt, v string, not bool) error {
 		a, err := e.x.address(v)
+		if _, mask, _ := strings.Cut(v, "/"); strings.ContainsAny(mask, ":.") {
+			e.opaque = "mask " + mask // iptables makes another one of it
+		}
 		copy(e.b[32*k:], a.addr)
 		copy(e.b[32*k+16:], a.mask)
 		e.ctFlag(xtctOrigSrc<<k, not)

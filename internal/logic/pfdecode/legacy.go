@@ -332,7 +332,11 @@ func (d *legacyDecoder) header(b []byte) []rs.Expr {
 			}
 			continue
 		}
-		out = append(out, masked(d.x.addr(k == 1), bytes.Clone(want), bytes.Clone(mask), not)...)
+		want, mask = bytes.Clone(want), bytes.Clone(mask)
+		if n == 16 { // ipv6_masked_addr_cmp; IPv4's only masks the packet's address
+			under(want, mask)
+		}
+		out = append(out, masked(d.x.addr(k == 1), want, mask, not)...)
 	}
 	for k, bit := range []uint8{invIn, invOut} {
 		name, mask := b[d.l.ifaces+16*k:][:16], b[d.l.ifaces+32+16*k:][:16]

@@ -33,6 +33,13 @@ const (
 
 func ctLoad(key uint32, dir int8) rs.Expr { return rs.Ct{Dreg: scratch, Key: key, Dir: dir} }
 
+// under clears the bits that a mask does not have.
+func under(b, mask []byte) {
+	for i := range b {
+		b[i] &= mask[i]
+	}
+}
+
 // anyBit is (value & mask) != 0 for a 32-bit value in host order.
 func (x *xtable) anyBit(load rs.Expr, mask uint32, invert bool) []rs.Expr {
 	return []rs.Expr{load, and(x.host32(mask)), is(x.host32(0), !invert)}
@@ -107,6 +114,7 @@ func matchConntrack(rev int) lower {
 				}
 				n := x.addrLen()
 				want, mask := bytes.Clone(i.bytes(32*k, n)), bytes.Clone(i.bytes(32*k+16, n))
+				under(want, mask) // conntrack_addrcmp compares under the mask
 				rest = append(rest, masked(ctLoad(key, int8(k/2)), want, mask, not(bit))...)
 			}
 		}
