@@ -319,6 +319,10 @@ func (w *walker) route(groups *[]group, h rs.Hook) (other []group) {
 			if h == rs.Input && !w.q.is4() {
 				w.refuseLinkLocal(g)
 			}
+			if h == rs.Input && g.env.pktType == 0 && !w.q.unicast() { // ip_forward wants PACKET_HOST
+				w.q.opaque["meta pkttype"] = true
+				w.reach(g, Dropped)
+			}
 			other = add(other, g)
 		}
 	}

@@ -106,7 +106,7 @@ func (c *Coverage) oneWay(x int) string {
 	case cell.field != nil && cell.field.vague != "":
 		return "not known beforehand: " + cell.field.vague
 	case cell.field != nil:
-		return cell.field.never(cell.Family, cell.Hook, cell.Op)
+		return cell.field.never(cell.Family, cell.Hook)
 	case cell.statement.vague != "":
 		return "not known beforehand: " + cell.statement.vague
 	}

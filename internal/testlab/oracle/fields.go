@@ -1,23 +1,27 @@
 package oracle
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // field is something a rule can ask about.
 type field struct {
-	name  string
-	v6    int8     // 0 both families, 4 or 6 one of them
-	proto uint8    // only of this transport protocol
-	bits  int      // of a number
-	addr  bool     // an address of the family
-	words []string // of a field that is a choice
-	raw   bool     // exact only for a question that holds the packet's bytes
-	hooks []string // nil: every one
-	not   []string // hooks or families without it
-	few   bool     // equality only
-	plain bool     // no sets
-	free  bool     // raw payload: no name for a set
-	rare  bool     // the plainest operators only
-	vague string   // why no question can answer it: an Opaque leaf, or a state that no packet fixes
+	name   string
+	v6     int8     // 0 both families, 4 or 6 one of them
+	proto  uint8    // only of this transport protocol
+	bits   int      // of a number
+	addr   bool     // an address of the family
+	words  []string // of a field that is a choice
+	raw    bool     // exact only for a question that holds the packet's bytes
+	hooks  []string // nil: every one
+	not    []string // hooks or families without it
+	few    bool     // equality only
+	plain  bool     // no sets
+	free   bool     // raw payload: no name for a set
+	rare   bool     // the plainest operators only
+	unsent bool     // of a protocol that the lab does not send
+	vague  string   // why no question can answer it: an Opaque leaf, or a state that no packet fixes
 }
 
 var fields = []field{
@@ -140,8 +144,8 @@ var fields = []field{
 	{name: "rt seg-left", v6: 6, bits: 8, rare: true, raw: true},
 	{name: "frag id", v6: 6, bits: 32, rare: true, raw: true},
 	{name: "frag reserved2", v6: 6, bits: 2, rare: true, raw: true},
-	{name: "mh type", v6: 6, bits: 8, rare: true},
-	{name: "exthdr mh", v6: 6, words: []string{"exists", "missing"}, few: true},
+	{name: "mh type", v6: 6, bits: 8, rare: true, unsent: true},
+	{name: "exthdr mh", v6: 6, words: []string{"exists", "missing"}, few: true, unsent: true},
 	{name: "icmp id", v6: 4, proto: protoICMP, bits: 16, rare: true, raw: true},
 	{name: "icmp sequence", v6: 4, proto: protoICMP, bits: 16, rare: true, raw: true},
 	{name: "icmp mtu", v6: 4, proto: protoICMP, bits: 16, rare: true, raw: true},
@@ -151,13 +155,13 @@ var fields = []field{
 	{name: "sctp sport", proto: protoSCTP, bits: 16},
 	{name: "sctp dport", proto: protoSCTP, bits: 16},
 	{name: "sctp vtag", proto: protoSCTP, bits: 32, rare: true, raw: true},
-	{name: "udplite sport", proto: protoUDPLite, bits: 16, rare: true},
-	{name: "udplite dport", proto: protoUDPLite, bits: 16, rare: true},
-	{name: "dccp dport", proto: 33, bits: 16, rare: true},
-	{name: "ah spi", proto: 51, bits: 32, rare: true},
-	{name: "esp spi", proto: 50, bits: 32, rare: true},
-	{name: "comp cpi", proto: 108, bits: 16, rare: true},
-	{name: "igmp type", v6: 4, proto: 2, words: []string{"membership-query"}, rare: true},
+	{name: "udplite sport", proto: protoUDPLite, bits: 16, rare: true, unsent: true},
+	{name: "udplite dport", proto: protoUDPLite, bits: 16, rare: true, unsent: true},
+	{name: "dccp dport", proto: 33, bits: 16, rare: true, unsent: true},
+	{name: "ah spi", proto: 51, bits: 32, rare: true, unsent: true},
+	{name: "esp spi", proto: 50, bits: 32, rare: true, unsent: true},
+	{name: "comp cpi", proto: 108, bits: 16, rare: true, unsent: true},
+	{name: "igmp type", v6: 4, proto: 2, words: []string{"membership-query"}, rare: true, unsent: true},
 	{name: "tcp sequence", proto: protoTCP, bits: 32, rare: true, raw: true},
 	{name: "tcp urgptr", proto: protoTCP, bits: 16, rare: true, raw: true},
 	{name: "tcp option maxseg", proto: protoTCP, words: []string{"exists", "missing"}, few: true, vague: "header options"},
@@ -166,9 +170,9 @@ var fields = []field{
 	{name: "ip option ra", v6: 4, words: []string{"exists", "missing"}, few: true, vague: "header options"},
 	{name: "ip option lsrr", v6: 4, words: []string{"exists", "missing"}, few: true, vague: "header options"},
 	{name: "sctp chunk init", proto: protoSCTP, words: []string{"exists", "missing"}, few: true, vague: "header options"},
-	{name: "vlan id", bits: 12, rare: true, not: []string{"postrouting", "output"}},
+	{name: "vlan id", bits: 12, rare: true, not: []string{"postrouting", "output"}, unsent: true},
 	{name: "ether daddr", words: []string{"33:33:00:00:00:01", "ff:ff:ff:ff:ff:ff"}, rare: true, not: []string{"postrouting", "output"}, vague: "ether daddr"},
-	{name: "arp operation", words: []string{"request"}, rare: true, not: []string{"ip", "ip6", "inet"}},
+	{name: "arp operation", words: []string{"request"}, rare: true, not: []string{"ip", "ip6", "inet"}, unsent: true},
 	{name: "@ih", words: []string{""}, few: true, vague: "inner header"},
 	{name: "@ll", words: []string{""}, few: true, not: []string{"postrouting", "output"}},
 	{name: "ether type", words: []string{"ip", "ip6"}, not: []string{"postrouting", "output"}},
@@ -210,6 +214,9 @@ func (f *field) ops() []string {
 		return append([]string{"mask0", "nmask0"}, wordOps...)
 	case f.words != nil:
 		return wordOps
+	case slices.Contains([]string{"frag", "hbh", "dst", "rt"}, strings.Fields(f.name)[0]):
+		// nft 1.0.6 cannot parse these as the key of a map that gives data.
+		return slices.DeleteFunc(slices.Clone(numberOps), func(op string) bool { return op == "map" || op == "mapintervals" || op == "concatmap" })
 	case f.bits < 8:
 		// Masks of part of a byte are an operator of their own.
 		return []string{"eq", "neq", "lt", "ge", "set", "nset", "range", "vmap"}
@@ -231,8 +238,25 @@ func (f *field) fits(family, hook string) bool {
 	return true
 }
 
-// never is why an operator on a field has only one answer at a hook.
-func (f *field) never(family, hook, op string) string { return "" }
+// never is why a field has only one answer at a hook; "" when packets can both match
+// and miss it.
+func (f *field) never(family, hook string) string {
+	name := append(strings.Fields(f.name), "")
+	switch {
+	case f.unsent:
+		return "no such packet is sent"
+	case slices.Contains(name, "ct") && hook == "ingress":
+		return "nothing is tracked at ingress"
+	case hook == "output" && (name[1] == "iif" || name[1] == "iifname" || name[1] == "iiftype"):
+		return "a packet that is made here came in by no interface"
+	case hook == "output" && (f.name == "ip id" || f.name == "ip6 flowlabel"):
+		return "the recorder knows packets that are made here by it"
+	case family != "inet" && family != "netdev" && slices.Contains([]string{"meta protocol", "ether type", "ct l3proto"}, f.name),
+		strings.HasSuffix(f.name, " version"), f.name == "ct helper":
+		return "only one value comes here"
+	}
+	return ""
+}
 
 // fibTypes are the types of addresses that the lab's host knows.
 var fibTypes = []string{"local", "unicast", "broadcast", "multicast", "anycast", "unreachable"}

@@ -236,6 +236,8 @@ func (g *Generator) number(f *field) uint64 {
 		v = pick(g, []uint64{2, 16, 18, 4, 1, 0x18})
 	case f.name == "meta mark" || f.name == "ct mark":
 		v = pick(g, []uint64{0, 1, 2, 0x100, 0xff00, 0xffffffff})
+	case f.name == "meta skuid":
+		v = pick(g, []uint64{0, 0, 1, 65534})
 	case f.name == "frag frag-off":
 		v = pick(g, []uint64{0, 2})
 	case f.name == "rt type":

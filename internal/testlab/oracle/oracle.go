@@ -34,6 +34,7 @@ type Config struct {
 type Report struct {
 	Rulesets, Refused, Lossy, Rules int
 	Verdicts, Accepted, Uncertain   int
+	Parts                           int // questions with fields left out
 	Why                             map[string]int
 	Elapsed, Load, Send, Compare    time.Duration
 	Coverage                        *Coverage
@@ -90,6 +91,7 @@ func Run(t testing.TB, l *Lab, cfg Config) *Report {
 		r.Verdicts += out.Verdicts
 		r.Accepted += out.Accepted
 		r.Uncertain += out.Uncertain
+		r.Parts += out.Parts
 		for k, v := range out.Why {
 			r.Why[k] += v
 		}
