@@ -43,8 +43,8 @@ oracle:
 oracle-mutants:
 	@tools/need $(TEST_PACKAGES)
 	@tree=$$(mktemp -d); trap 'rm -rf "$$tree"' EXIT; git ls-files -z | xargs -0 cp --parents -t "$$tree"; \
-		ORACLE_SECONDS=0 ORACLE_VERDICTS=400000 ORACLE_SHAPES=40 ORACLE_SOURCES=30 ORACLE_RECORD="$$tree/cases" $(GO) test -count=1 -timeout 60m -run '^TestOracle$$' ./internal/testlab/oracle; \
-		$(GO) run ./internal/testlab/oracle/mutants "$$tree" "$$tree/cases"
+		ORACLE_SECONDS=0 ORACLE_VERDICTS=250000 ORACLE_SHAPES=40 ORACLE_SOURCES=30 ORACLE_RECORD="$$tree/cases" $(GO) test -count=1 -timeout 60m -run '^TestOracle$$' ./internal/testlab/oracle; \
+		$(GO) run ./internal/testlab/oracle/mutants "$$tree" "$$tree/cases" docs/reference/oracle-mutants.md
 
 bench:
 	@tools/need $(TEST_PACKAGES) $(BENCH_PACKAGES)

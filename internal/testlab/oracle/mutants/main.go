@@ -47,11 +47,15 @@ func parse(s string) ([]mutant, error) {
 }
 
 func main() {
-	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: mutants TREE RECORDING (TREE is a copy of the repository that may be changed)")
+	if len(os.Args) < 3 || len(os.Args) > 4 {
+		fmt.Fprintln(os.Stderr, "usage: mutants TREE RECORDING [PAGE] (TREE is a copy of the repository that may be changed)")
 		os.Exit(2)
 	}
-	survivors, err := run(os.Args[1], os.Args[2])
+	page := ""
+	if len(os.Args) == 4 {
+		page = os.Args[3]
+	}
+	survivors, err := run(os.Args[1], os.Args[2], page)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 		os.Exit(2)
@@ -61,7 +65,7 @@ func main() {
 	}
 }
 
-func run(tree, recording string) (int, error) {
+func run(tree, recording, page string) (int, error) {
 	ms, err := parse(list)
 	if err != nil {
 		return 0, err
@@ -71,6 +75,7 @@ func run(tree, recording string) (int, error) {
 		return 0, fmt.Errorf("the model fails without a bug: %w\n%s", err, out)
 	}
 	survived := 0
+	var verdicts []string
 	for i, m := range ms {
 		verdict, err := try(tree, recording, m)
 		if err != nil {
@@ -79,10 +84,36 @@ func run(tree, recording string) (int, error) {
 		if verdict != "caught" {
 			survived++
 		}
-		fmt.Printf("%2d %-55s %s\n", i+1, m.name, verdict)
+		verdicts = append(verdicts, verdict)
+		fmt.Printf("%3d %-60s %s\n", i+1, m.name, verdict)
+	}
+	if page != "" {
+		if err := os.WriteFile(page, write(ms, verdicts, survived), 0o644); err != nil {
+			return 0, err
+		}
 	}
 	fmt.Printf("%d of %d mutants caught\n", len(ms)-survived, len(ms))
 	return survived, nil
+}
+
+// write makes the page docs/reference/oracle-mutants.md.
+func write(ms []mutant, verdicts []string, survived int) []byte {
+	var b strings.Builder
+	fmt.Fprintf(&b, `# Bugs that the oracle must catch
+
+<!-- Written by `+"`make oracle-mutants`"+`; edit internal/testlab/oracle/mutants instead. -->
+
+Each of these bugs breaks one rule of the model of the packet filter. They are planted into copies of the program, one at a time, and the
+model is compared with verdicts that the kernel gave: those of the kept regressions and of generated rulesets. %d of %d were caught.
+
+| bug | in | verdict |
+|---|---|---|
+`, len(ms)-survived, len(ms))
+	for i, m := range ms {
+		verdict, _, _ := strings.Cut(verdicts[i], ":")
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", m.name, filepath.Base(m.file), verdict)
+	}
+	return []byte(b.String())
 }
 
 func try(tree, recording string, m mutant) (string, error) {
@@ -112,7 +143,7 @@ func try(tree, recording string, m mutant) (string, error) {
 
 // trial compares the model of a tree with the recording.
 func trial(tree, recording string) (string, error) {
-	c := exec.Command("go", "test", "-vet=off", "-count=1", "-run", "^TestReplay$", "./internal/testlab/oracle")
+	c := exec.Command("go", "test", "-vet=off", "-ldflags=-s -w", "-count=1", "-run", "^TestReplay$", "./internal/testlab/oracle")
 	c.Dir = tree
 	c.Env = append(os.Environ(), "ORACLE_REPLAY="+recording)
 	out, err := c.CombinedOutput()
