@@ -66,7 +66,7 @@ func (s *Script) dir() string {
 // directory and below it, reached by no symbolic link that leads out. Whatever else it
 // names is left for nft to miss, with the reason. The script's Path becomes absolute.
 func (s *Script) Gather() error {
-	if s.Path == "" || s.JSON {
+	if s.Path == "" {
 		return nil
 	}
 	abs, err := filepath.Abs(s.Path)
@@ -75,7 +75,7 @@ func (s *Script) Gather() error {
 	}
 	s.Path = abs
 	g := gatherer{dir: filepath.Dir(abs), seen: map[string]bool{abs: true}, left: maxInclude}
-	if !include.Match(s.Text) {
+	if s.JSON || !include.Match(s.Text) {
 		return nil
 	}
 	if g.root, err = os.OpenRoot(g.dir); err != nil {

@@ -5,9 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sort"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -39,12 +42,18 @@ type loader struct {
 	link    *netlink.Conn
 	refused map[string]string // files that nft may not read: why
 	texts   map[string][]byte
+	items   map[string][]item // of JSON
+	lost    []string          // what it lost
 }
 
 // load loads the scripts and dumps what the kernel then holds.
 func (l *loader) load(texts [][]byte, send func(kind byte, b []byte)) end {
-	if err := l.prepare(texts); err != nil {
+	problems, err := l.prepare(texts)
+	if err != nil {
 		return end{Failure: &failure{Why: err.Error(), Hint: snapshotHint}}
+	}
+	if len(problems) > 0 {
+		return end{Problems: l.explain(problems)}
 	}
 	var e end
 	for round := 0; ; round++ {
@@ -91,28 +100,38 @@ func (l *loader) load(texts [][]byte, send func(kind byte, b []byte)) end {
 	for name, i := range l.stubs {
 		e.Interfaces[i] = name
 	}
-	e.Made = l.made
+	e.Made, e.Opaque = l.made, l.lost
 	return e
 }
 
 // prepare writes the files and makes the interfaces that the scripts seem to name.
-func (l *loader) prepare(texts [][]byte) error {
+func (l *loader) prepare(texts [][]byte) ([]problem, error) {
 	c, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
 	if err != nil {
-		return fmt.Errorf("open rtnetlink: %w", err)
+		return nil, fmt.Errorf("open rtnetlink: %w", err)
 	}
-	l.link, l.refused, l.texts = c, map[string]string{}, map[string][]byte{}
+	l.link, l.refused, l.texts, l.items = c, map[string]string{}, map[string][]byte{}, map[string][]item{}
 	for i, f := range l.r.Files {
 		mode := uint32(0o444)
 		if f.Refused != "" {
 			mode, l.refused[f.Path] = 0, f.Refused
 		}
 		l.texts[f.Path] = texts[i]
+		if slices.ContainsFunc(l.r.Scripts, func(s requestScript) bool { return s.JSON && s.Path == f.Path }) {
+			items, lost, err := jsonRules(texts[i])
+			if err != nil {
+				return []problem{{Problem: Problem{File: f.Path, Reason: err.Error(), Advice: "give the output of nft -j list ruleset as it is"}}}, nil
+			}
+			l.items[f.Path], texts[i] = items, document(items)
+			l.lost = append(l.lost, lost...)
+		} else if p := commentedOut(f.Path, texts[i]); p != nil {
+			return []problem{*p}, nil
+		}
 		if err := place(f.Path, texts[i], 0); err != nil {
-			return fmt.Errorf("copy %s: %w", f.Path, err)
+			return nil, fmt.Errorf("copy %s: %w", f.Path, err)
 		}
 		if err := unix.Chmod(f.Path, mode); err != nil {
-			return fmt.Errorf("copy %s: %w", f.Path, err)
+			return nil, fmt.Errorf("copy %s: %w", f.Path, err)
 		}
 	}
 	for i := range l.r.Scripts {
@@ -133,7 +152,7 @@ func (l *loader) prepare(texts [][]byte) error {
 		}
 	}
 	_, err = l.stubAll(names)
-	return err
+	return nil, err
 }
 
 // stubAll makes the interfaces that are not there yet, and says how many it made.
@@ -209,9 +228,37 @@ func (l *loader) scripts() ([]problem, error) {
 				list[i].File = s.Path
 			}
 		}
+		if s.JSON {
+			list = l.locate(s, list)
+		}
 		return list, nil
 	}
 	return nil, nil
+}
+
+// locate finds the object of a JSON list that is refused, since nft does not say: the
+// last one of the shortest beginning that is.
+func (l *loader) locate(s requestScript, list []problem) []problem {
+	items := l.items[s.Path]
+	if slices.ContainsFunc(list, func(p problem) bool { return strings.Contains(p.Reason, "Interface does not exist") }) || len(items) == 0 {
+		return list
+	}
+	path := inputDir + "/part"
+	deadline := time.Now().Add(maxTime / 4)
+	first := sort.Search(len(items), func(n int) bool {
+		if n+1 == len(items) || time.Now().After(deadline) || l.flush() != nil {
+			return true
+		}
+		if err := os.WriteFile(path, document(items[:n+1]), 0o600); err != nil {
+			return true
+		}
+		r, err := l.nft(s.Dir, "-j", "-f", path)
+		return err != nil || r.Exit != 0
+	})
+	if first < len(items) && time.Now().Before(deadline) {
+		list[0].Text = fmt.Sprintf("{%q: %s}", items[first].kind, trimmed(items[first].raw, 300))
+	}
+	return list[:1]
 }
 
 func (l *loader) flush() error {
@@ -249,7 +296,7 @@ func (l *loader) nft(dir string, args ...string) (run.Result, error) {
 			Path: l.tool.path, Name: "nft", Args: args, Env: l.tool.env, Dir: filepath.Clean(dir),
 			Timeout: maxTime - 10*time.Second, MaxOutput: 1 << 20,
 			Limits: []run.Limit{
-				{Resource: unix.RLIMIT_AS, Value: maxMemory}, {Resource: unix.RLIMIT_CPU, Value: maxCPU},
+				{Resource: unix.RLIMIT_AS, Value: l.r.Memory}, {Resource: unix.RLIMIT_CPU, Value: maxCPU},
 				{Resource: unix.RLIMIT_NOFILE, Value: 64}, {Resource: unix.RLIMIT_NPROC, Value: 0},
 			},
 		})

@@ -54,6 +54,24 @@ func parseProblems(stderr []byte) []problem {
 	return out
 }
 
+// Old nft prints what it cannot say of an iptables-nft rule as a comment, which hides
+// the rest of the rule as well, and reads back a rule that accepts more.
+var commented = regexp.MustCompile(`#\s*xt_\w+`)
+
+func commentedOut(path string, text []byte) *problem {
+	at := commented.FindIndex(text)
+	if at == nil {
+		return nil
+	}
+	begin := bytes.LastIndexByte(text[:at[0]], '\n') + 1
+	line, _, _ := bytes.Cut(text[begin:], []byte("\n"))
+	return &problem{Problem: Problem{
+		File: path, Line: bytes.Count(text[:begin], []byte("\n")) + 1, Column: at[0] - begin + 1, Text: trimmed(line, 400),
+		Reason: "nft list ruleset left a match out of this rule, and wrote a comment in its place",
+		Advice: "give the output of iptables-save and ip6tables-save for these tables, or " + snapshotHint,
+	}}
+}
+
 // missing lists the interfaces that nft or the kernel did not find, as far as its
 // complaints tell.
 func (l *loader) missing(list []problem) []string {
@@ -99,7 +117,7 @@ func (l *loader) explain(list []problem) []Problem {
 			strings.Contains(reason, "could not be opened"), strings.Contains(reason, "not found"), strings.Contains(reason, "Could not open file"), strings.Contains(reason, "Failed to open"):
 			p.Advice = "only files in the script's own directory and below it can be included"
 			for path, why := range l.refused {
-				if strings.Contains(reason, path) || strings.Contains(p.Text, path) || strings.Contains(p.Text, lastPart(path)) {
+				if strings.Contains(reason, path) || strings.Contains(p.Text, path) || strings.Contains(reason+p.Text, "/"+lastPart(path)) {
 					p.Reason = fmt.Sprintf("%s: %s: %s", "the include is refused", path, why)
 				}
 			}
@@ -133,7 +151,13 @@ func (l *loader) explain(list []problem) []Problem {
 		}
 		first = append(first, p.Problem)
 	}
-	return append(first, then...)
+	all := append(first, then...)
+	for i := range all {
+		if all[i].Advice == "" && l.items[all[i].File] != nil {
+			all[i].Advice = "nft cannot read this back from JSON: give the script itself or the text that nft list ruleset prints, or " + snapshotHint
+		}
+	}
+	return all
 }
 
 func lastPart(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }

@@ -22,6 +22,7 @@ package scratch
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,7 +44,7 @@ const (
 	maxTime = 2 * time.Minute
 	// maxMemory bounds the address space of nft, in bytes. A hundred thousand rules
 	// take a fifth of it.
-	maxMemory = 3 << 30
+	maxMemory = 2 << 30
 	// maxCPU bounds the processor time of one run of nft, in seconds.
 	maxCPU = 90
 	// maxAnswer bounds what the helper may answer, in bytes.
@@ -76,6 +77,8 @@ type Options struct {
 	// Interfaces are those of the host that the rules are for: a rule that names one by
 	// number (iif, oif) gets the same number. Others that the scripts name are made up.
 	Interfaces []Interface
+
+	memory uint64 // of nft, in bytes; 0: maxMemory
 }
 
 // Loaded is a ruleset as the kernel holds it.
@@ -270,6 +273,7 @@ type request struct {
 	Files      []requestFile
 	Scripts    []requestScript
 	Interfaces []Interface
+	Memory     uint64
 }
 
 type requestFile struct {
@@ -313,7 +317,7 @@ func (s *Session) send(o Options) error {
 		}
 		r.Scripts = append(r.Scripts, requestScript{Path: p, JSON: x.JSON, Dir: x.dir()})
 	}
-	r.Interfaces = o.Interfaces
+	r.Interfaces, r.Memory = o.Interfaces, cmp.Or(o.memory, maxMemory)
 	b, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("write request: %w", err)

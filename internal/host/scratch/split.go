@@ -121,6 +121,8 @@ func relay(q *seccompNotif) (int, error) {
 		return -1, nil
 	}
 	defer unix.Close(sock)
+	// As large as anybody may have it (net.core.wmem_max).
+	_ = unix.SetsockoptInt(sock, unix.SOL_SOCKET, unix.SO_SNDBUF, maxPiece)
 	limit, err := unix.GetsockoptInt(sock, unix.SOL_SOCKET, unix.SO_SNDBUF)
 	if err != nil {
 		return -1, nil
