@@ -9,7 +9,7 @@ import (
 )
 
 // doors are the interfaces by which packets of a family come in: what a bridge or
-// bond takes from its ports comes in by the bridge.
+// bond takes from its ports comes in by the bridge. Loopback is the last.
 func (sp *Space) doors(family string) []*fact.Link {
 	var out []*fact.Link
 	for i := range sp.links {
@@ -29,6 +29,15 @@ func (sp *Space) doors(family string) []*fact.Link {
 		}
 		out = append(out, l)
 	}
+	slices.SortStableFunc(out, func(a, b *fact.Link) int {
+		if loopback(a) == loopback(b) {
+			return 0
+		}
+		if loopback(b) {
+			return -1
+		}
+		return 1
+	})
 	return out
 }
 

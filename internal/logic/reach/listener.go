@@ -14,6 +14,7 @@ type Listener struct {
 	NetNS   string     `json:"netns"`
 	Proto   string     `json:"proto"`
 	Port    uint16     `json:"port"`
+	PortTo  uint16     `json:"portTo,omitempty"` // the last of a range of ports: only of a ruleset without a host
 	Address string     `json:"address"`
 	Device  string     `json:"device,omitempty"` // of SO_BINDTODEVICE
 	Process string     `json:"process"`

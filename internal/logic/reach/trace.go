@@ -50,17 +50,18 @@ func (r RuleRef) String() string {
 // Visited is one rule that a packet met.
 type Visited struct {
 	RuleRef
-	Result string `json:"result"` // no match | accept | drop | jump … ; "perhaps" in front of what is not sure
+	Hook   string `json:"hook,omitempty"` // of a base chain, with its priority
+	Result string `json:"result"`         // no match | accept | drop | jump … ; "perhaps" in front of what is not sure
 }
 
 // Trace is what becomes of one packet, and why.
 type Trace struct {
-	Verdict string    `json:"verdict"`        // accept | drop | reject | unknown
-	May     []string  `json:"may"`            // what is possible when it is unknown
-	Needs   []string  `json:"needs"`          // fields that were left out and matter
-	Limited bool      `json:"limited"`        // accepted up to a rate only
-	Unclear []string  `json:"unclear"`        // what in the ruleset was not understood or depends on a state
-	Path    []Visited `json:"path,omitempty"` // in the order of the kernel
+	Verdict string    `json:"verdict"` // accept | drop | reject | unknown
+	May     []string  `json:"may"`     // what is possible when it is unknown
+	Needs   []string  `json:"needs"`   // fields that were left out and matter
+	Limited bool      `json:"limited"` // accepted up to a rate only
+	Unclear []string  `json:"unclear"` // what in the ruleset was not understood or depends on a state
+	Path    []Visited `json:"path"`    // in the order of the kernel
 }
 
 // Ref names a rule for people.
@@ -143,8 +144,12 @@ func (a *Answer) Summary() Trace {
 func (m *Model) Explain(p Packet, h rs.Hook, only bool) Trace {
 	a := m.ask(p, h, only, true)
 	t := a.Summary()
+	t.Path = []Visited{}
 	for _, s := range a.Path {
 		v := Visited{RuleRef: m.Ref(s.Chain, s.Rule), Result: s.Result}
+		if s.Chain != nil && s.Chain.Base != nil {
+			v.Hook = fmt.Sprintf("%s priority %d", s.Chain.Base.Hook, s.Chain.Base.Priority)
+		}
 		switch {
 		case s.Match == no:
 			v.Result = "no match"
@@ -154,6 +159,20 @@ func (m *Model) Explain(p Packet, h rs.Hook, only bool) Trace {
 		t.Path = append(t.Path, v)
 	}
 	return t
+}
+
+// FlagOf is the flag of trace that sets a field of Needs.
+func FlagOf(field string) string {
+	var b strings.Builder
+	b.WriteString("--")
+	for _, r := range field {
+		if r >= 'A' && r <= 'Z' {
+			b.WriteByte('-')
+			r += 'a' - 'A'
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
 }
 
 // ParseProtocol reads a transport protocol's name or number.

@@ -102,6 +102,7 @@ func (w *renderer) expr(e Expr) {
 		if x.Invert {
 			op = "!= "
 		}
+		w.implied(t)
 		w.add("%s %s%s-%s", t.words, op, t.show(x.From), t.show(x.To))
 	case Lookup:
 		w.lookup(x)
@@ -156,10 +157,26 @@ func (w *renderer) cmp(x Cmp) {
 		}
 		return
 	}
-	if t.proto != "" && len(w.out) > 0 && w.out[len(w.out)-1] == "meta l4proto "+t.proto {
-		w.out = w.out[:len(w.out)-1]
+	w.implied(t)
+	if low, ok := strings.CutPrefix(w.last(), t.words+" >= "); ok && x.Op == Lte { // a range is two comparisons
+		w.out[len(w.out)-1] = fmt.Sprintf("%s %s-%s", t.words, low, t.show(x.Data))
+		return
 	}
 	w.add("%s %s%s", t.words, op, t.show(x.Data))
+}
+
+// implied takes back the protocol that the words of a term say again.
+func (w *renderer) implied(t term) {
+	if t.proto != "" && w.last() == "meta l4proto "+t.proto {
+		w.out = w.out[:len(w.out)-1]
+	}
+}
+
+func (w *renderer) last() string {
+	if len(w.out) == 0 {
+		return ""
+	}
+	return w.out[len(w.out)-1]
 }
 
 // maxShown is how many elements of an anonymous set a rule shows.
@@ -171,9 +188,7 @@ func (w *renderer) lookup(x Lookup) {
 	if s != nil && len(s.Concat) > 1 {
 		t = w.concat(x.Sreg, s.Concat)
 	}
-	if t.proto != "" && len(w.out) > 0 && w.out[len(w.out)-1] == "meta l4proto "+t.proto {
-		w.out = w.out[:len(w.out)-1]
-	}
+	w.implied(t)
 	op, kind := "", ""
 	if x.Invert {
 		op = "!= "

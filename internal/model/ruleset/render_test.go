@@ -15,6 +15,8 @@ func TestRender(t *testing.T) {
 		"tcp dport 22 accept": append(l4, Payload{Base: TransportHeader, Offset: 2, Len: 2}, Cmp{Data: []byte{0, 22}}, Conclude{Verdict: Accept}),
 		"tcp dport != { 22, 80-90 } drop": append(l4, Payload{Base: TransportHeader, Offset: 2, Len: 2},
 			Lookup{Set: "__set0", Invert: true}, Conclude{Verdict: Drop}),
+		"tcp dport 1-2000 accept": append(l4, Payload{Base: TransportHeader, Offset: 2, Len: 2},
+			Cmp{Op: Gte, Data: []byte{0, 1}}, Cmp{Op: Lte, Data: []byte{7, 208}}, Conclude{Verdict: Accept}),
 		"ip6 saddr 2001:db8::/32 drop": {
 			Meta{Key: 15}, Cmp{Data: []byte{10}}, Payload{Base: NetworkHeader, Offset: 8, Len: 4}, Cmp{Data: []byte{0x20, 1, 0xd, 0xb8}}, Conclude{Verdict: Drop},
 		},

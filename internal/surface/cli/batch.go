@@ -23,6 +23,7 @@ const (
 // chunk is some lines of a batch and, later, their answers.
 type chunk struct {
 	lines []byte // joined, each with its newline
+	at    []int  // the number of each line in the file
 	long  bool   // the next line was too long
 	out   chan []byte
 }
@@ -79,7 +80,7 @@ func answerBatch(w io.Writer, in io.Reader, sp *spaces, netns string) error {
 // readChunks cuts the input into chunks of whole lines.
 func readChunks(in io.Reader, put func(*chunk) bool) error {
 	r := bufio.NewReaderSize(in, maxLine)
-	c, n := &chunk{out: make(chan []byte, 1)}, 0
+	c, n, at := &chunk{out: make(chan []byte, 1)}, 0, 0
 	flush := func() bool {
 		if n == 0 {
 			return true
@@ -90,12 +91,14 @@ func readChunks(in io.Reader, put func(*chunk) bool) error {
 	}
 	for {
 		line, err := r.ReadSlice('\n')
+		at++
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
 			for errors.Is(err, bufio.ErrBufferFull) {
 				_, err = r.ReadSlice('\n')
 			}
 			c.long, n = true, n+1
+			c.at = append(c.at, at)
 			if !flush() {
 				return nil
 			}
@@ -105,6 +108,7 @@ func readChunks(in io.Reader, put func(*chunk) bool) error {
 		case err != nil && !errors.Is(err, io.EOF):
 			return err
 		case len(bytes.TrimSpace(line)) > 0:
+			c.at = append(c.at, at)
 			c.lines = append(append(c.lines, bytes.TrimRight(line, "\r\n")...), '\n')
 			if n++; n == chunkSize && !flush() {
 				return nil
@@ -126,17 +130,28 @@ type batcher struct {
 	spaces *spaces
 	home   *reach.Space
 	q      question
+	at     int // number of the line
 }
 
 func (b *batcher) answer(c *chunk) []byte {
 	out := make([]byte, 0, 64*chunkSize)
+	i := 0
 	for line := range bytes.Lines(c.lines) {
+		b.at = c.at[i]
 		out = b.line(out, bytes.TrimRight(line, "\n"))
+		i++
 	}
 	if c.long {
-		out = appendError(out, nil, fmt.Errorf("a line of more than %d bytes", maxLine))
+		b.at = c.at[i]
+		out = b.wrong(out, nil, fmt.Errorf("it has more than %d bytes", maxLine))
 	}
 	return out
+}
+
+// wrong answers a line that is no question: with its number in the file, and what is
+// wrong with it.
+func (b *batcher) wrong(out []byte, id json.RawMessage, err error) []byte {
+	return appendError(out, id, fmt.Errorf("line %d: %w", b.at, err))
 }
 
 func (b *batcher) line(out, line []byte) []byte {
@@ -152,17 +167,17 @@ func (b *batcher) line(out, line []byte) []byte {
 			}
 		}
 		if err != nil {
-			return appendError(out, b.id(line), err)
+			return b.wrong(out, b.id(line), err)
 		}
 	}
 	p, h, err := b.q.packet()
 	if err != nil {
-		return appendError(out, b.q.ID, err)
+		return b.wrong(out, b.q.ID, err)
 	}
 	sp := b.home
 	if b.q.NetNS != "" {
 		if sp, err = b.spaces.get(b.q.NetNS); err != nil {
-			return appendError(out, b.q.ID, err)
+			return b.wrong(out, b.q.ID, err)
 		}
 	}
 	t := sp.Verdict(p, h, b.q.OnlyHook)

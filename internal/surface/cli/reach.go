@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -35,22 +36,6 @@ func (o *reachOptions) flags(cmd *cobra.Command, verb string) {
 	f.StringVar(&o.port, "port", "", "only this `PORT`: 22 or tcp/22")
 	o.rules.flags(cmd, verb)
 	outputFlags(cmd, &o.format, &o.output, &o.noColor)
-}
-
-// reachDocument is the machine form of reach.
-type reachDocument struct {
-	SchemaVersion string           `json:"schemaVersion"`
-	Listeners     []reach.Listener `json:"listeners"`
-	Flows         []reach.Flow     `json:"flows"`
-	Lint          []reach.Lint     `json:"lint"`
-	Gaps          []reachGap       `json:"gaps"`
-}
-
-type reachGap struct {
-	ID     string `json:"id"`
-	Reason string `json:"reason"`
-	What   string `json:"what"`
-	NetNS  string `json:"netns"`
 }
 
 func (a *app) reachCommand() *cobra.Command {
@@ -221,11 +206,11 @@ type reachView struct {
 }
 
 // analyse answers for the namespaces asked for.
-func (s *spaces) analyse(netns string, flt reachFilter) (reachDocument, reachView) {
-	doc := reachDocument{SchemaVersion: "1.0", Listeners: []reach.Listener{}, Flows: []reach.Flow{}, Lint: []reach.Lint{}, Gaps: []reachGap{}}
+func (s *spaces) analyse(netns string, flt reachFilter) (reach.Document, reachView) {
+	doc := reach.Document{SchemaVersion: reach.DocumentVersion, Listeners: []reach.Listener{}, Flows: []reach.Flow{}, Lint: []reach.Lint{}, Gaps: []reach.DocumentGap{}}
 	view := reachView{loopbacks: map[string]bool{}}
 	for _, n := range s.notes {
-		doc.Gaps = append(doc.Gaps, reachGap{gapID(n, ""), string(fact.NotCollected), n, netns})
+		doc.Gaps = append(doc.Gaps, reach.DocumentGap{ID: gapID(n, ""), Reason: fact.NotCollected, What: n, NetNS: netns})
 	}
 	if s.only != nil {
 		s.named(&doc, flt)
@@ -264,7 +249,7 @@ func (s *spaces) analyse(netns string, flt reachFilter) (reachDocument, reachVie
 		}
 		doc.Lint = append(doc.Lint, r.Lint...)
 		for _, g := range r.Gaps[n.Name] {
-			doc.Gaps = append(doc.Gaps, reachGap{gapID(g.What, n.Name), string(g.Reason), g.What, n.Name})
+			doc.Gaps = append(doc.Gaps, reach.DocumentGap{ID: gapID(g.What, n.Name), Reason: g.Reason, What: g.What, NetNS: n.Name})
 		}
 	}
 	clean(&doc)
@@ -289,17 +274,24 @@ func (s *spaces) others() []*reach.Space {
 }
 
 // named answers for the ports that a ruleset without a host names.
-func (s *spaces) named(doc *reachDocument, flt reachFilter) {
-	ports := s.only.NamedPorts()
+func (s *spaces) named(doc *reach.Document, flt reachFilter) {
+	starts := s.only.PortStarts()
 	if flt.port != 0 {
-		ports = []uint16{flt.port}
+		starts = []uint16{flt.port}
 	}
 	for _, proto := range []string{"tcp", "udp"} {
 		if flt.proto != "" && flt.proto != proto {
 			continue
 		}
-		for _, p := range ports {
+		for i, p := range starts {
 			l := reach.Listener{NetNS: s.only.Name, Proto: proto, Port: p, Address: "any"}
+			to := uint16(65535)
+			if i+1 < len(starts) {
+				to = starts[i+1] - 1
+			}
+			if flt.port == 0 && to > p {
+				l.PortTo = to
+			}
 			l.IPv4 = flt.narrow([]reach.V{s.only.Any(proto, p, rs.IPv4)}, true)
 			l.IPv6 = flt.narrow([]reach.V{s.only.Any(proto, p, rs.IPv6)}, false)
 			doc.Listeners = append(doc.Listeners, l)
@@ -313,7 +305,7 @@ func gapID(what, netns string) string {
 }
 
 // clean makes every string safe to show, and turns assumptions into ids of gaps.
-func clean(d *reachDocument) {
+func clean(d *reach.Document) {
 	known := map[string]bool{}
 	for i := range d.Gaps {
 		g := &d.Gaps[i]
@@ -339,7 +331,7 @@ func clean(d *reachDocument) {
 				id := gapID(what, netns)
 				if !known[id] {
 					known[id] = true
-					d.Gaps = append(d.Gaps, reachGap{id, "unsupported", report.Clean(what), report.Clean(netns)})
+					d.Gaps = append(d.Gaps, reach.DocumentGap{ID: id, Reason: fact.UnsupportedGap, What: report.Clean(what), NetNS: report.Clean(netns)})
 				}
 				ids = append(ids, id)
 			}
@@ -373,6 +365,11 @@ func cleanEach(in []string) []string {
 	return out
 }
 
+// inside tells that a class has loopback interfaces only.
+func (v *reachView) inside(netns string, x *reach.V) bool {
+	return len(x.Interfaces) > 0 && !slices.ContainsFunc(x.Interfaces, func(n string) bool { return !v.loopbacks[netns+" "+n] })
+}
+
 // cell is who gets in over one family, in words.
 func (v *reachView) cell(netns string, vs []reach.V, is4 bool) (string, reach.Class) {
 	if len(vs) == 0 {
@@ -385,7 +382,7 @@ func (v *reachView) cell(netns string, vs []reach.V, is4 bool) (string, reach.Cl
 	words := vs[0].Sources
 	same := true
 	for _, x := range vs {
-		if len(x.Interfaces) > 0 && v.loopbacks[netns+" "+x.Interfaces[0]] {
+		if v.inside(netns, &x) {
 			continue
 		}
 		if words == vs[0].Sources && x.Sources != words {
@@ -420,7 +417,7 @@ func (v *reachView) cell(netns string, vs []reach.V, is4 bool) (string, reach.Cl
 // row is one line of the matrix.
 type row struct {
 	netns, proto, name, four, six string
-	ports                         []uint16
+	ports                         []reach.Range
 	mark                          bool
 	listener                      reach.Listener
 }
@@ -445,12 +442,12 @@ func (v *reachView) rows(ls []reach.Listener) []row {
 	for _, l := range merged {
 		four, c4 := v.cell(l.NetNS, l.IPv4, true)
 		six, c6 := v.cell(l.NetNS, l.IPv6, false)
-		r := row{l.NetNS, l.Proto, listenerName(&l), four, six, []uint16{l.Port}, c6.Wider(c4) || c4.Wider(c6), l}
+		r := row{l.NetNS, l.Proto, listenerName(&l), four, six, []reach.Range{{From: l.Port, To: max(l.Port, l.PortTo)}}, c6.Wider(c4) || c4.Wider(c6), l}
 		i := slices.IndexFunc(out, func(o row) bool {
-			return o.netns == r.netns && o.proto == r.proto && o.name == r.name && o.four == r.four && o.six == r.six && !slices.Contains(o.ports, l.Port)
+			return o.netns == r.netns && o.proto == r.proto && o.name == r.name && o.four == r.four && o.six == r.six && !slices.Contains(o.ports, r.ports[0])
 		})
 		if i >= 0 && (l.Process != "" || l.Address == "any") {
-			out[i].ports = append(out[i].ports, l.Port)
+			out[i].ports = append(out[i].ports, r.ports[0])
 			continue
 		}
 		out = append(out, r)
@@ -464,32 +461,39 @@ func bothFamilies(a, b string) bool {
 	return slices.ContainsFunc(pairs, func(p [2]string) bool { return a == p[0] && b == p[1] || a == p[1] && b == p[0] })
 }
 
-// portText is a list of ports: tcp/80,443,8000-8010.
-func portText(proto string, ports []uint16) string {
+// portText is a list of ports: tcp/80, 443, 8000-8010.
+func portText(proto string, ports []reach.Range) string {
 	ports = slices.Clone(ports)
-	slices.Sort(ports)
+	slices.SortFunc(ports, func(a, b reach.Range) int { return cmp.Compare(a.From, b.From) })
+	var joined []reach.Range
+	for _, p := range ports {
+		if n := len(joined); n > 0 && int(p.From) <= int(joined[n-1].To)+1 {
+			joined[n-1].To = max(joined[n-1].To, p.To)
+			continue
+		}
+		joined = append(joined, p)
+	}
+	if len(joined) == 1 && joined[0] == (reach.Range{From: 1, To: 65535}) {
+		return proto + ", all"
+	}
 	var parts []string
-	for i := 0; i < len(ports); {
-		j := i
-		for j+1 < len(ports) && ports[j+1] == ports[j]+1 {
-			j++
+	for _, r := range joined {
+		switch {
+		case r.From == r.To:
+			parts = append(parts, strconv.Itoa(int(r.From)))
+		case r.From+1 == r.To:
+			parts = append(parts, strconv.Itoa(int(r.From)), strconv.Itoa(int(r.To)))
+		default:
+			parts = append(parts, fmt.Sprintf("%d-%d", r.From, r.To))
 		}
-		if j > i+1 {
-			parts = append(parts, fmt.Sprintf("%d-%d", ports[i], ports[j]))
-		} else {
-			for k := i; k <= j; k++ {
-				parts = append(parts, strconv.Itoa(int(ports[k])))
-			}
-		}
-		i = j + 1
 	}
 	return proto + "/" + strings.Join(parts, ", ")
 }
 
 // text writes the matrix at 80 columns: IPv4 beside IPv6.
-func (v *reachView) text(w io.Writer, d reachDocument, quiet bool) error {
+func (v *reachView) text(w io.Writer, d reach.Document, quiet bool) error {
 	var b strings.Builder
-	const wPort, wName, wCell = 12, 16, 23
+	const wPort, wName, wCell = 14, 14, 23
 	line := func(mark, port, name, four, six string) {
 		cols := [][]string{split(port, wPort), split(name, wName), split(four, wCell), split(six, wCell)}
 		for i := 0; ; i++ {
@@ -576,7 +580,7 @@ func interfaceList(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-func (v *reachView) details(b *strings.Builder, d reachDocument, differ []row) {
+func (v *reachView) details(b *strings.Builder, d reach.Document, differ []row) {
 	for _, r := range differ {
 		l := r.listener
 		fmt.Fprintf(b, "\n! %s %s: IPv4 and IPv6 differ\n", portText(r.proto, r.ports), r.name)
@@ -588,9 +592,10 @@ func (v *reachView) details(b *strings.Builder, d reachDocument, differ []row) {
 				fmt.Fprintf(b, "  %s: nothing listens\n", f.word)
 			}
 			for _, x := range alike(f.vs) {
-				if len(x.Interfaces) > 0 && v.loopbacks[l.NetNS+" "+x.Interfaces[0]] {
+				if v.inside(l.NetNS, &x) {
 					continue
 				}
+				x.Interfaces = slices.DeleteFunc(x.Interfaces, func(n string) bool { return v.loopbacks[l.NetNS+" "+n] })
 				by := ""
 				if len(x.Interfaces) > 0 {
 					by = " by " + interfaceList(x.Interfaces)
@@ -602,6 +607,9 @@ func (v *reachView) details(b *strings.Builder, d reachDocument, differ []row) {
 						break
 					}
 					fmt.Fprintf(b, "    %s\n", r)
+				}
+				if len(x.DecidedBy) == 0 && len(x.Must) > 0 {
+					b.WriteString("    no rule decides\n")
 				}
 				if x.Witness != nil {
 					fmt.Fprintf(b, "    packet %s: %s\n", x.Witness, x.Witness.Verdict)

@@ -21,7 +21,7 @@ type side struct {
 	vs      [2][]reach.V
 }
 
-func portsOf(d reachDocument) map[portKey]*side {
+func portsOf(d reach.Document) map[portKey]*side {
 	out := map[portKey]*side{}
 	for _, l := range d.Listeners {
 		k := portKey{l.NetNS, l.Proto, l.Port}
@@ -37,7 +37,7 @@ func portsOf(d reachDocument) map[portKey]*side {
 // compare says what the second state opens and closes against the first. Something
 // is opened when a source that surely stayed outside surely gets in now, and unclear
 // when one may.
-func compare(docs [2]reachDocument, views [2]reachView) []difference {
+func compare(docs [2]reach.Document, views [2]reachView) []reach.Difference {
 	a, b := portsOf(docs[0]), portsOf(docs[1])
 	var keys []portKey
 	for k := range a {
@@ -51,7 +51,7 @@ func compare(docs [2]reachDocument, views [2]reachView) []difference {
 	slices.SortFunc(keys, func(x, y portKey) int {
 		return cmp.Or(cmp.Compare(x.netns, y.netns), cmp.Compare(x.proto, y.proto), cmp.Compare(x.port, y.port))
 	})
-	var out []difference
+	var out []reach.Difference
 	for _, k := range keys {
 		for i, family := range []string{"ipv4", "ipv6"} {
 			is4 := i == 0
@@ -75,18 +75,18 @@ func compare(docs [2]reachDocument, views [2]reachView) []difference {
 			if slices.Equal(must[0], must[1]) && slices.Equal(may[0], may[1]) {
 				continue
 			}
-			d := difference{NetNS: k.netns, Hook: "input", Proto: k.proto, Port: k.port, Process: process, Family: family, Before: words[0], After: words[1], DecidedBy: []reach.RuleRef{}}
+			d := reach.Difference{NetNS: k.netns, Hook: "input", Proto: k.proto, Port: k.port, Process: process, Family: family, Before: words[0], After: words[1], DecidedBy: []reach.RuleRef{}}
 			minus := func(x, y packetset.Set) bool { return len(x.Intersect(y.Complement(is4))) > 0 }
 			switch {
 			case minus(must[1], may[0]):
-				d.Change = "opened"
-				d.evidence(vs[1])
+				d.Change = reach.Opened
+				evidence(&d, vs[1])
 			case minus(may[1], may[0]), minus(must[1], must[0]):
-				d.Change = "unclear"
-				d.evidence(vs[1])
+				d.Change = reach.Unsure
+				evidence(&d, vs[1])
 			default:
-				d.Change = "closed"
-				d.evidence(vs[1])
+				d.Change = reach.Shut
+				evidence(&d, vs[1])
 			}
 			out = append(out, d)
 		}
@@ -104,7 +104,7 @@ var (
 
 // compareRules asks two rulesets without hosts about all that tells ports, protocols
 // and incoming interfaces apart in either.
-func compareRules(a, b *reach.Space, flt reachFilter) []difference {
+func compareRules(a, b *reach.Space, flt reachFilter) []reach.Difference {
 	starts := append(a.PortStarts(), b.PortStarts()...)
 	slices.Sort(starts)
 	starts = slices.Compact(starts)
@@ -147,14 +147,14 @@ func compareRules(a, b *reach.Space, flt reachFilter) []difference {
 			list = append(list, subject{strconv.Itoa(int(n)), n, 0, 0})
 		}
 	}
-	var out []difference
+	var out []reach.Difference
 	for _, h := range []rs.Hook{rs.Input, rs.Forward} {
 		for _, f := range []rs.Family{rs.IPv4, rs.IPv6} {
 			for _, x := range list {
 				if x.proto == 58 && f == rs.IPv4 || x.proto == 1 && f == rs.IPv6 {
 					continue
 				}
-				unnamed := (*difference)(nil)
+				unnamed := (*reach.Difference)(nil)
 				for _, dev := range ifaces {
 					q := reach.Probe{Hook: h, Family: f, Proto: x.proto, Port: x.port, IIF: dev}
 					d := changeOf(a.At(q), b.At(q), f == rs.IPv4, flt)
@@ -179,7 +179,7 @@ func compareRules(a, b *reach.Space, flt reachFilter) []difference {
 }
 
 // join adds a difference; one that goes on where another ended is part of it.
-func join(list []difference, d difference) []difference {
+func join(list []reach.Difference, d reach.Difference) []reach.Difference {
 	for i := range list {
 		x := &list[i]
 		end := max(x.Port, x.PortTo)
@@ -193,7 +193,7 @@ func join(list []difference, d difference) []difference {
 }
 
 // changeOf is what changed for one question; nil when nothing did.
-func changeOf(before, after reach.V, is4 bool, flt reachFilter) *difference {
+func changeOf(before, after reach.V, is4 bool, flt reachFilter) *reach.Difference {
 	vs := [2][]reach.V{flt.narrow([]reach.V{before}, is4), flt.narrow([]reach.V{after}, is4)}
 	if len(vs[0]) == 0 || len(vs[1]) == 0 {
 		return nil
@@ -207,14 +207,14 @@ func changeOf(before, after reach.V, is4 bool, flt reachFilter) *difference {
 		return nil
 	}
 	minus := func(x, y packetset.Set) bool { return len(x.Intersect(y.Complement(is4))) > 0 }
-	d := &difference{Before: sourcesOf(vs[0][0]), After: sourcesOf(vs[1][0]), DecidedBy: []reach.RuleRef{}, Change: "closed"}
+	d := &reach.Difference{Before: sourcesOf(vs[0][0]), After: sourcesOf(vs[1][0]), DecidedBy: []reach.RuleRef{}, Change: reach.Shut}
 	switch {
 	case minus(must[1], may[0]), limited && vs[0][0].Limited:
-		d.Change = "opened"
+		d.Change = reach.Opened
 	case minus(may[1], may[0]), minus(must[1], must[0]):
-		d.Change = "unclear"
+		d.Change = reach.Unsure
 	}
-	d.evidence(vs[1])
+	evidence(d, vs[1])
 	return d
 }
 

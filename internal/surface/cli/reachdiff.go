@@ -17,31 +17,6 @@ import (
 	"github.com/sixfence/sixfence/internal/model/fact"
 )
 
-// difference is a port that two answers treat differently.
-type difference struct {
-	NetNS   string `json:"netns"`
-	Hook    string `json:"hook"`             // input | forward
-	Proto   string `json:"proto"`            // tcp, udp, icmp, icmpv6 … or a number
-	Port    uint16 `json:"port"`             // 0: the protocol has none; of ICMP the type
-	PortTo  uint16 `json:"portTo,omitempty"` // the last of a range of ports that differ alike
-	Process string `json:"process"`
-	// Interface is the incoming one, where rules name it; empty: those that they do not name, or all.
-	Interface string `json:"interface,omitempty"`
-	Family    string `json:"family,omitempty"` // of before ↔ after
-	Before    string `json:"before"`           // who gets in; or over IPv4
-	After     string `json:"after"`            // or over IPv6
-	Change    string `json:"change"`           // opened | closed | unclear, or wider-ipv6 | wider-ipv4
-	// DecidedBy are the rules of the wider side.
-	DecidedBy []reach.RuleRef `json:"decidedBy"`
-	Witness   *reach.Witness  `json:"witness"`
-}
-
-// diffDocument is the machine form of reach diff.
-type diffDocument struct {
-	SchemaVersion string       `json:"schemaVersion"`
-	Differences   []difference `json:"differences"`
-}
-
 func (a *app) reachDiffCommand() *cobra.Command {
 	var o reachOptions
 	var failOn string
@@ -97,7 +72,7 @@ func (a *app) reachDiff(o reachOptions, files []string, failOn string) (int, err
 	if err != nil {
 		return exitUsage, err
 	}
-	var diffs []difference
+	var diffs []reach.Difference
 	if len(files) == 2 {
 		diffs, err = a.beforeAfter(files, o, flt, out)
 	} else {
@@ -113,12 +88,12 @@ func (a *app) reachDiff(o reachOptions, files []string, failOn string) (int, err
 	err = out.write(func(w io.Writer) error {
 		if o.format == "json" {
 			if diffs == nil {
-				diffs = []difference{}
+				diffs = []reach.Difference{}
 			}
 			e := json.NewEncoder(w)
 			e.SetEscapeHTML(false)
 			e.SetIndent("", "  ")
-			return e.Encode(diffDocument{"1.0", diffs})
+			return e.Encode(reach.DiffDocument{SchemaVersion: reach.DocumentVersion, Differences: diffs})
 		}
 		return diffText(w, diffs, len(files) == 2, o.quiet)
 	})
@@ -129,14 +104,14 @@ func (a *app) reachDiff(o reachOptions, files []string, failOn string) (int, err
 }
 
 // diffCode is the exit code of differences.
-func diffCode(diffs []difference, failOn string) int {
+func diffCode(diffs []reach.Difference, failOn string) int {
 	code := exitClean
 	for _, d := range diffs {
 		switch {
 		case failOn == "never":
-		case d.Change == "opened", d.Change == "wider-ipv6", failOn == "changed" && d.Change != "unclear":
+		case d.Change == reach.Opened, d.Change == reach.WiderIPv6, failOn == "changed" && d.Change != reach.Unsure:
 			return exitFindings
-		case d.Change == "unclear":
+		case d.Change == reach.Unsure:
 			code = exitUnknown
 		}
 	}
@@ -144,7 +119,7 @@ func diffCode(diffs []difference, failOn string) int {
 }
 
 // ports is a port or a range, as people write it.
-func (d *difference) ports() string {
+func diffPorts(d *reach.Difference) string {
 	switch {
 	case d.Proto == "icmp" || d.Proto == "icmpv6":
 		return fmt.Sprintf("%s type %d", d.Proto, d.Port)
@@ -156,15 +131,15 @@ func (d *difference) ports() string {
 	return fmt.Sprintf("%s/%d", d.Proto, d.Port)
 }
 
-func diffText(w io.Writer, diffs []difference, files, quiet bool) error {
+func diffText(w io.Writer, diffs []reach.Difference, files, quiet bool) error {
 	var b strings.Builder
 	if len(diffs) == 0 {
 		b.WriteString(map[bool]string{true: "Nothing is opened or closed.\n", false: "IPv4 and IPv6 let in alike.\n"}[files])
 	}
-	words := map[string]string{"opened": "OPENED", "closed": "CLOSED", "unclear": "UNCLEAR", "wider-ipv6": "IPv6 IS WIDER", "wider-ipv4": "IPv4 IS WIDER"}
+	words := map[reach.Change]string{reach.Opened: "OPENED", reach.Shut: "CLOSED", reach.Unsure: "UNCLEAR", reach.WiderIPv6: "IPv6 IS WIDER", reach.WiderIPv4: "IPv4 IS WIDER"}
 	for i, d := range diffs {
 		left, right := "IPv4", "IPv6"
-		head := words[d.Change] + "  " + d.ports()
+		head := words[d.Change] + "  " + diffPorts(&d)
 		if d.Family != "" {
 			left, right = "before", "after"
 			head += " over " + map[string]string{"ipv4": "IPv4", "ipv6": "IPv6"}[d.Family]
@@ -207,7 +182,7 @@ func diffText(w io.Writer, diffs []difference, files, quiet bool) error {
 
 // families compares IPv4 and IPv6 listener by listener. Sockets of one port count
 // together: the families may be served by different ones.
-func families(sp *spaces, netns string, flt reachFilter) []difference {
+func families(sp *spaces, netns string, flt reachFilter) []reach.Difference {
 	doc, view := sp.analyse(netns, flt)
 	type key struct {
 		netns, proto string
@@ -224,28 +199,28 @@ func families(sp *spaces, netns string, flt reachFilter) []difference {
 		c := l
 		by[k], order = &c, append(order, k)
 	}
-	var out []difference
+	var out []reach.Difference
 	for _, k := range order {
 		l := by[k]
 		four, c4 := view.cell(l.NetNS, l.IPv4, true)
 		six, c6 := view.cell(l.NetNS, l.IPv6, false)
-		d := difference{NetNS: l.NetNS, Hook: "input", Proto: l.Proto, Port: l.Port, Process: l.Process, Before: four, After: six, DecidedBy: []reach.RuleRef{}}
+		d := reach.Difference{NetNS: l.NetNS, Hook: "input", Proto: l.Proto, Port: l.Port, Process: l.Process, Before: four, After: six, DecidedBy: []reach.RuleRef{}}
 		wide := l.IPv6
 		switch {
 		case c6.Wider(c4):
-			d.Change = "wider-ipv6"
+			d.Change = reach.WiderIPv6
 		case c4.Wider(c6):
-			d.Change, wide = "wider-ipv4", l.IPv4
+			d.Change, wide = reach.WiderIPv4, l.IPv4
 		default:
 			continue
 		}
-		d.evidence(wide)
+		evidence(&d, wide)
 		out = append(out, d)
 	}
 	return out
 }
 
-func (d *difference) evidence(vs []reach.V) {
+func evidence(d *reach.Difference, vs []reach.V) {
 	for _, v := range vs {
 		better := d.Witness == nil || d.Witness.Interface == "lo" || d.Witness.Daddr.IsLinkLocalUnicast() && v.Witness != nil && !v.Witness.Daddr.IsLinkLocalUnicast() && v.Witness.Interface != "lo"
 		if len(v.May) > 0 && better {
@@ -255,7 +230,7 @@ func (d *difference) evidence(vs []reach.V) {
 }
 
 // beforeAfter compares two files.
-func (a *app) beforeAfter(files []string, o reachOptions, flt reachFilter, out *sink) ([]difference, error) {
+func (a *app) beforeAfter(files []string, o reachOptions, flt reachFilter, out *sink) ([]reach.Difference, error) {
 	var sides [2]*spaces
 	if len(o.rules.ruleset) > 0 {
 		return nil, &usageError{msg: "reach diff BEFORE AFTER compares two files, and --ruleset gives a third", hint: "give --snapshot for the host that both rulesets are for"}
@@ -287,7 +262,7 @@ func (a *app) beforeAfter(files []string, o reachOptions, flt reachFilter, out *
 	if sides[0].only != nil && sides[1].only != nil {
 		return compareRules(sides[0].only, sides[1].only, flt), nil
 	}
-	var docs [2]reachDocument
+	var docs [2]reach.Document
 	var views [2]reachView
 	for i, s := range sides {
 		docs[i], views[i] = s.analyse(o.rules.netns, flt)

@@ -34,7 +34,7 @@ func (a *app) traceCommand() *cobra.Command {
 		Long: "trace follows one packet through the packet filter of this host (or of a Snapshot,\n" +
 			"or of a ruleset file) and says what becomes of it and by which rule, without sending\n" +
 			"anything. A field that is left out may be anything: where the answer depends on it,\n" +
-			"the answer is unknown and the field is named.",
+			"the answer is unknown and the field is named. Only --exthdr left out means none.",
 		Example: "  sudo sixfence trace --family ipv6 --hook input --iif eth0 --saddr 2001:db8::1 \\\n" +
 			"      --daddr 2001:db8:1::10 --proto tcp --sport 40000 --dport 22 --ct new\n" +
 			"  sixfence trace --snapshot host.json --batch packets.jsonl",
@@ -182,25 +182,40 @@ func (a *app) renderTrace(w io.Writer, t reach.Trace, o traceOptions) error {
 		line += ": " + strings.Join(t.May, " or ")
 	}
 	fmt.Fprintln(b, line)
-	if !o.quiet {
-		if len(t.Needs) > 0 {
-			fmt.Fprintln(b, "it depends on: "+strings.Join(t.Needs, ", "))
+	if o.quiet {
+		return b.Flush()
+	}
+	if len(t.Needs) > 0 {
+		var flags []string
+		for _, n := range t.Needs {
+			flags = append(flags, reach.FlagOf(n))
 		}
-		if len(t.Unclear) > 0 {
-			fmt.Fprintln(b, "not known: "+strings.Join(t.Unclear, "; "))
-		}
-		where := ""
-		for _, v := range t.Path {
-			if at := v.Table + " " + v.Chain; at != where {
-				where = at
-				fmt.Fprintln(b, "\n"+at)
+		fmt.Fprintln(b, "it depends on: "+strings.Join(flags, ", "))
+	}
+	if len(t.Unclear) > 0 {
+		fmt.Fprintln(b, "not known: "+strings.Join(t.Unclear, "; "))
+	}
+	if len(t.Path) == 0 {
+		fmt.Fprintln(b, "no chain sees the packet")
+	}
+	where := ""
+	for _, v := range t.Path {
+		if at := v.Table + " " + v.Chain; at != where {
+			where = at
+			if v.Hook != "" {
+				at += " (hook " + v.Hook + ")"
 			}
-			id := ""
-			if v.Handle != 0 {
-				id = fmt.Sprint(v.Handle)
-			}
-			fmt.Fprintf(b, "  %6s  %-16s %s\n", id, v.Result, v.Rule)
+			fmt.Fprintln(b, "\n"+at)
 		}
+		id, result := "", v.Result
+		if v.Handle != 0 {
+			id = fmt.Sprint(v.Handle)
+		}
+		if id == "" && result == v.Rule { // the policy
+			fmt.Fprintf(b, "          %s\n", result)
+			continue
+		}
+		fmt.Fprintf(b, "  %6s  %-16s %s\n", id, result, v.Rule)
 	}
 	return b.Flush()
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/jsonschema-go/jsonschema"
 
+	"github.com/sixfence/sixfence/internal/logic/reach"
 	"github.com/sixfence/sixfence/internal/model/fact"
 	"github.com/sixfence/sixfence/internal/model/finding"
 )
@@ -23,10 +24,15 @@ const (
 	ReportDocument   Document = "report"
 	SnapshotDocument Document = "snapshot"
 	WaiversDocument  Document = "waivers"
+	ReachDocument    Document = "reach"
+	DiffDocument     Document = "reach-diff"
+	TraceDocument    Document = "trace"
 )
 
 // Documents lists the published documents.
-func Documents() []Document { return []Document{ReportDocument, SnapshotDocument, WaiversDocument} }
+func Documents() []Document {
+	return []Document{ReportDocument, SnapshotDocument, WaiversDocument, ReachDocument, DiffDocument, TraceDocument}
+}
 
 // draft is the JSON Schema dialect of every schema.
 const draft = "https://json-schema.org/draft/2020-12/schema"
@@ -61,6 +67,18 @@ func Schema(d Document) ([]byte, error) {
 			visitSchemas(s, notNull)
 			waiverRules(s)
 		}
+	case ReachDocument:
+		s, err = written(reflect.TypeFor[reach.Document](), "sixfence reach", "What `sixfence reach --format json` prints: who gets in, by family. Schema "+reach.DocumentVersion+".")
+		if err == nil {
+			s.Properties["schemaVersion"] = version(reach.DocumentVersion)
+		}
+	case DiffDocument:
+		s, err = written(reflect.TypeFor[reach.DiffDocument](), "sixfence reach diff", "What `sixfence reach diff --format json` prints. Schema "+reach.DocumentVersion+".")
+		if err == nil {
+			s.Properties["schemaVersion"] = version(reach.DocumentVersion)
+		}
+	case TraceDocument:
+		s, err = written(reflect.TypeFor[reach.Trace](), "sixfence trace", "What `sixfence trace --format json` prints: what becomes of one packet, and why.")
 	default:
 		return nil, fmt.Errorf("unknown document %q", d)
 	}
@@ -77,6 +95,22 @@ func Schema(d Document) ([]byte, error) {
 		return nil, fmt.Errorf("encode schema of %s: %w", d, err)
 	}
 	return b.Bytes(), nil
+}
+
+// written is the schema of a document that sixfence writes: it may gain keys.
+func written(t reflect.Type, title, description string) (*jsonschema.Schema, error) {
+	s, err := generate(t)
+	if err != nil {
+		return nil, err
+	}
+	s.Title, s.Description = title, description
+	visitSchemas(s, func(x *jsonschema.Schema) {
+		open(x)
+		if x.Items != nil { // lists are empty, never null
+			notNull(x)
+		}
+	})
+	return s, nil
 }
 
 func version(v string) *jsonschema.Schema {
