@@ -438,5 +438,14 @@ func (q *question) unicast() bool {
 	if q.p.Local || !q.p.Daddr.Set || a.IsMulticast() {
 		return false
 	}
-	return a.Is6() || a.As4()[3] != 255 && a.As4()[3] != 0
+	if a.Is6() {
+		return true
+	}
+	if q.world != nil {
+		t, ok := q.world.FibType(a, "")
+		return ok && t != rtnBroadcast
+	}
+	const host = 3 // the bits that every subnet with a broadcast address has for hosts
+	last := a.As4()[3] & host
+	return last != 0 && last != host
 }

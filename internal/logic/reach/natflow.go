@@ -59,10 +59,13 @@ func (w *walker) translate(h rs.Hook, groups []group) []group {
 			e.daddr, e.dport, e.daddrLost, e.dnat = t.env.daddr, t.env.dport, t.env.daddrLost, true
 			e.toLocal, e.rerouted = t.env.toLocal, t.env.rerouted
 			out = add(out, group{env: e, cells: t.cells})
-			if q.forth() && t.sure {
-				plain.Remove(t.cells)
-			} else {
+			switch {
+			case !q.forth() || !t.sure:
 				q.opaque["which side opened the flow"] = true
+			case w.asked == rs.Forward && q.forUs():
+				plain.Remove(t.cells) // only translated it is forwarded
+			default:
+				q.opaque["whether the flow is older than the NAT rules"] = true
 			}
 		}
 		as, back := w.answered(h)
@@ -76,6 +79,15 @@ func (w *walker) translate(h rs.Hook, groups []group) []group {
 		}
 	}
 	return out
+}
+
+// forUs tells that the packet is for an address of this host.
+func (q *question) forUs() bool {
+	if !q.p.Daddr.Set || q.world == nil {
+		return false
+	}
+	t, ok := q.world.FibType(q.p.Daddr.V, "")
+	return ok && t == routeLocal
 }
 
 // answered tells whether a packet that the rules would not translate may keep its

@@ -308,6 +308,11 @@ func (w *walker) route(groups *[]group, h rs.Hook) (other []group) {
 			local = t == 2 // RTN_LOCAL
 		}
 		g.env.rerouted = true
+		if known && !local && g.env.pktType == 0 && !w.q.unicast() {
+			// Frames for many are not forwarded, whatever address they bear by now (ip_forward).
+			w.q.opaque["meta pkttype"] = true
+			w.reach(g, Dropped)
+		}
 		switch {
 		case !known:
 			w.q.opaque["route after NAT"] = true
