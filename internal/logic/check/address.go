@@ -101,7 +101,7 @@ func evalADDR01(c *Context) []Result {
 		}
 		r := fail(on, fmt.Sprintf("%s would add a temporary address to each prefix it hears (use_tempaddr=%d).", l.Name, x.v[0]), append(x.ev, ra.evidence...)...)
 		r.Remediation = s.SetConf(l.Name, "use_tempaddr", "0")
-		return one(s.behindFilter("ipv6", l.Name, r))
+		return one(s.behind(anyRA(), l.Name, r))
 	})
 }
 
@@ -141,7 +141,7 @@ func evalADDR02(c *Context) []Result {
 			}
 			r := fail(on, fmt.Sprintf("The next router advertisement gives %s an address made from the MAC address (addr_gen_mode=%d).", l.Name, x.v[0]), x.ev...)
 			r.Remediation = s.SetConf(l.Name, "addr_gen_mode", "3")
-			return one(s.behindFilter("ipv6", l.Name, r))
+			return one(s.behind(anyRA(), l.Name, r))
 		}
 		return one(pass(on, "No global address of "+l.Name+" is made from the MAC address.", x.ev...))
 	})

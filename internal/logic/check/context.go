@@ -48,7 +48,6 @@ type Space struct {
 	byIf   map[int]*ifIndex
 	global *ifIndex
 	ra     map[int]raState
-	output map[string]*fact.Gap // forward path, by ingress interface
 
 	forwarding *fact.Known[bool] // forwards() fills it
 }

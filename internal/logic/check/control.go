@@ -51,6 +51,9 @@ type Result struct {
 	Evidence    []finding.Evidence
 	Remediation []finding.Remediation // empty: the control's Fix
 	Gaps        []fact.Gap            // why it is unknown; required when Effective is unknown
+	// port is the port that was looked at where the subject must not name it, because
+	// the kernel chose it.
+	port uint16
 	// Foreign is set for subjects inside namespaces that any user could make.
 	Foreign bool
 }
@@ -59,7 +62,7 @@ type Result struct {
 type Disposition struct {
 	ID    string
 	Title string
-	// State: "needs reach" | "needs wire" | "dropped"
+	// State: "needs wire" | "dropped"
 	State   string
 	Because string
 }

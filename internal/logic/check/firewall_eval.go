@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
+	"strings"
 
 	rules "github.com/sixfence/sixfence/internal/logic/reach"
 	"github.com/sixfence/sixfence/internal/model/fact"
@@ -68,49 +68,9 @@ func lintControl(c Control, kinds ...string) Control {
 	return c
 }
 
-// messageControl makes a control of ICMPv6 messages that must get in (wanted), or
-// must not.
-func messageControl(c Control, wanted bool, types ...uint8) Control {
-	c.Eval = func(ctx *Context) []Result {
-		return ctx.eachFilter(func(s *Space, r *reachable) []Result {
-			for _, g := range []*fact.Gap{gapOf(s.Links), gapOf(s.Addresses), gapOf(s.Sysctls)} {
-				if g != nil {
-					return one(unknown(s.Subject(), *g))
-				}
-			}
-			var out []Result
-			for _, t := range types {
-				for _, f := range r.Message(message(t), "") {
-					sub := s.On(f.Interface)
-					sub.Key = "ICMPv6 type " + strconv.Itoa(int(t))
-					m := message(t)
-					ev := s.ruleEvidence(f.DecidedBy)
-					switch {
-					case wanted && f.Dropped():
-						out = append(out, fail(sub, fmt.Sprintf("Every %s that comes in by %s is dropped.", m.Name, f.Interface), ev...))
-					case wanted && len(f.Must) > 0:
-						out = append(out, pass(sub, fmt.Sprintf("A %s gets in by %s.", m.Name, f.Interface), ev...))
-					case !wanted && f.Dropped():
-						out = append(out, pass(sub, fmt.Sprintf("Every %s that comes in by %s is dropped.", m.Name, f.Interface), ev...))
-					case !wanted && len(f.Must) > 0:
-						out = append(out, fail(sub, fmt.Sprintf("A %s gets in by %s.", m.Name, f.Interface), ev...))
-					default:
-						out = append(out, unknown(sub, f.Unclear...))
-					}
-				}
-			}
-			if out == nil {
-				out = one(notApplicable(s.Subject(), "No interface of this namespace hears others over IPv6."))
-			}
-			return out
-		})
-	}
-	return c
-}
-
 // outside is who gets to a port from other hosts, over one family, in words.
 func (s *Space) outside(f rs.Family, proto string, port uint16) (c rules.Class, words string, vs []rules.V) {
-	vs = s.reach().Port(f, proto, port, "", netip.Addr{})
+	vs = s.reach().port(f, proto, port, "", netip.Addr{})
 	must, may, _, _ := rules.Union(vs, s.reach().Loopback)
 	c = rules.ClassOf(must, may, f == rs.IPv4)
 	if words = vsWords(vs, s); words == "" {
@@ -153,7 +113,11 @@ func (s *Space) placeGap() *fact.Gap {
 }
 
 func evalDefaultDeny(c *Context) []Result {
-	return c.eachFilter(func(s *Space, r *reachable) []Result {
+	return c.eachSpace(func(s *Space) []Result {
+		r := s.reach()
+		if g := r.RuleGaps(); len(g) > 0 {
+			return one(unknown(s.Subject(), g...))
+		}
 		if g := s.placeGap(); g != nil {
 			return one(unknown(s.Subject(), *g))
 		}
@@ -169,20 +133,51 @@ func evalDefaultDeny(c *Context) []Result {
 		case six == rules.Closed:
 			return one(pass(sub, fmt.Sprintf("A port that no rule names (%d) is closed to everybody outside over IPv6.", port), ev...))
 		case six == rules.Unclear:
-			return one(unknown(sub, assumed(vs)...))
+			x := unknown(sub, assumed(vs)...)
+			x.Evidence = ev
+			return one(x)
 		}
 		res := fail(sub, fmt.Sprintf("A port that no rule names (%d) lets in over IPv6: %s.", port, words), ev...)
-		if four != rules.Closed {
+		if len(r.Model.Set.Tables) == 0 {
+			res.Message = "No rule filters IPv6: every port that a program opens is open to the network at once."
+		}
+		switch {
+		case four == rules.Closed:
+			res.Message += " Over IPv4 it is closed."
+			if six != rules.Open {
+				res.Severity = finding.High
+			}
+		case !s.home():
+			res.Severity = finding.Low
+			res.Message += " IPv4 is no better."
+		default:
 			res.Severity = finding.Medium
 			res.Message += " IPv4 is no better."
-		} else {
-			res.Message += " Over IPv4 it is closed."
 		}
+		res.Remediation = s.denyByDefault()
 		return one(res)
 	})
 }
 
-// maxParity bounds the ports that FW-03 asks about.
+// denyByDefault closes IPv6 but for what it needs: a chain of its own, so that no
+// other table is touched.
+func (s *Space) denyByDefault() []finding.Remediation {
+	var accept []string
+	if e := s.listening(); e.gap == nil {
+		for i := range e.list {
+			a := &e.list[i]
+			if a.Protocol == "tcp" && a.v6 > thisHost && baseName(a.exe) == "sshd" {
+				accept = append(accept, "; add rule ip6 guard input tcp dport "+itoa(int64(a.Port))+" accept")
+			}
+		}
+	}
+	return []finding.Remediation{
+		command("%s", s.Run(nft("add table ip6 guard; add chain ip6 guard input { type filter hook input priority 10; policy drop; }; add rule ip6 guard input iifname lo accept; add rule ip6 guard input ct state established,related accept; add rule ip6 guard input icmpv6 type { nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-query, echo-request } accept; add rule ip6 guard input ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept"+strings.Join(sortedUnique(accept), "")))),
+		advice("Keep a second session open, and add an accept for every service that is meant to be reached."), s.lasts(),
+	}
+}
+
+// maxParity bounds the ports that controls ask about one by one.
 const maxParity = 32
 
 func evalRuleParity(c *Context) []Result {
@@ -190,61 +185,46 @@ func evalRuleParity(c *Context) []Result {
 		if g := s.placeGap(); g != nil {
 			return one(unknown(s.Subject(), *g))
 		}
+		heard := map[string]bool{}
+		for _, a := range s.listening().list {
+			heard[fmt.Sprint(a.Protocol, a.Port)] = true
+		}
 		named := r.NamedPorts()
 		var out []Result
-		unsure := false
-		for i, port := range named[:len(named)-1] {
-			if i == maxParity {
-				break
+		var doubt []rules.V
+		for _, port := range named[:min(len(named)-1, maxParity)] {
+			for _, proto := range []string{"tcp", "udp"} {
+				six, words6, vs := s.outside(rs.IPv6, proto, port)
+				four, words4, vs4 := s.outside(rs.IPv4, proto, port)
+				if six == rules.Unclear {
+					doubt = append(doubt, vs...)
+				}
+				if four == rules.Unclear {
+					doubt = append(doubt, vs4...)
+				}
+				if len(vs) == 0 || len(vs4) == 0 || !six.Wider(four) && !four.Wider(six) {
+					continue
+				}
+				sub := s.Subject()
+				sub.Proto, sub.Port, sub.Family = proto, port, "ipv6"
+				x := fail(sub, fmt.Sprintf("%s/%d lets in over IPv6: %s; over IPv4: %s.", proto, port, words6, words4), append(s.portEvidence(vs), s.portEvidence(vs4)...)...)
+				switch {
+				case four.Wider(six):
+					x.Subject.Family, x.Severity = "ipv4", finding.Info
+				case !heard[fmt.Sprint(proto, port)]:
+					x.Severity = finding.Low
+					x.Message += " Nothing listens on it now."
+				}
+				out = append(out, x)
 			}
-			six, words6, vs := s.outside(rs.IPv6, "tcp", port)
-			four, words4, _ := s.outside(rs.IPv4, "tcp", port)
-			unsure = unsure || six == rules.Unclear || four == rules.Unclear
-			if len(vs) == 0 || !six.Wider(four) {
-				continue
-			}
-			sub := s.Subject()
-			sub.Family, sub.Proto, sub.Port = "ipv6", "tcp", port
-			out = append(out, fail(sub, fmt.Sprintf("tcp/%d lets in over IPv6: %s; over IPv4: %s.", port, words6, words4), s.portEvidence(vs)...))
 		}
 		switch {
 		case out != nil:
 			return out
-		case unsure:
-			return one(unknown(s.Subject(), fact.Gap{Reason: fact.UnsupportedGap, What: "a part of the rules on named ports"}))
+		case doubt != nil:
+			return one(unknown(s.Subject(), assumed(doubt)...))
 		}
-		return one(pass(s.Subject(), "No port that rules name is wider open over IPv6 than over IPv4."))
-	})
-}
-
-func evalRAGuard(c *Context) []Result {
-	return c.eachFilter(func(s *Space, r *reachable) []Result {
-		if g := s.placeGap(); g != nil {
-			return one(unknown(s.Subject(), *g))
-		}
-		var out []Result
-		for _, f := range r.Message(message(typeRA), "") {
-			sub := s.On(f.Interface)
-			ev := s.ruleEvidence(f.DecidedBy)
-			single := !slices.ContainsFunc(f.Must.Prefixes(false), func(p netip.Prefix) bool { return !p.IsSingleIP() })
-			takes := s.ConfInt(f.Interface, "accept_ra")
-			v, known := takes.Get()
-			switch {
-			case f.Dropped():
-				out = append(out, pass(sub, "Every router advertisement is dropped on "+f.Interface+".", ev...))
-			case f.Sure() && single:
-				out = append(out, pass(sub, fmt.Sprintf("Only %d addresses get a router advertisement in by %s.", len(f.Must.Prefixes(false)), f.Interface), ev...))
-			case known && v == 0:
-				out = append(out, notApplicable(sub, "The kernel takes no router advertisement on "+f.Interface+" (accept_ra=0)."))
-			case len(f.Must) > 0 && !single && known:
-				out = append(out, fail(sub, "Rules let router advertisements of any neighbour in by "+f.Interface+", and the kernel takes them.", ev...))
-			case !known:
-				out = append(out, unknown(sub, *firstGap(gapOf(takes), &fact.Gap{Reason: fact.UnsupportedGap, What: "accept_ra of " + f.Interface})))
-			default:
-				out = append(out, unknown(sub, f.Unclear...))
-			}
-		}
-		return out
+		return one(pass(s.Subject(), "The ports that rules name are open to the same in both families."))
 	})
 }
 
@@ -313,7 +293,15 @@ func evalListenerParity(c *Context) []Result {
 			sub := s.listenerSubject(l)
 			switch {
 			case six.Wider(four):
-				out = append(out, fail(sub, fmt.Sprintf("%s/%d lets in over IPv6: %s; over IPv4: %s.", l.Proto, l.Port, w6, w4), append(s.portEvidence(l.IPv6), s.portEvidence(l.IPv4)...)...))
+				x := fail(sub, fmt.Sprintf("%s/%d lets in over IPv6: %s; over IPv4: %s.", l.Proto, l.Port, w6, w4), append(s.portEvidence(l.IPv6), s.portEvidence(l.IPv4)...)...)
+				if six != rules.Open {
+					x.Severity = finding.High
+				}
+				if sub.Port == 0 && l.Proto != "tcp" {
+					x.Severity = finding.Low // a client's port
+				}
+				x.Remediation = s.closeSix(l)
+				out = append(out, x)
 			case six == rules.Unclear || four == rules.Unclear:
 				out = append(out, unknown(sub, assumed(append(slices.Clone(l.IPv6), l.IPv4...))...))
 			default:
@@ -322,6 +310,14 @@ func evalListenerParity(c *Context) []Result {
 		}
 		return out
 	})
+}
+
+// closeSix closes a port over IPv6, where the rules of IPv6 are.
+func (s *Space) closeSix(l *rules.Listener) []finding.Remediation {
+	return []finding.Remediation{
+		s.put(rs.Input, "", fmt.Sprintf("iifname != lo meta nfproto ipv6 %s dport %d drop", l.Proto, l.Port), fmt.Sprintf("! -i lo -p %s --dport %d -j DROP", l.Proto, l.Port)),
+		s.lasts(), intent("services: []   # a port that is not listed is closed in both families"),
+	}
 }
 
 func evalExposure(c *Context) []Result {

@@ -1,11 +1,10 @@
 package check
 
 import (
-	"encoding/binary"
 	"fmt"
 	"slices"
 
-	"github.com/sixfence/sixfence/internal/logic/pfdecode"
+	rules "github.com/sixfence/sixfence/internal/logic/reach"
 	"github.com/sixfence/sixfence/internal/model/fact"
 	"github.com/sixfence/sixfence/internal/model/finding"
 )
@@ -105,100 +104,67 @@ func forwardControls() []Control {
 	}
 }
 
-// forwardPath says what keeps us from claiming that packets pass through this
-// namespace: nil when surely nothing filters between any ingress and egress.
-func (s *Space) forwardPath() *fact.Gap {
-	if s.output == nil {
-		s.output = map[string]*fact.Gap{"": s.readForwardPath()}
-	}
-	return s.output[""]
-}
-
-func (s *Space) readForwardPath() *fact.Gap {
-	filter := &fact.Gap{Reason: fact.NotCollected, What: notAnalysed}
-	var broken *fact.Gap
-	missing := func(g fact.Gap, what string) { broken = firstGap(broken, &fact.Gap{Reason: g.Reason, What: what}) }
-	pf := &s.PacketFilter
-	if nft, ok := pf.NFTables.Get(); ok {
-		var order binary.ByteOrder = binary.LittleEndian
-		if s.ctx.Snap.Host.ByteOrder == "big" {
-			order = binary.BigEndian
-		}
-		cs, err := pfdecode.ActiveChains(nft.Tables, nft.Chains, order)
-		for _, c := range cs {
-			if !c.Base {
-				continue
-			}
-			switch c.Family {
-			case pfdecode.FamilyInet, pfdecode.FamilyIPv6:
-				if c.Hook != pfdecode.HookInput && c.Hook != pfdecode.HookOutput {
-					return filter
-				}
-			case pfdecode.FamilyNetdev: // egress of another interface counts too
-				return filter
-			case pfdecode.FamilyBridge:
-				if slices.ContainsFunc(s.links, func(l fact.Link) bool { return l.Kind == "bridge" }) {
-					return filter
-				}
-			case pfdecode.FamilyIPv4, pfdecode.FamilyARP:
-			default:
-				return filter
-			}
-		}
-		if err != nil {
-			missing(fact.Gap{Reason: fact.ParseGap}, "nf_tables chains: "+err.Error())
-		}
-		if nft.Truncated != nil {
-			missing(*nft.Truncated, "nf_tables chains")
-		}
-	} else if g := gapOf(pf.NFTables); g != nil {
-		missing(*g, "nf_tables ruleset")
-	}
-	const forwardHooks = 1<<pfdecode.HookPrerouting | 1<<pfdecode.HookForward | 1<<pfdecode.HookPostrouting
-	if lt, ok := pf.Legacy.Get(); ok {
-		for _, t := range lt {
-			if t.Family == "ipv6" && (t.Hooks == 0 || t.Hooks&forwardHooks != 0) {
-				return filter
-			}
-		}
-	} else if g := gapOf(pf.Legacy); g != nil {
-		missing(*g, "x_tables")
-	}
-	bpf := &s.ctx.Snap.Host.BPF.NetfilterLinks
-	if links, ok := bpf.Get(); ok {
-		for _, l := range links {
-			if l.Hook != pfdecode.HookInput && l.Hook != pfdecode.HookOutput && (l.NetNS == 0 || l.NetNS == s.ID.Inode) {
-				return filter
-			}
-		}
-	} else if g := gapOf(*bpf); g != nil {
-		missing(*g, "BPF netfilter links")
-	}
-	for i := range s.links {
-		l := &s.links[i]
-		x, okX := l.XDP.Get()
-		t, okT := l.TCIngress.Get()
-		if okX && x != 0 || okT && t {
-			return filter
-		}
-		if g := firstGap(gapOf(l.XDP), gapOf(l.TCIngress)); g != nil {
-			missing(*g, "XDP and TC programs of "+l.Name)
-		}
-	}
-	return broken
-}
-
-// behindForward is behindFilter for packets that pass through.
-func (s *Space) behindForward(r Result) Result {
+// behindForward settles a failed result that packets cause which pass through: in by
+// one of ins and out by one of outs (nil: any that hears others).
+func (s *Space) behindForward(r Result, ins, outs []string) Result {
 	if r.Effective != finding.Fail {
 		return r
 	}
-	if g := s.forwardPath(); g != nil {
+	a, asked := s.through(transit(), ins, outs)
+	if !asked {
+		return r
+	}
+	r.Evidence = append(slices.Clone(r.Evidence), s.fateEvidence(&a.by)...)
+	switch a.fateKind {
+	case in, pinned:
+		r.Message += fmt.Sprintf(" The packet filter lets %s pass from %s to %s.", a.by.Kind.Name, a.by.Interface, a.by.Kind.OIF.V)
+	case out:
+		r.Effective = finding.Pass
+		r.Message += " The packet filter surely lets no new connection pass."
+	default:
 		r.Effective = finding.Unknown
-		r.Gaps = append(r.Gaps, *g)
-		r.Message += " Whether packets get through is not known: " + g.What + "."
+		r.Gaps = append(r.Gaps, a.gaps...)
+		r.Message += " Whether packets get through is not known: " + because(a.gaps) + "."
 	}
 	return r
+}
+
+// maxPaths bounds the pairs of interfaces that are asked about.
+const maxPaths = 64
+
+// through asks about packets that pass from one interface to another; asked is false
+// where there is no rule to ask.
+func (s *Space) through(q question, ins, outs []string) (best answered, asked bool) {
+	r := s.reach()
+	if !r.filters() {
+		return answered{fateKind: in}, false
+	}
+	all := r.Interfaces(rules.FamilyWord(q.kinds[0].Family))
+	if ins == nil {
+		ins = all
+	}
+	if outs == nil {
+		outs = all
+	}
+	n := 0
+	for _, i := range ins {
+		for _, o := range outs {
+			if i == o && len(all) > 1 {
+				continue
+			}
+			if n++; n > maxPaths {
+				return best.better(answered{fateKind: unclear, gaps: []fact.Gap{{Reason: fact.Truncated, What: "more than " + itoa(maxPaths) + " pairs of interfaces"}}}), true
+			}
+			a := s.each(q, func(k rules.Kind) []rules.Fate { return []rules.Fate{r.Through(k, i, o)} })
+			if best = best.better(a); n == 1 {
+				best = a
+			}
+			if best.fateKind == in {
+				return best, true
+			}
+		}
+	}
+	return best, true
 }
 
 func evalFWD01(c *Context) []Result {
@@ -226,7 +192,7 @@ func evalFWD01(c *Context) []Result {
 				r.Message += " Docker runs here and turns it on for networks with IPv6."
 				r.Remediation = append(r.Remediation, advice("If containers use IPv6, keep forwarding and let a forward chain drop everything but the containers' traffic."))
 			}
-			r = s.behindForward(r)
+			r = s.behindForward(r, nil, nil)
 		}
 		r.Compliance = comp
 		return one(r)
@@ -285,7 +251,7 @@ func evalFWD03(c *Context) []Result {
 			r.Severity = finding.Medium
 			r.Message += " The role " + c.Role.Name + " explains forwarding; benchmarks and other tools do not see this switch."
 		}
-		return one(s.behindForward(r))
+		return one(s.behindForward(r, []string{l.Name}, nil))
 	})
 }
 
@@ -353,7 +319,7 @@ func evalFWD05(c *Context) []Result {
 			command("%s", s.Run("ip -6 neigh del proxy ADDRESS dev "+shellWord(l.Name))),
 			s.SetNow("net/ipv6/conf/"+l.Name+"/proxy_ndp", "0"),
 		}
-		return one(s.behindFilter("ipv6", l.Name, r))
+		return one(s.behind(anyNS(), l.Name, r))
 	})
 }
 

@@ -165,14 +165,16 @@ func evalICMP02(c *Context) []Result {
 		}
 		switch {
 		case len(open) > 0:
+			q := echoTo(allNodes, "an echo request to a multicast address")
 			r := fail(on, "The kernel answers echo requests to "+strings.Join(open, " and ")+" addresses.", ev...)
 			if len(open) == 1 && open[0] == "anycast" {
 				r.Severity = finding.Info
+				q = anyEcho()
 			}
 			for _, o := range open {
 				r.Remediation = append(r.Remediation, s.Set("net/ipv6/icmp/echo_ignore_"+o, "1")...)
 			}
-			return one(s.behindFilter("ipv6", "", r))
+			return one(s.behind(q, "", r))
 		case firstGap(gapMulti, gapAny) != nil:
 			return one(unknown(on, *firstGap(gapMulti, gapAny)))
 		case !okMulti && !okAny:
@@ -189,6 +191,7 @@ func evalEXT01(c *Context) []Result {
 			return one(*x.bad)
 		}
 		abs := func(n int64) int64 { return max(n, -n) }
+		q := optioned()
 		r := pass(on, "The number and the length of extension header options are bounded.", x.ev...)
 		switch {
 		case abs(x.v[0]) > 8 || abs(x.v[1]) > 8:
@@ -203,7 +206,10 @@ func evalEXT01(c *Context) []Result {
 			r.Remediation = append(r.Remediation, s.SetNow("net/ipv6/"+kv[0], kv[1]))
 		}
 		r.Remediation = append(r.Remediation, s.Persist("net/ipv6/max_dst_opts_number", "8", "net/ipv6/max_hbh_opts_number", "8", "net/ipv6/max_dst_opts_length", "256", "net/ipv6/max_hbh_length", "256"))
-		return one(s.behindFilter("ipv6", "", r))
+		if abs(x.v[1]) > 8 || abs(x.v[0]) <= 8 && x.v[3] >= 2048 {
+			q = hopOptioned()
+		}
+		return one(s.behind(q, "", r))
 	})
 }
 

@@ -8,9 +8,9 @@ import (
 	"github.com/sixfence/sixfence/internal/model/fact"
 )
 
-// notAnalysed is the Gap of every verdict that a packet filter could change,
+// filtered is the Gap of every verdict that a packet filter could change,
 // until reach reads rulesets.
-const notAnalysed = "packet filter present, not yet analysed"
+const filtered = "a packet filter on the way in"
 
 // inboundFilter is what stands between the interfaces of a namespace and its
 // local stack, for one family. The kernel asks in this order, and each may drop:
@@ -75,7 +75,7 @@ func (s *Space) onPath(family, ifname string) *fact.Gap {
 	f := s.filter(family)
 	path, future := s.path(&f, ifname)
 	g := s.passes(&f, path, future)
-	if g != nil && g.What == notAnalysed {
+	if g != nil && g.What == filtered {
 		return g
 	}
 	// Frames for a tap on a device go to the program that holds its file, if one
@@ -90,7 +90,7 @@ func (s *Space) onPath(family, ifname string) *fact.Gap {
 	all, _ := s.path(&f, "")
 	for _, outer := range []string{"ipv4", "ipv6"} {
 		o := s.filter(outer)
-		if og := s.passes(&o, all, false); og != nil && (g == nil || og.What == notAnalysed) {
+		if og := s.passes(&o, all, false); og != nil && (g == nil || og.What == filtered) {
 			g = og
 		}
 	}
@@ -100,7 +100,7 @@ func (s *Space) onPath(family, ifname string) *fact.Gap {
 // passes looks at a stack of devices and what is behind it. future stands for
 // devices that are not there yet.
 func (s *Space) passes(f *inboundFilter, path []*fact.Link, future bool) *fact.Gap {
-	present := &fact.Gap{Reason: fact.NotCollected, What: notAnalysed}
+	present := &fact.Gap{Reason: fact.NotCollected, What: filtered}
 	if f.present {
 		return present
 	}

@@ -166,8 +166,8 @@ func TestInbound(t *testing.T) {
 				t.Fatalf("%+v, want %q", g, tc.want)
 			case g == nil:
 			case tc.want == present:
-				if g.What != notAnalysed {
-					t.Errorf("%+v, want %q", g, notAnalysed)
+				if g.What != filtered {
+					t.Errorf("%+v, want %q", g, filtered)
 				}
 			case !strings.Contains(g.What, tc.want) || g.Reason != tc.reason:
 				t.Errorf("%+v, want %s of %s", g, tc.reason, tc.want)

@@ -8,8 +8,10 @@ import (
 	"strconv"
 	"strings"
 
+	rules "github.com/sixfence/sixfence/internal/logic/reach"
 	"github.com/sixfence/sixfence/internal/model/fact"
 	"github.com/sixfence/sixfence/internal/model/finding"
+	rs "github.com/sixfence/sixfence/internal/model/ruleset"
 )
 
 // eachEars runs f for every namespace whose sockets could be read.
@@ -198,14 +200,14 @@ func (s *Space) judgePort(w *ways, g portGroup) (Result, bool) {
 			msg += ". Held by " + a.exe
 		}
 		r := fail(sub, msg+".", evidence()...)
-		r.Remediation = s.closePort(a)
+		r.Remediation, r.port = s.closePort(a), a.Port
 		if a.v6 == sameLink {
 			r.Positions = []finding.Position{finding.FromLink, finding.FromPod}
 		}
 		if a.ephemeral && a.Protocol == "udp" && a.exe != v4.exe {
 			r.Severity = finding.Medium // two clients that were given the same port
 		}
-		return s.behindFilter("ipv6", sub.Interface, r), true
+		return s.behindPort("ipv6", sub.Interface, r), true
 	case len(loop4) > 0 && len(wide4) == 0 && len(doubt) > 0:
 		return unknown(sub, *doubt[0].gap6), true
 	case a.idle != "" && len(wide6) == 0:
@@ -271,7 +273,8 @@ func rawAndPacket(c *Context) []Result {
 			if k.Protocol == "packet" {
 				r.Message += " It would be given frames before any nftables, iptables or TC rule sees them."
 			} else {
-				r = s.behindFilter(k.Family, "", r)
+				f, _ := rules.FamilyOf(k.Family)
+				r = s.behind(protocol(f, uint8(k.Number), fmt.Sprintf("a packet of protocol %d", k.Number)), "", r)
 			}
 			out = append(out, r)
 		}
@@ -312,8 +315,7 @@ func linkLocalServices(c *Context) []Result {
 			case !e.way.ll[i]:
 				out = append(out, pass(sub, "No link-local address is configured here."))
 			case len(names) > 0:
-				out = append(out, s.behindFilter("ipv6", sub.Interface, fail(sub, fmt.Sprintf("Neighbours on %s would be served on its link-local address by %s.", sub.Interface, listing(names, 8)),
-					c.observed("inet_diag", "wildcard IPv6 sockets", listing(names, 30)))))
+				out = append(out, s.servedOn(sub, names))
 			case doubt != nil:
 				out = append(out, unknown(sub, *doubt))
 			default:
@@ -325,6 +327,75 @@ func linkLocalServices(c *Context) []Result {
 		}
 		return out
 	})
+}
+
+// servedOn judges services that are bound to all addresses, for neighbours on one
+// interface.
+func (s *Space) servedOn(sub finding.Subject, names []string) Result {
+	var open, closed, doubt []string
+	var ev []finding.Evidence
+	var gaps []fact.Gap
+	at := netip.Addr{}
+	if l := s.linkNamed(sub.Interface); l != nil {
+		for _, a := range s.Addrs(l.Index, "ipv6") {
+			if a.Prefix.Addr().IsLinkLocalUnicast() {
+				at = a.Prefix.Addr()
+			}
+		}
+	}
+	for _, n := range names {
+		proto, number, _ := strings.Cut(n, "/")
+		port, err := strconv.ParseUint(number, 10, 16)
+		if err != nil || transports[proto] == 0 {
+			open = append(open, n)
+			continue
+		}
+		switch f, vs := s.portFate(rs.IPv6, proto, uint16(port), sub.Interface, at); f {
+		case in:
+			open = append(open, n)
+			if len(ev) < 4 {
+				ev = append(ev, s.portEvidence(vs)...)
+			}
+		case out:
+			closed = append(closed, n)
+			if len(ev) < 4 && len(open) == 0 {
+				ev = append(ev, s.portEvidence(vs)...)
+			}
+		default:
+			doubt = append(doubt, n)
+			gaps = append(gaps, assumed(vs)...)
+		}
+	}
+	ev = append([]finding.Evidence{s.ctx.observed("inet_diag", "wildcard IPv6 sockets", listing(names, 30))}, ev...)
+	switch {
+	case len(open) > 0:
+		return fail(sub, fmt.Sprintf("Neighbours on %s would be served on its link-local address by %s.", sub.Interface, listing(open, 8)), ev...)
+	case len(doubt) > 0:
+		r := unknown(sub, dedupeGaps(gaps)...)
+		r.Evidence = ev
+		return r
+	}
+	return pass(sub, fmt.Sprintf("The packet filter keeps neighbours on %s from %s, which %s bound to all addresses.", sub.Interface, listing(closed, 8), map[bool]string{true: "is", false: "are"}[len(closed) == 1]), ev...)
+}
+
+// linkNamed is the interface with this name, or nil.
+func (s *Space) linkNamed(name string) *fact.Link {
+	for i := range s.links {
+		if s.links[i].Name == name {
+			return &s.links[i]
+		}
+	}
+	return nil
+}
+
+func dedupeGaps(gs []fact.Gap) []fact.Gap {
+	var out []fact.Gap
+	for _, g := range gs {
+		if !slices.Contains(out, g) {
+			out = append(out, g)
+		}
+	}
+	return out
 }
 
 func otherNamespaces(c *Context) []Result {
@@ -340,7 +411,8 @@ func otherNamespaces(c *Context) []Result {
 			return []Result{notApplicable(s.Subject(), "This is the namespace that the host's own tools show.")}
 		}
 		far := nobody
-		var names []string
+		var names, closed []string
+		var ev []finding.Evidence
 		var doubt *fact.Gap
 		for i := range e.list {
 			a := &e.list[i]
@@ -351,6 +423,19 @@ func otherNamespaces(c *Context) []Result {
 				doubt = a.gap6
 			}
 			if a.v6 > thisHost {
+				switch f, vs := s.portFate(rs.IPv6, a.Protocol, a.Port, "", a.Local.WithZone("")); f {
+				case out:
+					closed = append(closed, service(a))
+					continue
+				case unclear:
+					g := assumed(vs)[0]
+					doubt = &g
+					continue
+				case in:
+					if len(ev) < 4 {
+						ev = append(ev, s.portEvidence(vs)...)
+					}
+				}
 				far = max(far, a.v6)
 				names = append(names, service(a))
 			}
@@ -358,12 +443,15 @@ func otherNamespaces(c *Context) []Result {
 		if doubt != nil && len(names) == 0 {
 			return []Result{unknown(s.Subject(), *doubt)}
 		}
+		if len(names) == 0 && len(closed) > 0 {
+			return []Result{pass(s.Subject(), "The packet filter of this namespace keeps everybody from what listens here: "+listing(sortedUnique(closed), 5)+".")}
+		}
 		if len(names) == 0 {
 			return []Result{pass(s.Subject(), "No socket in this namespace hears IPv6 from outside it.")}
 		}
 		names = sortedUnique(names)
 		r := fail(s.Subject(), fmt.Sprintf("%s bound on IPv6 here: %s. The host's socket lists and rules do not cover them.", count(len(names), "service"), listing(names, 5)),
-			c.observed("inet_diag", "sockets that hear others", listing(names, 30)))
+			append([]finding.Evidence{c.observed("inet_diag", "sockets that hear others", listing(names, 30))}, ev...)...)
 		switch {
 		case contained[s.ID] || strings.HasPrefix(s.Name, "container:") || c.Role.Name == RoleKubeNode:
 			r.Severity = finding.Low
@@ -375,7 +463,7 @@ func otherNamespaces(c *Context) []Result {
 			advice("This closes IPv6 in that namespace but for neighbour discovery. Add an accept rule for what it is meant to serve, or bind the services narrower."),
 			intent("services:\n  - {name: NAME, ports: [tcp/PORT]}"),
 		}
-		return []Result{s.behindFilter("ipv6", "", r)}
+		return []Result{r}
 	})
 }
 
@@ -391,7 +479,7 @@ func dockerProxy(c *Context) []Result {
 			sub.Port, sub.Key = a.Port, "" // published, not picked
 			switch {
 			case a.v6 > thisHost:
-				out = append(out, s.behindFilter("ipv6", sub.Interface, fail(sub, fmt.Sprintf("docker-proxy holds %s for a container and would carry IPv6 clients to it over IPv4, under one address.", endpoint(a)), s.socketEvidence(a))))
+				out = append(out, s.behindPort("ipv6", sub.Interface, fail(sub, fmt.Sprintf("docker-proxy holds %s for a container and would carry IPv6 clients to it over IPv4, under one address.", endpoint(a)), s.socketEvidence(a))))
 			case a.gap6 != nil:
 				out = append(out, unknown(sub, *a.gap6))
 			default:
@@ -500,7 +588,7 @@ func mappedSource(c *Context) []Result {
 			if !s.IsInit && !s.IsSelf {
 				r.Remediation = []finding.Remediation{command("%s", s.Run("ip6tables -t raw -I PREROUTING -s ::ffff:0:0/96 -j DROP")), intent("firewall: {manage: both}")}
 			}
-			out = append(out, s.behindFilter("ipv6", sub.Interface, r))
+			out = append(out, s.behind(mappedTo(a), sub.Interface, r))
 		}
 		return fold(out)
 	})

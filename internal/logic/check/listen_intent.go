@@ -124,8 +124,8 @@ func configuredForIPv4(c *Context) []Result {
 					continue
 				}
 				r := fail(sub, msg, ev...)
-				r.Remediation = s.closePort(a)
-				out = append(out, s.behindFilter("ipv6", sub.Interface, r))
+				r.Remediation, r.port = s.closePort(a), a.Port
+				out = append(out, s.behindPort("ipv6", sub.Interface, r))
 			}
 		}
 		if len(out) > 0 {

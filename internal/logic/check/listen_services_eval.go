@@ -420,7 +420,7 @@ func multicastServices(c *Context) []Result {
 				if c.Role.Name == RoleWorkstation {
 					r.Severity = finding.Info
 				}
-				out = append(out, s.behindFilter("ipv6", l.Name, r))
+				out = append(out, s.behindPort("ipv6", l.Name, r))
 			}
 		}
 		if out == nil {

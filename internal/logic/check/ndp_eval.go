@@ -225,27 +225,6 @@ func (s *Space) lookForwards() fact.Known[bool] {
 	return fact.Value(false)
 }
 
-// forwardFilter is Inbound for packets that are forwarded.
-func (s *Space) forwardFilter() *fact.Gap {
-	g := s.Inbound("ipv6", "")
-	if g != nil && g.What == notAnalysed {
-		return g
-	}
-	present := &fact.Gap{Reason: fact.NotCollected, What: notAnalysed}
-	if chains, ok := s.nftChains(); ok && slices.ContainsFunc(chains, func(ch pfdecode.Chain) bool {
-		return ch.Base && (ch.Family == pfdecode.FamilyInet || ch.Family == pfdecode.FamilyIPv6) && (ch.Hook == pfdecode.HookForward || ch.Hook == pfdecode.HookPostrouting)
-	}) {
-		return present
-	}
-	if lt, ok := s.PacketFilter.Legacy.Get(); ok && slices.ContainsFunc(lt, func(t fact.LegacyTable) bool { return t.Family == "ipv6" }) {
-		return present
-	}
-	if ls, ok := s.ctx.Snap.Host.BPF.NetfilterLinks.Get(); ok && slices.ContainsFunc(ls, func(l fact.NetfilterLink) bool { return l.NetNS == 0 || l.NetNS == s.ID.Inode }) {
-		return present
-	}
-	return g
-}
-
 // nftChains decodes what can be decoded; Inbound reports what cannot.
 func (s *Space) nftChains() ([]pfdecode.Chain, bool) {
 	nft, ok := s.PacketFilter.NFTables.Get()
@@ -301,11 +280,7 @@ func routedPrefix(c *Context) []Result {
 				advice("Then accept what is meant to come in, service by service, before the drop."),
 				intent("role: router"),
 			}
-			if g := s.forwardFilter(); g != nil {
-				r.Effective = finding.Unknown
-				r.Gaps = []fact.Gap{*g}
-				r.Message = fmt.Sprintf("This namespace forwards and %s is on-link on %s. Whether a packet to an absent address gets that far is not known: %s.", d, l.Name, g.What)
-			}
+			r = s.behindScan(r, l, d)
 			out = append(out, r)
 		}
 		if out == nil {
@@ -313,6 +288,35 @@ func routedPrefix(c *Context) []Result {
 		}
 		return out
 	})
+}
+
+// behindScan settles a failed result that packets to absent neighbours cause.
+func (s *Space) behindScan(r Result, l *fact.Link, on netip.Prefix) Result {
+	var ins []string
+	for _, n := range s.reach().Interfaces("ipv6") {
+		if n != l.Name {
+			ins = append(ins, n)
+		}
+	}
+	if ins == nil {
+		ins = []string{l.Name}
+	}
+	a, asked := s.through(absent(on), ins, []string{l.Name})
+	if !asked {
+		return r
+	}
+	r.Evidence = append(slices.Clone(r.Evidence), s.fateEvidence(&a.by)...)
+	at := fmt.Sprintf("This namespace forwards and %s is on-link on %s.", on, l.Name)
+	switch a.fateKind {
+	case in, pinned:
+		r.Message = fmt.Sprintf("%s The packet filter lets %s pass from %s: one packet an address makes it look for neighbours until the table is full.", at, a.by.Kind.Name, a.by.Interface)
+	case out:
+		r.Effective, r.Message = finding.Pass, at+" The packet filter lets no packet pass to an address there that did not ask for it."
+	default:
+		r.Effective, r.Gaps = finding.Unknown, append(r.Gaps, a.gaps...)
+		r.Message = at + " Whether a packet to an absent address gets that far is not known: " + because(a.gaps) + "."
+	}
+	return r
 }
 
 func dadFailed(c *Context) []Result {

@@ -100,7 +100,7 @@ func gatewayPinned(c *Context) []Result {
 					intent("interfaces:\n  %s:\n    routers: [{address: %q}]", yamlWord(sub.Interface), g.via.String()),
 				}
 			}
-			out = append(out, s.behindFilter("ipv6", sub.Interface, r))
+			out = append(out, s.behind(poison(), sub.Interface, r))
 		}
 		return out
 	})

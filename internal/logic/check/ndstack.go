@@ -23,7 +23,7 @@ func ndStackControls() []Control {
 			Fix:       []finding.Remediation{command("sysctl -w net.ipv6.conf.IFACE.suppress_frag_ndisc=1")},
 			TradeOff:  "None: SEND, the only protocol that needed fragmented ND, is not in use.",
 			Refs:      []finding.Reference{rfc("6980", "§5"), rfc("7113", "§2"), kernelDoc("suppress_frag_ndisc")},
-			Live:      true, Eval: perInterface("suppress_frag_ndisc", "1", func(s *Space, l *fact.Link, v int64) (string, finding.Severity) {
+			Live:      true, Eval: perInterface("suppress_frag_ndisc", "1", fragmentedND, func(s *Space, l *fact.Link, v int64) (string, finding.Severity) {
 				switch ra := s.raOf(l); {
 				case v != 0:
 					return "", ""
@@ -45,7 +45,7 @@ func ndStackControls() []Control {
 			Fix:      []finding.Remediation{command("sysctl -w net.ipv6.conf.IFACE.drop_unsolicited_na=1"), advice("Pin the gateway's neighbour entry instead: it resists advertisements and solicitations alike (NDP-06).")},
 			TradeOff: "VRRP and keepalived failover and the migration of virtual machines announce themselves this way.",
 			Refs:     []finding.Reference{rfc("4861", "§7.2.6"), kernelDoc("drop_unsolicited_na")},
-			Live:     true, Eval: perInterface("drop_unsolicited_na", "1", func(_ *Space, l *fact.Link, v int64) (string, finding.Severity) {
+			Live:     true, Eval: perInterface("drop_unsolicited_na", "1", anyNA, func(_ *Space, l *fact.Link, v int64) (string, finding.Severity) {
 				if v != 0 {
 					return "", ""
 				}
@@ -78,7 +78,7 @@ func ndStackControls() []Control {
 			Fix:      []finding.Remediation{command("sysctl -w net.ipv6.conf.IFACE.drop_unicast_in_l2_multicast=1")},
 			TradeOff: "Clusters that share a multicast MAC (Microsoft NLB) cannot reach this host.",
 			Refs:     []finding.Reference{rfc("1122", "§3.3.6"), kernelDoc("drop_unicast_in_l2_multicast")},
-			Live:     true, Eval: perInterface("drop_unicast_in_l2_multicast", "1", func(_ *Space, l *fact.Link, v int64) (string, finding.Severity) {
+			Live:     true, Eval: perInterface("drop_unicast_in_l2_multicast", "1", anyPacket6, func(_ *Space, l *fact.Link, v int64) (string, finding.Severity) {
 				if v != 0 {
 					return "", ""
 				}
@@ -132,8 +132,8 @@ func ndStackControls() []Control {
 }
 
 // perInterface evaluates a setting that the kernel reads from the interface
-// only and that an inbound packet needs. judge returns no message for a pass.
-func perInterface(key, want string, judge func(*Space, *fact.Link, int64) (string, finding.Severity), ok string) func(*Context) []Result {
+// only and that an inbound packet (q) needs. judge returns no message for a pass.
+func perInterface(key, want string, q func() question, judge func(*Space, *fact.Link, int64) (string, finding.Severity), ok string) func(*Context) []Result {
 	return func(c *Context) []Result {
 		return c.eachInterface(func(s *Space, l *fact.Link) []Result {
 			on := s.On(l.Name)
@@ -147,7 +147,7 @@ func perInterface(key, want string, judge func(*Space, *fact.Link, int64) (strin
 			}
 			r := fail(on, msg, x.ev...)
 			r.Severity, r.Remediation = sev, s.SetConf(l.Name, key, want)
-			return one(s.behindFilter("ipv6", l.Name, r))
+			return one(s.behind(q(), l.Name, r))
 		})
 	}
 }
@@ -175,7 +175,7 @@ func evalND03(c *Context) []Result {
 			r.Severity = finding.Info
 			r.Message += " RFC 9131 recommends that for routers."
 		}
-		return one(s.behindFilter("ipv6", l.Name, r))
+		return one(s.behind(anyNA(), l.Name, r))
 	})
 }
 
@@ -224,7 +224,7 @@ func evalND05(c *Context) []Result {
 				r.Severity = finding.Low
 				r.Message += " The kernel does that only when the address is made from the MAC, which it is not now."
 			}
-			return one(s.behindFilter("ipv6", l.Name, r))
+			return one(s.behind(dadAnswer(), l.Name, r))
 		}
 		if x.bad != nil {
 			return one(*x.bad)

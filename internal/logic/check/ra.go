@@ -169,7 +169,7 @@ func evalRA01(c *Context) []Result {
 		if l.Kind == "veth" && l.PeerNS != nil && (s.IsInit || s.IsSelf) {
 			r.Positions = []finding.Position{finding.FromPod}
 		}
-		return []Result{s.behindFilterICMP(typeRA, l.Name, r)}
+		return []Result{s.behind(anyRA(), l.Name, r)}
 	})
 }
 
@@ -279,7 +279,7 @@ func evalRA02(c *Context) []Result {
 		if !s.IsInit && !s.IsSelf {
 			r.Severity = finding.Low // containers rarely get a second interface
 		}
-		return []Result{s.behindFilter("ipv6", futureInterface, r)}
+		return []Result{s.behind(anyRA(), futureInterface, r)}
 	})
 }
 

@@ -39,7 +39,7 @@ func (p raParameter) with(c Control) Control {
 			if p.benchmark != nil {
 				r.Compliance = s.benchmark(p.key, p.benchmark...)
 			}
-			return []Result{s.behindFilterICMP(typeRA, l.Name, r)}
+			return []Result{s.behind(anyRA(), l.Name, r)}
 		})
 	}
 	return c

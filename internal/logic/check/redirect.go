@@ -56,7 +56,7 @@ func evalRED01(c *Context) []Result {
 			case !s.home():
 				r.Severity = finding.Medium
 			}
-			r = s.behindFilterICMP(typeRedirect, l.Name, r)
+			r = s.behind(anyRedirect(), l.Name, r)
 		}
 		r.Compliance = s.benchmark("accept_redirects", "0")
 		return one(r)
@@ -74,7 +74,7 @@ func evalRED01(c *Context) []Result {
 		default:
 			r = fail(on, fmt.Sprintf("A new interface starts with accept_redirects=%d.", x.v[0]), x.ev...)
 			r.Severity, r.Remediation = finding.Low, s.SetConf("default", "accept_redirects", "0")
-			r = s.behindFilter("ipv6", futureInterface, r)
+			r = s.behind(anyRedirect(), futureInterface, r)
 		}
 		r.Compliance = s.benchmark("accept_redirects", "0")
 		return one(r)
@@ -148,7 +148,7 @@ func evalSR01(c *Context) []Result {
 		default:
 			r = fail(on, fmt.Sprintf("accept_source_route is %d for all and %d on %s: source routing was asked for.", all, mine, l.Name), x.ev...)
 			r.Remediation = append(s.SetConf("all", "accept_source_route", "0"), s.SetConf(l.Name, "accept_source_route", "0")...)
-			r = s.behindFilter("ipv6", l.Name, r)
+			r = s.behind(routingHeader(2), l.Name, r)
 		}
 		r.Compliance = s.benchmark("accept_source_route", "0")
 		return one(r)
@@ -173,7 +173,7 @@ func evalSR02(c *Context) []Result {
 			r.Message += " A valid HMAC is required."
 		}
 		s.segmentsStay(l, &r)
-		return one(s.behindFilter("ipv6", l.Name, r))
+		return one(s.behind(routingHeader(4), l.Name, r))
 	})
 }
 
@@ -193,6 +193,7 @@ func evalSR03(c *Context) []Result {
 		on := s.On(l.Name)
 		rpl := s.read(on, setting{"all", "rpl_seg_enabled"}, setting{l.Name, "rpl_seg_enabled"})
 		ioam := s.read(on, setting{l.Name, "ioam6_enabled"})
+		q := routingHeader(3)
 		var r Result
 		switch {
 		case rpl.bad == nil && min(rpl.v[0], rpl.v[1]) != 0:
@@ -202,6 +203,7 @@ func evalSR03(c *Context) []Result {
 		case ioam.bad == nil && ioam.v[0] != 0:
 			r = fail(on, fmt.Sprintf("%s would fill in IOAM trace options (ioam6_enabled=%d).", l.Name, ioam.v[0]), ioam.ev...)
 			r.Remediation = s.SetConf(l.Name, "ioam6_enabled", "0")
+			q = hopOptioned()
 		case rpl.bad != nil && rpl.bad.Effective == finding.Unknown:
 			return one(*rpl.bad)
 		case ioam.bad != nil && ioam.bad.Effective == finding.Unknown:
@@ -211,6 +213,6 @@ func evalSR03(c *Context) []Result {
 		default:
 			return one(pass(on, l.Name+" ignores RPL routing headers and IOAM options.", append(rpl.ev, ioam.ev...)...))
 		}
-		return one(s.behindFilter("ipv6", l.Name, r))
+		return one(s.behind(q, l.Name, r))
 	})
 }

@@ -1,10 +1,13 @@
 package check
 
 import (
+	"cmp"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 
+	rules "github.com/sixfence/sixfence/internal/logic/reach"
 	"github.com/sixfence/sixfence/internal/model/fact"
 	"github.com/sixfence/sixfence/internal/model/finding"
 )
@@ -60,10 +63,10 @@ func gapOf[T any](k fact.Known[T]) *fact.Gap {
 	return nil
 }
 
-// behindFilter turns a fail into unknown where a packet filter on the inbound
-// path of ifname ("" = any interface) could change it, and keeps what the
-// control saw in the message.
-func (s *Space) behindFilter(family, ifname string, r Result) Result {
+// behindPort settles a failed result whose subject is a port that others use over a
+// family, by ifname ("" = any interface): it stays where the packet filter surely lets
+// somebody in, passes where it surely lets nobody in, and is unknown else.
+func (s *Space) behindPort(family, ifname string, r Result) Result {
 	if r.Effective != finding.Fail {
 		return r
 	}
@@ -74,10 +77,19 @@ func (s *Space) behindFilter(family, ifname string, r Result) Result {
 	if settled, ok := s.settle(family, ifname, r, g); ok {
 		return settled
 	}
-	r.Effective = finding.Unknown
-	r.Gaps = append(r.Gaps, *g)
-	r.Message += " Whether a packet gets that far is not known: " + g.What + "."
-	return r
+	f, _ := rules.FamilyOf(family)
+	if port := cmp.Or(r.Subject.Port, r.port); g.What == filtered && port != 0 && transports[r.Subject.Proto] != 0 {
+		k := toPort(f, r.Subject.Proto, port)
+		if at, err := netip.ParseAddr(r.Subject.Address); err == nil && !at.IsUnspecified() {
+			k = to(k, at.WithZone(""))
+			k.Name += " at " + at.String()
+		}
+		return s.behind(question{what: k.Name + " over " + family, narrow: true, kinds: []rules.Kind{k}}, ifname, r)
+	}
+	if g.What == filtered {
+		return s.behind(anyPacket(f), ifname, r)
+	}
+	return s.open(r, *g)
 }
 
 // eachSpace runs f for every namespace with an IPv6 stack. A namespace without one is

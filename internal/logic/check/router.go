@@ -145,6 +145,5 @@ func routerDispositions() []Disposition {
 		{ID: "RA-08", Title: "Router advertisements that hide behind extension headers or fragments", State: "needs wire", Because: "the headers are gone when the kernel has taken the message."},
 		{ID: "RA-09", Title: "Flood of router advertisements or solicitations", State: "needs wire", Because: "a rate has to be measured on the link; its traces are SYSCTL-RA-16 and NDP-02."},
 		{ID: "RA-13", Title: "RA guard in the switch", State: "dropped", Because: "no fact on a host tells what its switch drops; an active test or the operator's word is needed."},
-		{ID: "RA-14", Title: "Fragmented RAs are kept from userspace clients", State: "needs reach", Because: "it asks for rules that drop fragmented neighbour discovery before defragmentation (prerouting below -400); without any filter RA-02, RA-04 and RA-05 already fail."},
 	}
 }

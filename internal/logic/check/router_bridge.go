@@ -86,7 +86,7 @@ func quotedNames(names []string) string {
 
 // bridgeFilter says what may stand between the ports of a bridge.
 func (s *Space) bridgeFilter(ports []string) *fact.Gap {
-	present := &fact.Gap{Reason: fact.NotCollected, What: notAnalysed}
+	present := &fact.Gap{Reason: fact.NotCollected, What: filtered}
 	var gap *fact.Gap
 	lacks := func(g *fact.Gap) {
 		if gap == nil {

@@ -163,7 +163,7 @@ func (ml managedLink) judge() Result {
 		r.Message = fmt.Sprintf("%s does not run now. It is enabled, and from its next start it takes router advertisements from any neighbour on %s.", ml.m.Name, ml.l.Name)
 		return r
 	}
-	return ml.s.behindFilter("ipv6", ml.l.Name, r)
+	return ml.s.behind(rawRA(), ml.l.Name, r)
 }
 
 // leftToKernel judges a manager that writes accept_ra and lets the kernel decide.
@@ -307,7 +307,7 @@ func rawICMPv6(c *Context) []Result {
 			default:
 				r.Message += " It is a client that acts on them, and no interface here needs them."
 			}
-			out = append(out, s.behindFilter("ipv6", "", r))
+			out = append(out, s.behind(rawRA(), "", r))
 		}
 		slices.SortFunc(out, func(a, b Result) int { return strings.Compare(a.Subject.Process, b.Subject.Process) })
 		if out == nil {
@@ -473,7 +473,7 @@ func dnsFromRA(c *Context) []Result {
 			}
 			sub := s.Subject()
 			sub.Process = exe
-			out = append(out, s.mark(s.behindFilter("ipv6", "", fail(sub, "rdnssd writes the DNS servers of any router advertisement into resolv.conf.", c.observed("/proc/PID/exe", "executable", exe))))...)
+			out = append(out, s.mark(s.behind(rawRA(), "", fail(sub, "rdnssd writes the DNS servers of any router advertisement into resolv.conf.", c.observed("/proc/PID/exe", "executable", exe))))...)
 		}
 	}
 	if out == nil && c.primary() != nil {
@@ -523,5 +523,5 @@ func (ml managedLink) dns(resolver fact.Resolver) Result {
 	if a := ml.s.Addressing(ml.l); a == addrSLAAC || a == addrDHCPv6 {
 		r.Severity = finding.Medium
 	}
-	return ml.s.behindFilter("ipv6", ml.l.Name, r)
+	return ml.s.behind(rawRA(), ml.l.Name, r)
 }

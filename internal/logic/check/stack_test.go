@@ -65,9 +65,8 @@ func stackStates() map[string][]state {
 			{name: "radvd", edit: edits(confs("all", "forwarding", "1"), func(s *fact.Snapshot) { addProcess(s, 900, "/usr/sbin/radvd") }), want: finding.Pass},
 			{name: "interface value only", edit: confs("eth0", "forwarding", "1"), want: finding.Pass},
 			{name: "forward chain", edit: edits(confs("all", "forwarding", "1"), legacyFilter), want: finding.Unknown},
-			{name: "input table only", edit: edits(confs("all", "forwarding", "1"), func(s *fact.Snapshot) {
-				s.Namespaces[0].PacketFilter.Legacy = fact.Value([]fact.LegacyTable{{Family: "ipv6", Name: "security", Hooks: 1 << 1}})
-			}), want: finding.Fail},
+			{name: "input rules only", edit: edits(confs("all", "forwarding", "1"), nftDump("good")), want: finding.Fail},
+			{name: "forwarding is dropped", edit: edits(confs("all", "forwarding", "1"), nftDump("noforward")), want: finding.Pass},
 			{name: "IPv4 table only", edit: edits(confs("all", "forwarding", "1"), func(s *fact.Snapshot) {
 				s.Namespaces[0].PacketFilter.Legacy = fact.Value([]fact.LegacyTable{{Family: "ipv4", Name: "filter", Hooks: 0b1110}})
 			}), want: finding.Fail},

@@ -179,8 +179,6 @@ func tunnelDeviceControls() []Control {
 
 func tunnelDispositions() []Disposition {
 	return []Disposition{
-		{ID: "TUN-06", Title: "Encapsulated packets may leave", State: "needs reach", Because: "it needs the verdict of output and forward rules on protocols 4, 41, 47 and on relay addresses."},
-		{ID: "TUN-07", Title: "Encapsulated packets from unknown peers are taken", State: "needs reach", Because: "it needs the verdict of input rules on protocols 4, 41 and 47."},
 		{ID: "TUN-15", Title: "Tunnels seen on the uplink", State: "needs wire", Because: "signatures are matched against packets."},
 	}
 }

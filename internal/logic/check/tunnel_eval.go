@@ -7,8 +7,10 @@ import (
 	"slices"
 	"strings"
 
+	rules "github.com/sixfence/sixfence/internal/logic/reach"
 	"github.com/sixfence/sixfence/internal/model/fact"
 	"github.com/sixfence/sixfence/internal/model/finding"
+	rs "github.com/sixfence/sixfence/internal/model/ruleset"
 )
 
 // Groups of tunnel kinds, by who may send through them.
@@ -142,10 +144,65 @@ func tunnelDevices(c *Context) []Result {
 			r.Message += " The outer source address is all that tells its peer from others."
 		}
 		if r.Severity == "" {
-			r = s.behindFilter(carrier(kind), "", r)
+			r = s.behindTunnel(l, kind, r)
 		}
 		return []Result{r}
 	}, "No tunnel device is present.")
+}
+
+// behindTunnel settles a failed result about a tunnel that opens packets.
+func (s *Space) behindTunnel(l *fact.Link, kind string, r Result) Result {
+	q, known := intoTunnel(l, kind)
+	if known {
+		return s.behind(q, "", r)
+	}
+	for _, f := range []rs.Family{rs.IPv4, rs.IPv6} {
+		if g := s.Inbound(rules.FamilyWord(f), ""); g != nil {
+			if g.What == filtered {
+				g = &fact.Gap{Reason: fact.UnsupportedGap, What: "which packets " + l.Name + " (" + kind + ") opens"}
+			}
+			return s.open(r, *g)
+		}
+	}
+	return r
+}
+
+// behindUnderlay settles a failed result about a UDP port that takes frames over
+// either family: one family that is open is enough.
+func (s *Space) behindUnderlay(l *fact.Link, r Result) Result {
+	if r.Subject.Port == 0 {
+		for _, f := range []string{"ipv4", "ipv6"} {
+			if g := s.Inbound(f, ""); g != nil {
+				if g.What == filtered {
+					g = &fact.Gap{Reason: fact.UnsupportedGap, What: "the UDP port of " + r.Subject.Interface}
+				}
+				return s.open(r, *g)
+			}
+		}
+		return r
+	}
+	// vxlan_sock_add and geneve_open bind one family, but for devices whose peers are
+	// chosen by packet.
+	if t := l.Tunnel; t != nil && t.Complete && !t.CollectMetadata && slices.Contains(overlayKinds, kindOf(l)) {
+		if t.Remote.Is6() || t.Local.Is6() {
+			return s.behindPort("ipv6", "", r)
+		}
+		return s.behindPort("ipv4", "", r)
+	}
+	four, six := s.behindPort("ipv4", "", r), s.behindPort("ipv6", "", r)
+	switch {
+	case four.Effective == finding.Fail:
+		return four
+	case six.Effective == finding.Fail:
+		return six
+	case four.Effective == finding.Unknown:
+		return four
+	case six.Effective == finding.Unknown:
+		return six
+	}
+	four.Evidence = append(four.Evidence, six.Evidence[len(r.Evidence):]...)
+	four.Message += " So it does over IPv6."
+	return four
 }
 
 // hasSixToFour tells whether a device has an address in 2002::/16.
@@ -180,7 +237,7 @@ func fallbackDevices(c *Context) []Result {
 			command("sysctl -w net.core.fb_tunnels_only_for_init_net=1"),
 			intent("tunnels: deny"),
 		}
-		return []Result{s.behindFilter(carrier(kind), "", r)}
+		return []Result{s.behindTunnel(l, kind, r)}
 	}, "No fallback tunnel device is present.")
 }
 
@@ -370,7 +427,8 @@ func tunnelRawSockets(c *Context) []Result {
 			if k.Number == 47 && slices.Contains(greEndpoints, baseName(exe)) {
 				r.Severity = finding.Medium
 			}
-			here = append(here, s.behindFilter(k.Family, "", r))
+			f, _ := rules.FamilyOf(k.Family)
+			here = append(here, s.behind(protocol(f, uint8(k.Number), fmt.Sprintf("a packet of protocol %d", k.Number)), "", r))
 		}
 		if here == nil {
 			here = append(here, pass(s.Subject(), "No raw socket takes tunnel packets."))
@@ -442,11 +500,7 @@ func overlayEndpoints(c *Context) []Result {
 		if s.lonelyOverlay(l) {
 			r.Severity = finding.Medium
 		}
-		r = s.behindFilter("ipv4", "", r)
-		if r.Effective == finding.Fail {
-			r = s.behindFilter("ipv6", "", r)
-		}
-		return []Result{r}
+		return []Result{s.behindUnderlay(l, r)}
 	}, "No VXLAN, Geneve or bareudp device is present.")
 }
 

@@ -220,7 +220,8 @@ func tunnelStates() map[string][]state {
 			{name: "vxlan", edit: tunnel("vx0", "vxlan", fact.Tunnel{Port: 4789, VNI: 42}), want: finding.Fail, severity: finding.High, subject: on("vx0")},
 			{name: "with one remote", edit: tunnel("vx0", "vxlan", fact.Tunnel{Port: 4789, VNI: 42, Remote: peer}), want: finding.Fail, subject: on("vx0")},
 			{name: "down", edit: edits(tunnel("vx0", "vxlan", fact.Tunnel{Port: 4789, VNI: 42}), down("vx0")), want: finding.Pass, subject: on("vx0")},
-			{name: "filtered", edit: edits(tunnel("vx0", "vxlan", fact.Tunnel{Port: 4789, VNI: 42}), legacy4), want: finding.Unknown, subject: on("vx0")},
+			{name: "filtered", edit: edits(tunnel("vx0", "vxlan", fact.Tunnel{Port: 4789, VNI: 42, Complete: true}), legacy4), want: finding.Unknown, subject: on("vx0")},
+			{name: "filtered over IPv4, open over IPv6", edit: edits(tunnel("vx0", "vxlan", fact.Tunnel{Port: 4789, VNI: 42, CollectMetadata: true, Complete: true}), legacy4), want: finding.Fail, subject: on("vx0")},
 		},
 	}
 }

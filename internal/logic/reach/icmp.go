@@ -8,26 +8,6 @@ import (
 	rs "github.com/sixfence/sixfence/internal/model/ruleset"
 )
 
-// Fate is what becomes of the packets of one kind, over the sources that matter.
-type Fate struct {
-	Interface string
-	// Must and May are the accepted ones among the sources that were asked about.
-	Must, May packetset.Set
-	Asked     packetset.Set
-	Limited   bool // some only up to a rate
-	DecidedBy []RuleRef
-	Unclear   []fact.Gap
-}
-
-// Accepted tells that every source that matters surely gets in.
-func (f *Fate) Accepted() bool { return len(f.Unclear) == 0 && equalSets(f.Must, f.Asked) }
-
-// Dropped tells that none gets in.
-func (f *Fate) Dropped() bool { return len(f.Unclear) == 0 && len(f.May) == 0 }
-
-// Sure tells that the answer is known for every source.
-func (f *Fate) Sure() bool { return len(f.Unclear) == 0 && equalSets(f.Must, f.May) }
-
 // ICMPv6 is a message for this host: its type, how conntrack sees it, and from
 // where it comes (RFC 4890 §4.4).
 type ICMPv6 struct {
@@ -58,17 +38,6 @@ func ICMPv6Local() []ICMPv6 {
 		{137, "redirect", CtInvalid, 255, ll, ""},
 		{143, "MLDv2 report", CtUntracked, 1, ll, "ff02::16"},
 	}
-}
-
-// doorsOutside are the interfaces by which others send.
-func (sp *Space) doorsOutside(family, only string) []*fact.Link {
-	var out []*fact.Link
-	for _, l := range sp.doors(family) {
-		if !loopback(l) && (only == "" || l.Name == only) {
-			out = append(out, l)
-		}
-	}
-	return out
 }
 
 // packet is the message as it comes in by an interface.
@@ -102,23 +71,6 @@ func (sp *Space) Message(m ICMPv6, iface string) []Fate {
 	return out
 }
 
-// Protocol answers for packets of a transport protocol from anybody.
-func (sp *Space) Protocol(f rs.Family, proto uint8, iface string) []Fate {
-	var out []Fate
-	from := netip.MustParsePrefix("::/0")
-	if f == rs.IPv4 {
-		from = netip.MustParsePrefix("0.0.0.0/0")
-	}
-	for _, door := range sp.doorsOutside(FamilyWord(f), iface) {
-		p := Packet{Family: f, IIF: Some(door.Name), Proto: Some(proto), Sport: Range{1024, 65535}, Ct: Some(uint32(CtNew)), Mark: Some(uint32(0))}
-		if d := sp.destinations(&Listener{Proto: "tcp"}, f, door); len(d) > 0 {
-			p.Daddr = Some(d[0])
-		}
-		out = append(out, sp.fate(p, door, from))
-	}
-	return out
-}
-
 func (sp *Space) fate(p Packet, door *fact.Link, from netip.Prefix) Fate {
 	is4 := p.Family == rs.IPv4
 	m := sp.Model
@@ -144,36 +96,4 @@ func (sp *Space) fate(p Packet, door *fact.Link, from netip.Prefix) Fate {
 		}
 	}
 	return f
-}
-
-// Port answers for a port from outside, by every interface ("" = all), at an address
-// of the host (invalid or unspecified = all).
-func (sp *Space) Port(f rs.Family, proto string, port uint16, iface string, at netip.Addr) []V {
-	l := &Listener{Proto: proto, Port: port}
-	if at.IsValid() && !at.IsUnspecified() {
-		l.local = at
-	}
-	var out []V
-	for _, v := range sp.expose(l, f) {
-		outside := false
-		for _, n := range v.Interfaces {
-			for _, d := range sp.doorsOutside(FamilyWord(f), iface) {
-				outside = outside || d.Name == n
-			}
-		}
-		if outside {
-			out = append(out, v)
-		}
-	}
-	return out
-}
-
-// Loopback tells whether an interface is a loopback one.
-func (sp *Space) Loopback(name string) bool {
-	for i := range sp.links {
-		if sp.links[i].Name == name {
-			return loopback(&sp.links[i])
-		}
-	}
-	return false
 }

@@ -130,6 +130,7 @@ type Packet struct {
 type Ext struct {
 	Number uint8
 	Frag   Frag
+	Data   string // what follows the next-header byte, as far as the question says it
 }
 
 // Frag tells the kind of fragment.
@@ -240,6 +241,7 @@ func (p *Packet) layout() *layout {
 			if e.Number == 43 {
 				b[2] = known(0) // type 0: no other has a word
 			}
+			copy(b[1:], knownBytes([]byte(e.Data)))
 			l.net = append(l.net, b...)
 			if l.fragOffset {
 				break // what follows is in the first fragment

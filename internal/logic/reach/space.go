@@ -27,6 +27,11 @@ type Space struct {
 	daddrRead map[rs.Family]bool // by readsDaddr
 	noHost    *Model             // by unnamed
 	told      told
+	// Filled by answer and Kin.
+	asked  map[string]*Answer
+	kinOf  map[string]string
+	tests  []interfaceTest
+	unlike bool
 }
 
 // pathGap is a Gap of some families and interfaces.
