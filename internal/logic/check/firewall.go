@@ -3,6 +3,7 @@ package check
 import (
 	"slices"
 
+	rules "github.com/sixfence/sixfence/internal/logic/reach"
 	"github.com/sixfence/sixfence/internal/model/finding"
 )
 
@@ -81,37 +82,42 @@ func lintControls() []Control {
 			What: "Tables of both kinds with rules on the packet's way.", Why: "Both must let a packet pass; each tool shows one half.", Attack: "None by itself: it hides mistakes.",
 			Check: "Fails when both have rules or a drop policy on prerouting, input or forward.", Fix: fixes(command("iptables-legacy-save; ip6tables-legacy-save"), advice("Move the rules to one of them and flush the other.")),
 			TradeOff: "None.", Refs: cite("CIS Debian 12 4.1.1"),
-		}), "nft-and-legacy"),
+		}), rules.LintNFTAndLegacy),
 		lintControl(ruled(Control{
 			ID: "FW-05", Title: "Two firewall managers keep rules", Severity: finding.Medium, Reason: "each believes to be alone and undoes the other", Positions: fromAnyone,
 			What: "Tables by the names that firewalld and ufw give them.", Why: "What one opens the other closes, and a reload of either changes the order.", Attack: "None by itself.",
 			Check: "Fails when tables of two host managers have rules.", Fix: fixes(advice("Stop and disable one of them.")), TradeOff: "None.", Refs: cite("CIS Debian 12 4.1.1"),
-		}), "two-managers"),
+		}), rules.LintTwoManagers),
 		lintControl(ruled(Control{
 			ID: "FW-06", Title: "A rule tests ip6 nexthdr and misses packets with extension headers", Severity: finding.Medium, Reason: "a drop is evaded by one Hop-by-Hop header; RA-01 and FW-01 weigh what gets in", Positions: fromAnyone,
 			What: "Rules that compare the next-header byte of the IPv6 header and have a verdict.", Why: "That byte is the first header, not the transport protocol.", Attack: "Put an extension header in front.",
 			Check: "Each such rule fails.", Fix: fixes(advice("Use icmpv6 type, tcp dport or meta l4proto without ip6 nexthdr.")), TradeOff: "None.", Refs: cite("RFC 7045", "RFC 7112"),
-		}), "ip6-nexthdr"),
+		}), rules.LintNextHeader),
 		lintControl(ruled(Control{
 			ID: "FW-07", Title: "A chain or table with rules is never reached", Severity: finding.Medium, Reason: "protection that is written down and does not run", Positions: fromAnyone,
 			What: "Regular chains that no reached rule jumps to, and dormant tables.", Why: "It looks like a guard and guards nothing.", Attack: "What the chain was to stop goes through.", Check: "Follows every jump, goto and verdict map from the base chains.",
 			Fix: fixes(advice("Jump to the chain before the accepts, or give it a hook, or remove it.")), TradeOff: "A guard that begins to work can drop what was let through.", Refs: cite("nft(8)"),
-		}), "unhooked-chain", "dormant-table"),
+		}), rules.LintUnhookedChain, rules.LintDormantTable, rules.LintEmptyJump, rules.LintEmptyBase),
 		lintControl(ruled(Control{
 			ID: "FW-08", Title: "A limit or drop comes after a rule that accepts the same packets", Severity: finding.Medium, Reason: "the later rule never applies",
 			What: "Rules whose every packet an earlier rule of the chain has taken.", Why: "Order decides, and a rule that never applies is believed to.", Attack: "Flood what was to be limited.", Check: "Proven from the rules' own tests only.",
 			Fix: fixes(advice("Move the rule before the one that shadows it.")), TradeOff: "The limit begins to work.", Refs: cite("nft(8)"),
-		}), "shadowed-limit", "shadowed-drop", "dead-rule"),
+		}), rules.LintShadowedLimit, rules.LintShadowedDrop, rules.LintDeadRule, rules.LintUnreachable, rules.LintDuplicate, rules.LintNeverMatches, rules.LintRedundantErrors),
 		lintControl(ruled(Control{
 			ID: "FW-09", Title: "A set or object that no rule uses", Severity: finding.Low, Reason: "it suggests protection that is not there",
 			What: "Named sets, maps and stateful objects without a rule that refers to them.", Why: "A set called flood protection that nothing fills protects nothing.", Attack: "None by itself.", Check: "Counts the references.",
 			Fix: fixes(advice("Use it or remove it.")), TradeOff: "A program may fill and use it later.", Refs: cite("nft(8)"),
-		}), "unused-set", "unused-object"),
+		}), rules.LintUnusedSet, rules.LintUnusedObject),
 		lintControl(ruled(Control{
 			ID: "FW-28", Title: "A rule names an interface by the number of one that is gone", Severity: finding.Medium, Reason: "the rule has silently stopped to match",
 			What: "iif and oif with an ifindex that no interface has.", Why: "An interface that is made anew gets a new number.", Attack: "Traffic takes another rule, or the policy.", Check: "Compares the numbers with the interfaces of the namespace.",
 			Fix: fixes(advice("Use iifname and oifname, and reload.")), TradeOff: "Names cost nanoseconds more.", Refs: cite("nft(8)"),
-		}), "stale-iif"),
+		}), rules.LintStaleInterface),
+		lintControl(ruled(Control{
+			ID: "FW-34", Title: "A rule logs without a limit", Severity: finding.Low, Reason: "a sender fills the log and hides in it",
+			What: "Rules that log and have no rate in front of it.", Why: "Each packet is a line: disks fill, and journald drops what matters.", Attack: "Send a million packets that are logged.", Check: "Each such rule fails.",
+			Fix: fixes(advice("Put a limit in front: limit rate 5/minute burst 10 packets log …")), TradeOff: "Not every packet is logged.", Refs: cite("nft(8)"),
+		}), rules.LintLogUnlimited),
 	}
 }
 
@@ -273,7 +279,6 @@ func firewallDispositions() []Disposition {
 		{"FW-30", "Gateway pin by rule", "NDP-06 asks the rules whether a message can change the gateway's entry."},
 		{"FW-31", "Files that flush the whole ruleset", "files of rules are not read: what is loaded is judged."},
 		{"FW-32", "Rules after the next boot", "files of rules are not read: what is loaded is judged."},
-		{"FW-34", "Log limits", "they change no verdict."},
 		{"FW-35", "Reject or drop", "a choice: `sixfence reach` shows which."},
 		{"FW-37", "ufw and IPv6", "what ufw's rules do is in the ruleset: FW-01 and FW-03 judge it."},
 		{"FW-38", "firewalld options", "what they do is in the ruleset: FW-18 judges the reverse path filter."},

@@ -27,6 +27,9 @@ func (c *Context) eachFilter(f func(*Space, *reachable) []Result) []Result {
 	})
 }
 
+// maxLintEvidence bounds the evidence of one chain.
+const maxLintEvidence = 12
+
 // lintControl makes a control of kinds of lint.
 func lintControl(c Control, kinds ...string) Control {
 	c.Eval = func(ctx *Context) []Result {
@@ -34,7 +37,7 @@ func lintControl(c Control, kinds ...string) Control {
 			if g := firstGap(gapOf(s.Links)); g != nil {
 				return one(unknown(s.Subject(), *g))
 			}
-			byKey := map[string]*Result{}
+			byKey, more := map[string]*Result{}, map[string]int{}
 			var order []string
 			for _, l := range r.lints() {
 				if !slices.Contains(kinds, l.ID) {
@@ -44,19 +47,38 @@ func lintControl(c Control, kinds ...string) Control {
 				if sub.Key = l.Table; l.Chain != "" {
 					sub.Key += " " + l.Chain
 				}
-				ev := finding.Evidence{Source: "packet filter", Key: sub.Key, Value: l.Rule, At: s.ctx.At(), Volatile: true}
+				ev := []finding.Evidence{{Source: "packet filter", Key: sub.Key, Value: l.Rule, At: s.ctx.At(), Volatile: true}}
+				if l.Handle != 0 {
+					ev[0].Key += fmt.Sprintf(" handle %d", l.Handle)
+				}
 				if l.Rule == "" {
-					ev.Value = l.Message
+					ev[0].Value = l.Message
+				}
+				for _, e := range l.Evidence[:min(len(l.Evidence), 3)] {
+					ev = append(ev, finding.Evidence{Source: "packet filter", Key: "shown by", Value: e, At: s.ctx.At(), Volatile: true})
 				}
 				if x := byKey[sub.Key]; x != nil {
-					x.Evidence = append(x.Evidence, ev)
+					if len(x.Evidence) < maxLintEvidence {
+						x.Evidence = append(x.Evidence, ev...)
+					}
+					more[sub.Key]++
 					continue
 				}
-				res := fail(sub, l.Message, ev)
+				res := fail(sub, l.Message, ev...)
+				// What is open or cut off for it others weigh: nothing here is above the control.
+				if sev := finding.Severity(l.Severity); sev.Rank() >= 0 && c.Severity.AtLeast(sev) {
+					res.Severity = sev
+				}
+				if l.Remedy != "" {
+					res.Remediation = append([]finding.Remediation{advice("%s", l.Remedy)}, c.Fix...)
+				}
 				byKey[sub.Key], order = &res, append(order, sub.Key)
 			}
 			var out []Result
 			for _, k := range order {
+				if n := more[k]; n > 0 {
+					byKey[k].Message += fmt.Sprintf(" So it is with %s more in this chain.", count(n, "rule"))
+				}
 				out = append(out, *byKey[k])
 			}
 			if out == nil {

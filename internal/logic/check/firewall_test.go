@@ -178,6 +178,7 @@ func firewallStates() map[string][]state {
 			{name: "dropped", edit: d("good"), want: passes},
 			{name: "by chance", edit: d("chance"), want: open},
 		},
+		"FW-34": {{name: "every packet", edit: d("bad"), want: fails, severity: finding.Low}, {name: "limited", edit: d("guard"), want: passes}},
 		"FW-04": st{{name: "one kind", edit: d("good"), want: passes}, {name: "both", edit: edits(d("good"), legacyRules), want: fails}},
 		"FW-05": st{{name: "one", edit: d("good"), want: passes}, {name: "two", edit: d("managers"), want: fails}},
 	}

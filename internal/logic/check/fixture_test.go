@@ -459,7 +459,7 @@ func slaac(s *fact.Snapshot) {
 }
 
 // legacyFilter gives the first namespace an ip6_tables filter table: whatever
-// it may drop is not analysed yet.
+// it may drop was not read.
 func legacyFilter(s *fact.Snapshot) {
 	s.Namespaces[0].PacketFilter.Legacy = fact.Value([]fact.LegacyTable{{Family: "ipv6", Name: "filter", Hooks: 0b01110, Entries: 4}})
 }

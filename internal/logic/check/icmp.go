@@ -34,7 +34,7 @@ func icmpControls() []Control {
 			What:     "Whether this host answers ping ff02::1.",
 			Why:      "A /64 cannot be scanned, but a neighbour can ask everyone at once.",
 			Attack:   "ping ff02::1%eth0 lists all hosts and their link-local addresses in a second; alive6 does it with variants.",
-			Check:    "We read the three switches. A packet filter on the inbound path leaves it unknown.",
+			Check:    "We read the three switches. A packet filter on the inbound path is asked whether it lets such a packet in.",
 			Fix:      []finding.Remediation{command("sysctl -w net.ipv6.icmp.echo_ignore_multicast=1"), command("sysctl -w net.ipv6.icmp.echo_ignore_anycast=1")},
 			TradeOff: "A handy tool for finding hosts on the link is gone. MLD queries still list group members.",
 			Refs:     []finding.Reference{rfc("4443", "§4.2"), rfc("7707", "§4.2"), kernelDoc("icmp/echo_ignore_multicast")},

@@ -8,8 +8,8 @@ import (
 	"github.com/sixfence/sixfence/internal/model/fact"
 )
 
-// filtered is the Gap of every verdict that a packet filter could change,
-// until reach reads rulesets.
+// filtered is the Gap that says only that something filters on the way in: the rules
+// are asked then, and no verdict shows it.
 const filtered = "a packet filter on the way in"
 
 // inboundFilter is what stands between the interfaces of a namespace and its

@@ -25,7 +25,7 @@ type raParameter struct {
 func (p raParameter) with(c Control) Control {
 	c.Positions = []finding.Position{finding.FromLink}
 	c.Source = "net.ipv6.conf.IF." + p.key + ", accept_ra and forwarding of every interface"
-	c.Check = "Only where the kernel takes router advertisements on the interface (SYSCTL-RA-01) does it read this value; elsewhere the control does not apply. A packet filter on the inbound path leaves it unknown."
+	c.Check = "Only where the kernel takes router advertisements on the interface (SYSCTL-RA-01) does it read this value; elsewhere the control does not apply. A packet filter on the inbound path is asked whether it lets such a packet in."
 	if p.benchmark != nil {
 		c.Check += " The compliance verdict is what ANSSI-BP-028 R13 reads in conf/all and conf/default."
 		c.Refs = append(c.Refs, anssi("R13"))

@@ -146,7 +146,7 @@ func tunnelDeviceControls() []Control {
 			What:      "VXLAN, Geneve and bareudp devices that are up.",
 			Why:       "Whoever can send UDP to the port and guesses a 24-bit number (often 1, 42 or 4096) is inside.",
 			Attack:    "Send an RA, an ARP answer or a spoofed packet inside one UDP datagram: it appears on the overlay's device or bridge as if from a peer.",
-			Check:     "Any such device fails where nothing filters inbound IPv4 and IPv6 of the underlay, and is unknown behind a filter.",
+			Check:     "Any such device fails where nothing filters inbound IPv4 and IPv6 of the underlay, and behind a filter that lets anybody in.",
 			Fix: []finding.Remediation{
 				command("nft add table inet guard; nft add chain inet guard in '{ type filter hook input priority 0; }'; nft add rule inet guard in udp dport '{ 4789, 8472, 6081 }' ip saddr != PEERS drop"),
 				intent("tunnels:\n  - {mechanism: vxlan, peer: \"192.0.2.0/24\"}"),
