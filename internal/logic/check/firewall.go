@@ -129,7 +129,7 @@ func icmpRuleControls() []Control {
 		Fix:   fixes(command("nft insert rule inet FILTER forward ct state established,related accept")), TradeOff: "None.", Refs: cite("RFC 4890 §4.3"),
 	})
 	transit.Positions = fromAnyone
-	transit.Eval = evalTransit(&transit)
+	transit.Eval = evalTransit
 	return []Control{
 		messageControl(ruled(Control{
 			ID: "FW-10", Title: "The packet filter drops neighbour discovery", Severity: finding.Critical, Reason: "the host loses its neighbours, the gateway first", Positions: fromLink,

@@ -146,7 +146,7 @@ func evalDefaultDeny(c *Context) []Result {
 		named := r.NamedPorts()
 		port := named[len(named)-1]
 		six, words, vs := s.outside(rs.IPv6, "tcp", port)
-		four, _, _ := s.outside(rs.IPv4, "tcp", port)
+		four, _, vs4 := s.outside(rs.IPv4, "tcp", port)
 		sub := s.Subject()
 		ev := s.portEvidence(vs)
 		switch {
@@ -164,16 +164,20 @@ func evalDefaultDeny(c *Context) []Result {
 			res.Message = "No rule filters IPv6: every port that a program opens is open to the network at once."
 		}
 		switch {
-		case four == rules.Closed:
+		case four == rules.Closed && len(vs4) > 0:
 			res.Message += " Over IPv4 it is closed."
 			if six != rules.Open {
 				res.Severity = finding.High
 			}
 		case !s.home():
 			res.Severity = finding.Low
-			res.Message += " IPv4 is no better."
 		default:
 			res.Severity = finding.Medium
+		}
+		switch {
+		case len(vs4) == 0:
+			res.Message += " There is no IPv4 here to compare with."
+		case four != rules.Closed:
 			res.Message += " IPv4 is no better."
 		}
 		res.Remediation = s.denyByDefault()
@@ -202,6 +206,13 @@ func (s *Space) denyByDefault() []finding.Remediation {
 // maxParity bounds the ports that controls ask about one by one.
 const maxParity = 32
 
+func bit(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
 func evalRuleParity(c *Context) []Result {
 	return c.eachFilter(func(s *Space, r *reachable) []Result {
 		if g := s.placeGap(); g != nil {
@@ -214,7 +225,13 @@ func evalRuleParity(c *Context) []Result {
 		named := r.NamedPorts()
 		var out []Result
 		var doubt []rules.V
-		for _, port := range named[:min(len(named)-1, maxParity)] {
+		ports := named[:len(named)-1]
+		// Where something listens comes first.
+		slices.SortStableFunc(ports, func(a, b uint16) int {
+			on := func(p uint16) int { return -bit(heard[fmt.Sprint("tcp", p)] || heard[fmt.Sprint("udp", p)]) }
+			return on(a) - on(b)
+		})
+		for _, port := range ports[:min(len(ports), maxParity)] {
 			for _, proto := range []string{"tcp", "udp"} {
 				six, words6, vs := s.outside(rs.IPv6, proto, port)
 				four, words4, vs4 := s.outside(rs.IPv4, proto, port)
@@ -245,6 +262,8 @@ func evalRuleParity(c *Context) []Result {
 			return out
 		case doubt != nil:
 			return one(unknown(s.Subject(), assumed(doubt)...))
+		case len(ports) > maxParity:
+			return one(pass(s.Subject(), fmt.Sprintf("%d of the %d ports that rules name were asked about, those first on which something listens: they are open to the same in both families.", maxParity, len(ports))))
 		}
 		return one(pass(s.Subject(), "The ports that rules name are open to the same in both families."))
 	})

@@ -156,19 +156,87 @@ func (s *Space) messageFates(m message, k rules.Kind) []rules.Fate {
 	return out
 }
 
-// messageControl makes a control of messages that must pass, or must not. Interfaces
-// that fare alike share a result.
+// verdicts collects what becomes of the messages of one control.
+type verdicts struct {
+	s   *Space
+	out []*verdict
+}
+
+// verdict is one result in the making: messages of one hook that fare alike.
+type verdict struct {
+	m          message
+	doubt      bool
+	names, ifs []string
+	first      rules.Fate
+	gaps       []fact.Gap
+}
+
+// note adds a message that fares badly, or of which that is not known, on some
+// interfaces.
+func (v *verdicts) note(m message, k rules.Kind, fs []rules.Fate, doubt bool) {
+	if len(fs) == 0 {
+		return
+	}
+	i := slices.IndexFunc(v.out, func(x *verdict) bool {
+		return x.m.hook == m.hook && x.m.wanted == m.wanted && x.m.severity == m.severity && x.m.harm == m.harm && x.doubt == doubt
+	})
+	if i < 0 {
+		i = len(v.out)
+		v.out = append(v.out, &verdict{m: m, doubt: doubt, first: fs[0]})
+	}
+	x := v.out[i]
+	if name := strings.TrimPrefix(strings.TrimPrefix(k.Name, "an "), "a "); !slices.Contains(x.names, name) {
+		x.names = append(x.names, name)
+	}
+	for _, f := range fs {
+		n := f.Interface
+		if f.Kind.OIF.Set && m.hook == rs.Forward {
+			n += " to " + f.Kind.OIF.V
+		}
+		if !slices.Contains(x.ifs, n) {
+			x.ifs = append(x.ifs, n)
+		}
+		x.gaps = append(x.gaps, f.Unclear...)
+	}
+}
+
+// results are what a control says: nothing when nothing is bad.
+func (v *verdicts) results() []Result {
+	var out []Result
+	for _, x := range v.out {
+		sub := v.s.Subject()
+		sub.Key = x.m.hook.String() + ": " + listing(x.names, 3)
+		if len(x.ifs) == 1 && x.m.hook != rs.Forward {
+			sub.Interface = x.ifs[0]
+		}
+		if x.doubt {
+			r := unknown(sub, dedupeGaps(x.gaps)...)
+			r.Severity, r.Evidence = x.m.severity, v.s.fateEvidence(&x.first)
+			out = append(out, r)
+			continue
+		}
+		what := map[rs.Hook]string{rs.Input: "comes in by", rs.Output: "leaves by", rs.Forward: "passes from"}[x.m.hook]
+		fate := map[bool]string{true: "Dropped", false: "Let through"}[x.m.wanted]
+		r := fail(sub, fmt.Sprintf("%s by the packet filter when it %s %s: %s. The effect: %s", fate, what, listing(x.ifs, 4), listing(x.names, 16), x.m.harm), v.s.fateEvidence(&x.first)...)
+		r.Severity = x.m.severity
+		r.Remediation = []finding.Remediation{v.s.put(x.m.hook, decided(answered{by: x.first}), x.m.fix[0], x.m.fix[1]), v.s.lasts()}
+		out = append(out, r)
+	}
+	return out
+}
+
+// messageControl makes a control of messages that must pass, or must not. Those that
+// fare alike share a result.
 func messageControl(c Control, of func() []message) Control {
 	c.Eval = func(ctx *Context) []Result {
 		return ctx.eachFilter(func(s *Space, r *reachable) []Result {
 			if g := s.placeGap(); g != nil {
 				return one(unknown(s.Subject(), *g))
 			}
-			var out []Result
-			asked := 0
+			v, asked := verdicts{s: s}, 0
 			for _, m := range of() {
 				for _, k := range m.kinds {
-					bad, doubt := []rules.Fate{}, []rules.Fate{}
+					var bad, doubt []rules.Fate
 					for _, f := range s.messageFates(m, k) {
 						if m.only != nil && !m.only(s, f.Interface) {
 							continue
@@ -182,14 +250,14 @@ func messageControl(c Control, of func() []message) Control {
 							doubt = append(doubt, f)
 						}
 					}
-					if x, ok := s.messageResult(&c, m, k, bad, doubt); ok {
-						out = append(out, x)
-					}
+					v.note(m, k, bad, false)
+					v.note(m, k, doubt, true)
 				}
 			}
 			if asked == 0 {
 				return one(notApplicable(s.Subject(), "No interface of this namespace hears others over IPv6."))
 			}
+			out := v.results()
 			if out == nil {
 				word := map[bool]string{true: "lets every such message pass", false: "drops every such message"}[of()[0].wanted]
 				out = one(pass(s.Subject(), "The packet filter "+word+", on every interface."))
@@ -198,47 +266,6 @@ func messageControl(c Control, of func() []message) Control {
 		})
 	}
 	return c
-}
-
-func (s *Space) messageResult(c *Control, m message, k rules.Kind, bad, doubt []rules.Fate) (Result, bool) {
-	way := map[rs.Hook]string{rs.Input: "comes in", rs.Output: "leaves"}[m.hook]
-	sub := s.Subject()
-	sub.Key = fmt.Sprintf("%s of ICMPv6 type %d", m.hook, k.ICMPType.V)
-	if k.Daddr.Set && k.ICMPType.V == typeNS {
-		sub.Key += " to a group"
-	}
-	names := func(fs []rules.Fate) string {
-		var out []string
-		for _, f := range fs {
-			out = append(out, f.Interface)
-		}
-		return listing(out, 4)
-	}
-	switch {
-	case len(bad) > 0:
-		what := "is dropped"
-		if !m.wanted {
-			what = "gets in"
-		}
-		if len(bad) == 1 {
-			sub.Interface = bad[0].Interface
-		}
-		res := fail(sub, fmt.Sprintf("%s that %s by %s %s: %s", capital(k.Name), way, names(bad), what, m.harm), s.fateEvidence(&bad[0])...)
-		res.Severity = m.severity
-		a := answered{by: bad[0]}
-		res.Remediation = []finding.Remediation{s.put(m.hook, decided(a), m.fix[0], m.fix[1]), s.lasts()}
-		return res, true
-	case len(doubt) > 0:
-		var gaps []fact.Gap
-		for _, f := range doubt {
-			gaps = append(gaps, f.Unclear...)
-		}
-		res := unknown(sub, dedupeGaps(gaps)...)
-		res.Severity = m.severity
-		res.Evidence = s.fateEvidence(&doubt[0])
-		return res, true
-	}
-	return Result{}, false
 }
 
 func capital(s string) string {
@@ -271,60 +298,58 @@ func transitMessages() []message {
 }
 
 // evalTransit judges what a forwarding namespace passes on between its interfaces.
-func evalTransit(c *Control) func(*Context) []Result {
-	return func(ctx *Context) []Result {
-		return ctx.eachFilter(func(s *Space, r *reachable) []Result {
-			if g := s.placeGap(); g != nil {
-				return one(unknown(s.Subject(), *g))
-			}
-			f := s.forwards()
-			if g := gapOf(f); g != nil {
-				return one(unknown(s.Subject(), *g))
-			}
-			if on, _ := f.Get(); !on {
-				return one(notApplicable(s.Subject(), "This namespace does not forward IPv6."))
-			}
-			ins, outs := s.transitWays()
-			if len(ins) == 0 {
-				return one(notApplicable(s.Subject(), "There are no two interfaces to forward between."))
-			}
-			// A namespace that passes on nothing at all has no connections to break.
-			answer := some(rs.IPv6)[0]
-			if a, _ := s.through(question{what: "transit", narrow: true, kinds: []rules.Kind{answer}}, ins, outs); a.fateKind == out {
-				return one(notApplicable(s.Subject(), "The packet filter forwards nothing."))
-			}
-			var res []Result
-			for _, m := range transitMessages() {
-				var bad, doubt []rules.Fate
-				good := 0
-				for _, i := range ins {
-					for _, o := range outs {
-						if i == o {
-							continue
-						}
-						switch f := r.Through(m.kinds[0], i, o); {
-						case m.wanted && f.Dropped(), !m.wanted && len(f.Must) > 0:
-							bad = append(bad, f)
-						case m.wanted && len(f.Must) > 0, !m.wanted && f.Dropped():
-							good++
-						default:
-							doubt = append(doubt, f)
-						}
+func evalTransit(ctx *Context) []Result {
+	return ctx.eachFilter(func(s *Space, r *reachable) []Result {
+		if g := s.placeGap(); g != nil {
+			return one(unknown(s.Subject(), *g))
+		}
+		f := s.forwards()
+		if g := gapOf(f); g != nil {
+			return one(unknown(s.Subject(), *g))
+		}
+		if on, _ := f.Get(); !on {
+			return one(notApplicable(s.Subject(), "This namespace does not forward IPv6."))
+		}
+		ins, outs := s.transitWays()
+		if len(ins) == 0 {
+			return one(notApplicable(s.Subject(), "There are no two interfaces to forward between."))
+		}
+		// A namespace that passes on nothing at all has no connections to break.
+		answer := some(rs.IPv6)[0]
+		if a, _ := s.through(question{what: "transit", narrow: true, kinds: []rules.Kind{answer}}, ins, outs); a.fateKind == out {
+			return one(notApplicable(s.Subject(), "The packet filter forwards nothing."))
+		}
+		v := verdicts{s: s}
+		for _, m := range transitMessages() {
+			var bad, doubt []rules.Fate
+			good := 0
+			for _, i := range ins {
+				for _, o := range outs {
+					if i == o {
+						continue
+					}
+					switch f := r.Through(m.kinds[0], i, o); {
+					case m.wanted && f.Dropped(), !m.wanted && len(f.Must) > 0:
+						bad = append(bad, f)
+					case m.wanted && len(f.Must) > 0, !m.wanted && f.Dropped():
+						good++
+					default:
+						doubt = append(doubt, f)
 					}
 				}
-				if m.wanted && good > 0 {
-					bad = nil // some ways are closed to everything on purpose
-				}
-				if x, ok := s.messageResult(c, m, m.kinds[0], bad, doubt); ok {
-					res = append(res, x)
-				}
 			}
-			if res == nil {
-				res = one(pass(s.Subject(), "The packet filter passes on the errors that RFC 4890 asks for, and none of what it says to drop."))
+			if m.wanted && good > 0 {
+				bad = nil // some ways are closed to everything on purpose
 			}
-			return res
-		})
-	}
+			v.note(m, m.kinds[0], bad, false)
+			v.note(m, m.kinds[0], doubt, true)
+		}
+		res := v.results()
+		if res == nil {
+			res = one(pass(s.Subject(), "The packet filter passes on the errors that RFC 4890 asks for, and none of what it says to drop."))
+		}
+		return res
+	})
 }
 
 // transitWays are the interfaces that packets pass between, a few of many.
