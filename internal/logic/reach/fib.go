@@ -100,6 +100,12 @@ func (q *question) fib(reg *regs, x rs.Fib, e *env) cond {
 	if !ok {
 		return lost()
 	}
+	switch q.fibSkips() {
+	case maybe:
+		return lost()
+	case yes:
+		by = q.unspecifiedFrom(by)
+	}
 	var alts []alternative
 	for out, set := range by {
 		data := answer(out)
@@ -110,4 +116,35 @@ func (q *question) fib(reg *regs, x rs.Fib, e *env) cond {
 		alts = append(alts, alternative{c, data})
 	}
 	return load(q.choose(alts))
+}
+
+// fibSkips tells whether ICMPv6 from the unspecified address is taken for granted: what
+// is sent to one link, duplicate address detection above all, in prerouting
+// (nft_fib_v6_skip_icmpv6).
+func (q *question) fibSkips() tri {
+	switch d := q.p.Daddr; {
+	case q.is4(), q.p.Proto.Set && q.p.Proto.V != 58, q.p.Saddr.Set && !q.p.Saddr.V.IsUnspecified(),
+		d.Set && !d.V.IsLinkLocalUnicast() && !d.V.IsMulticast(),
+		!q.at.any && q.at.hook != rs.Prerouting && q.at.hook != rs.Ingress:
+		return no
+	case q.at.any:
+		return yes // where sources part
+	case !d.Set || !q.p.Proto.Set || q.at.hook == rs.Ingress:
+		return maybe
+	}
+	return yes
+}
+
+// unspecifiedFrom gives the unspecified address to the interface the packet came in by.
+func (q *question) unspecifiedFrom(by map[uint32]packetset.Set) map[uint32]packetset.Set {
+	out := map[uint32]packetset.Set{}
+	for dev, s := range by {
+		out[dev] = s.Intersect(anySet.Complement(false))
+	}
+	for dev, name := range q.set.Interfaces {
+		if name == q.p.IIF.V {
+			out[dev] = packetset.Normalise(append(append([]packetset.Interval{}, out[dev]...), anySet...))
+		}
+	}
+	return out
 }
