@@ -34,7 +34,8 @@ const exitStatus = `EXIT STATUS
   0  clean
   1  a finding at or over --fail-on
   2  usage, configuration or unreadable input
-  3  a gap left a control at or over --fail-on unknown (see --allow-gaps)
+  3  a gap left a control at or over --fail-on unknown (see --allow-gaps), the
+     answer is unknown, or the rules of a file cannot be known as a whole
   4  refused: it would lock you out
   5  rolled back
   When several apply, the first of 2, 5, 4, 1, 3, 0. Codes 4 and 5 are kept for

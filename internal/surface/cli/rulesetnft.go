@@ -76,6 +76,9 @@ func (o *offline) nft(p *prepared, n *fact.Namespace) error {
 	o.tables = append(o.tables, tables...)
 	o.interfaces = l.Interfaces
 	o.notes = append(o.notes, l.Notes...)
+	if len(l.Opaque) > 0 {
+		o.notes = append(o.notes, fmt.Sprintf("nft's JSON does not say what %d statements are (the first: %s); their rules stay open; iptables-save, or the text of nft list ruleset, says it", len(l.Opaque), l.Opaque[0]))
+	}
 	for _, u := range l.NFTables.Unexpanded {
 		o.notes = append(o.notes, u.Gap.What)
 	}
