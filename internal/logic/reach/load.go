@@ -2,6 +2,7 @@ package reach
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"slices"
 
 	rs "github.com/sixfence/sixfence/internal/model/ruleset"
@@ -376,7 +377,7 @@ func (q *question) meta(reg *regs, x rs.Meta, e *env) cond {
 		switch {
 		case q.p.Local && x.Key == metaSKUID && q.p.UID.Set:
 			b = q.u32(q.p.UID.V)
-		case !q.p.Local && q.p.Ct.Set && q.p.Ct.V != CtEstablished:
+		case !q.p.Local && q.p.Ct.Set && q.p.Ct.V != CtEstablished && !(q.at.hook == rs.Input && q.p.Daddr.V.IsMulticast()): // udp_v4_early_demux finds the receiver of a group
 			return never // no socket owns it yet: the rule breaks
 		case x.Key == metaSKGID:
 			b = open(4)
@@ -402,8 +403,8 @@ func (q *question) meta(reg *regs, x rs.Meta, e *env) cond {
 		b = open(1)
 		if e.pktType != 0 && !q.at.any {
 			b = []abyte{known(e.pktType - 1)}
-		} else if q.unicast() {
-			b = []abyte{known(0)} // PACKET_HOST
+		} else if t, ok := q.pktType(); ok {
+			b = []abyte{known(t)}
 		} else {
 			q.opaque["meta pkttype"] = true
 		}
@@ -431,21 +432,29 @@ func (x *run) metaSet(e rs.MetaSet) {
 	}
 }
 
-// unicast tells that the packet is for this host on the link: for one address,
-// and no broadcast of a subnet.
-func (q *question) unicast() bool {
+// pktType is PACKET_HOST, PACKET_BROADCAST or PACKET_MULTICAST, as the link-layer address
+// has it that belongs to the destination (RFC 894, 1112, 2464).
+func (q *question) pktType() (t byte, ok bool) {
+	const host, broadcast, multicast = 0, 1, 2
 	a := q.p.Daddr.V
-	if q.p.Local || !q.p.Daddr.Set || a.IsMulticast() {
-		return false
+	if q.p.Local || !q.p.Daddr.Set {
+		return 0, false
 	}
-	if a.Is6() {
-		return true
+	wire := q.p.IIF.Set && q.p.IIF.V != "lo" // looped back it would be PACKET_LOOPBACK
+	switch {
+	case a.IsMulticast():
+		return multicast, wire && q.ethernet()
+	case a.Is6():
+		return host, true
+	case a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return broadcast, wire && q.ethernet()
+	case q.world != nil:
+		if t, ok := q.world.FibType(a, ""); !ok || t != rtnBroadcast {
+			return host, ok
+		}
+		return broadcast, wire && q.ethernet()
 	}
-	if q.world != nil {
-		t, ok := q.world.FibType(a, "")
-		return ok && t != rtnBroadcast
-	}
-	const host = 3 // the bits that every subnet with a broadcast address has for hosts
-	last := a.As4()[3] & host
-	return last != 0 && last != host
+	const bits = 3 // that every subnet with a broadcast address has for hosts
+	last := a.As4()[3] & bits
+	return host, last != 0 && last != bits
 }

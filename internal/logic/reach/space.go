@@ -282,11 +282,13 @@ func FamilyWord(f rs.Family) string {
 // Trace follows one packet and says what every rule did. What no rule knows of (a
 // program before the rules, a table that could not be read) leaves it unknown.
 func (sp *Space) Trace(p Packet, h rs.Hook, only bool) Trace {
+	p = sp.fromWire(p)
 	return sp.beyond(sp.Model.Explain(p, h, only), p, h)
 }
 
 // Verdict is Trace without the path.
 func (sp *Space) Verdict(p Packet, h rs.Hook, only bool) Trace {
+	p = sp.fromWire(p)
 	return sp.beyond(sp.Model.Ask(p, h, only).Summary(), p, h)
 }
 
