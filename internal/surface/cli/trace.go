@@ -57,7 +57,7 @@ func (a *app) traceCommand() *cobra.Command {
 	f.StringSliceVar(&o.exthdr, "exthdr", nil, "extension `HEADERS`, outermost first: hop, dst, rt0, frag-atomic, frag-first, frag-later")
 	f.Int64Var(&o.hoplimit, "hoplimit", 0, "hop limit (TTL) `N`")
 	f.StringVar(&o.etherSaddr, "ether-saddr", "", "source `MAC` address")
-	f.Int64Var(&o.mark, "mark", 0, "packet mark `N`")
+	f.Int64Var(&o.mark, "mark", 0, "packet mark `N`; left out it is 0 for what comes in by an interface")
 	f.Int64Var(&o.uid, "uid", 0, "`UID` of the sending socket (output)")
 	f.BoolVar(&o.onlyHook, "only-hook", false, "ask that hook alone, not those before and after it")
 	f.StringVar(&o.batch, "batch", "", "answer the packets in `FILE` (- is standard input), one JSON object a line")
