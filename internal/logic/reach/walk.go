@@ -308,7 +308,7 @@ func (w *walker) route(groups *[]group, h rs.Hook) (other []group) {
 			local = t == 2 // RTN_LOCAL
 		}
 		g.env.rerouted = true
-		if known && !local && g.env.pktType == 0 && !w.q.unicast() {
+		if t, ok := w.q.pktType(); known && !local && g.env.pktType == 0 && (!ok || t != 0) {
 			// Frames for many are not forwarded, whatever address they bear by now (ip_forward).
 			w.q.opaque["meta pkttype"] = true
 			w.reach(g, Dropped)
