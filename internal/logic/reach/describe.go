@@ -99,6 +99,8 @@ func describe(must, may, kernel packetset.Set, is4 bool) string {
 	return Describe(must, kernel, is4) + ", perhaps " + Describe(may, kernel, is4)
 }
 
+var linkLocal6 = netip.MustParsePrefix("fe80::/10")
+
 // maxWords is how many prefixes a description lists.
 const maxWords = 4
 
@@ -112,6 +114,9 @@ func Describe(s, all packetset.Set, is4 bool) string {
 	if equalSets(s, all) {
 		return "anywhere"
 	}
+	if !is4 && equalSets(s, llSet.Intersect(all)) {
+		return "link-local only"
+	}
 	in, nIn := cover(s, all, is4)
 	out, nOut := cover(all.Intersect(s.Complement(is4)), all, is4)
 	list := func(ps []netip.Prefix, n int) string {
@@ -121,8 +126,11 @@ func Describe(s, all packetset.Set, is4 bool) string {
 				break
 			}
 			t := p.String()
-			if p.IsSingleIP() {
+			switch {
+			case p.IsSingleIP():
 				t = p.Addr().String()
+			case p == linkLocal6:
+				t = "link-local"
 			}
 			w = append(w, t)
 		}
