@@ -684,10 +684,11 @@ func (c *compiler) boundaries() {
 // boundaries runs a rule without knowing what earlier rules did.
 func (q *question) boundaries(r *rs.Rule) []packetset.Interval {
 	var out []packetset.Interval
+	q.cuts = &out
 	for _, b := range q.rule(r, blank) {
-		out = append(out, b.cond.yes...)
-		out = append(out, b.cond.may...)
+		q.cut(b.cond)
 	}
+	q.cuts = nil
 	q.choices = q.choices[:0]
 	return out
 }
@@ -696,7 +697,7 @@ func (q *question) boundaries(r *rs.Rule) []packetset.Interval {
 func specific(r *rs.Rule, exprs []rs.Expr) bool {
 	for _, e := range flat(exprs) {
 		switch e := e.(type) {
-		case rs.Fib:
+		case rs.Fib, rs.Exthdr: // a header that is not there breaks the rule
 			return true
 		case rs.Lookup:
 			s := r.Chain.Table.Sets[e.Set]

@@ -123,7 +123,29 @@ func (q *question) net(e *env) []abyte {
 		copy(b[src:src+n], open(n))
 	}
 	lose(b, e.netLost)
+	q.sum4(b)
 	return b
+}
+
+// sum4 is the checksum of an IPv4 header that is known otherwise.
+func (q *question) sum4(b []abyte) {
+	if !q.is4() || len(b) != 20 || b[10].kind == kConst {
+		return
+	}
+	b[10], b[11] = known(0), known(0)
+	c, ok := constantBytes(b)
+	if !ok {
+		b[10], b[11] = abyte{}, abyte{}
+		return
+	}
+	var s uint32
+	for i := 0; i < len(c); i += 2 {
+		s += uint32(binary.BigEndian.Uint16(c[i:]))
+	}
+	for s>>16 != 0 {
+		s = s>>16 + s&0xffff
+	}
+	b[10], b[11] = known(^byte(s>>8)), known(^byte(s))
 }
 
 func lose(b []abyte, mask uint64) {
@@ -280,7 +302,8 @@ func (q *question) device(out bool, e *env) Opt[string] {
 	if none && !q.at.any {
 		return Some("")
 	}
-	if out && e.rerouted {
+	// What a hook is told of the way out stays as it is until the next hook.
+	if out && e.rerouted && q.at.hook != rs.Output {
 		// Routed again by its new destination (ip_route_input after DNAT in
 		// prerouting, nf_ip_route and nf_ip6_route_me_harder after that in output).
 		if e.daddr.IsValid() && !e.daddr.IsLinkLocalUnicast() && q.world != nil {

@@ -149,6 +149,7 @@ func (x *run) lookup(e rs.Lookup, rest []rs.Expr) bool {
 	}
 	for _, b := range branches {
 		y := *x
+		q.cut(b.cond)
 		y.cond = x.cond.and(b.cond)
 		if y.cond.impossible() {
 			continue

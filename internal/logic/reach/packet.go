@@ -310,10 +310,11 @@ func (q *question) atomic() bool {
 }
 
 func transport(p *Packet) []abyte {
-	t := open(20)
 	if !p.Proto.Set {
 		return lacking(20, fieldProto)
 	}
+	// What follows the shortest header may not be there.
+	t := open(map[uint8]int{6: 20, 17: 8, 132: 12, 136: 8, 33: 12, 1: 8, 58: 8}[p.Proto.V])
 	switch p.Proto.V {
 	case 6, 17, 132, 136, 33:
 		if p.Sport.From == p.Sport.To {

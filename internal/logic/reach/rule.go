@@ -17,6 +17,7 @@ type question struct {
 	order   appendOrder // of the host the rules run on
 	world   World
 	choices [][]alternative
+	cuts    *[]packetset.Interval // where conditions part the sources, while they are collected
 	uses    *uses
 	at      place
 	// needs collects the open fields that an answer depended on.
@@ -181,6 +182,7 @@ func (x *run) conclude(v rs.Verdict, chain string, reject bool) {
 // require goes on only where c holds; elsewhere the rule breaks, and what it did so
 // far stays done.
 func (x *run) require(c cond) bool {
+	x.q.cut(c)
 	if c.certain() {
 		return true
 	}
@@ -193,6 +195,13 @@ func (x *run) require(c cond) bool {
 	}
 	x.cond = x.cond.and(c)
 	return !x.cond.impossible()
+}
+
+// cut notes where a condition parts the sources. What it is combined with may hide that.
+func (q *question) cut(c cond) {
+	if q.cuts != nil {
+		*q.cuts = append(append(*q.cuts, c.yes...), c.may...)
+	}
 }
 
 // exec runs expressions until one concludes or breaks.

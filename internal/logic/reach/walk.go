@@ -370,6 +370,87 @@ func (w *walker) delivered(groups []group, from, to rs.Hook) []group {
 	return out
 }
 
+// tied returns the chains in the other order that they may have, when a chain has the
+// priority of the kernel's own NAT at the hook: what was registered last runs first, and
+// which that was cannot be read.
+func (q *question) tied(chains []*rs.Chain) []*rs.Chain {
+	if q.flowing() {
+		return nil
+	}
+	var out, late []*rs.Chain
+	tie := false
+	for _, c := range chains {
+		nat := c.Base.Type == "nat"
+		tie = tie || !nat && slices.ContainsFunc(chains, func(o *rs.Chain) bool { return o.Base.Type == "nat" && priority(o) == priority(c) })
+	}
+	if !tie {
+		return nil
+	}
+	for i, c := range chains { // chains of one priority lie together
+		if i > 0 && priority(chains[i-1]) != priority(c) {
+			out, late = append(out, late...), nil
+		}
+		first := chains[slices.IndexFunc(chains, func(o *rs.Chain) bool { return priority(o) == priority(c) })]
+		if (c.Base.Type == "nat") == (first.Base.Type == "nat") {
+			late = append(late, c)
+		} else {
+			out = append(out, c)
+		}
+	}
+	return append(out, late...)
+}
+
+// pass runs groups through the chains of a hook, and returns what they let pass.
+func (w *walker) pass(h rs.Hook, chains []*rs.Chain, groups []group) []group {
+	translated := !w.q.flowing() || !hasConn(h)
+	for _, c := range chains {
+		if !translated && (c.Base.Type == "nat" || priority(c) >= natPriority(h)) {
+			translated = true
+			groups = w.translate(h, groups)
+		}
+		if c.Base.Type == "nat" && w.q.flowing() {
+			continue // it sees the first packet of a flow only
+		}
+		w.q.at = place{hook: h, prio: priority(c)}
+		groups = w.reassemble(groups)
+		w.accepted, w.views, w.seen = nil, nil, nil
+		through := w.passNAT(c, &groups)
+		if hooked(c, deviceOf(w.q.p, h)) == maybe {
+			w.q.needs |= 1 << deviceField(h)
+			through = slices.Clone(groups)
+		}
+		fall := w.chain(c, groups)
+		for _, g := range fall {
+			if w.trace && !g.cells.Empty() {
+				w.ans.Path = append(w.ans.Path, Step{Chain: c, Match: yes, Result: "policy " + verdictWord(c.Base.Policy)})
+			}
+			if c.Base.Policy == rs.Accept {
+				w.accepted = add(w.accepted, g)
+				w.decide(g.cells, Decider{Chain: c})
+			} else {
+				w.end(g, Dropped, Decider{Chain: c})
+			}
+		}
+		groups = w.accepted
+		if c.Base.Type == "route" { // a packet whose mark changed is routed again
+			for i := range groups {
+				e := &groups[i].env
+				e.rerouted = e.rerouted || e.mark != w.q.fresh().mark || e.netLost != 0
+			}
+		}
+		for _, g := range through {
+			groups = add(groups, g)
+		}
+		if len(groups) == 0 {
+			return nil
+		}
+	}
+	if !translated {
+		groups = w.translate(h, groups)
+	}
+	return groups
+}
+
 // hooks runs groups through hooks; those that pass the last one are accepted.
 func (w *walker) hooks(hooks []rs.Hook, groups []group) {
 	for i, h := range hooks {
@@ -391,51 +472,18 @@ func (w *walker) hooks(hooks []rs.Hook, groups []group) {
 			return
 		}
 		chains := chainsAt(w.q.set, h, w.q.p)
-		translated := !w.q.flowing() || !hasConn(h)
-		for _, c := range chains {
-			if !translated && (c.Base.Type == "nat" || priority(c) >= natPriority(h)) {
-				translated = true
-				groups = w.translate(h, groups)
-			}
-			if c.Base.Type == "nat" && w.q.flowing() {
-				continue // it sees the first packet of a flow only
-			}
-			w.q.at = place{hook: h, prio: priority(c)}
-			groups = w.reassemble(groups)
-			w.accepted, w.views, w.seen = nil, nil, nil
-			through := w.passNAT(c, &groups)
-			if hooked(c, deviceOf(w.q.p, h)) == maybe {
-				w.q.needs |= 1 << deviceField(h)
-				through = slices.Clone(groups)
-			}
-			fall := w.chain(c, groups)
-			for _, g := range fall {
-				if w.trace && !g.cells.Empty() {
-					w.ans.Path = append(w.ans.Path, Step{Chain: c, Match: yes, Result: "policy " + verdictWord(c.Base.Policy)})
-				}
-				if c.Base.Policy == rs.Accept {
-					w.accepted = add(w.accepted, g)
-					w.decide(g.cells, Decider{Chain: c})
-				} else {
-					w.end(g, Dropped, Decider{Chain: c})
-				}
-			}
-			groups = w.accepted
-			if c.Base.Type == "route" { // a packet whose mark changed is routed again
-				for i := range groups {
-					e := &groups[i].env
-					e.rerouted = e.rerouted || e.mark != w.q.fresh().mark || e.netLost != 0
-				}
-			}
-			for _, g := range through {
+		if other := w.q.tied(chains); other != nil {
+			w.q.opaque["order of NAT and chain"] = true
+			again := cloneGroups(groups)
+			groups = w.pass(h, chains, groups)
+			for _, g := range w.pass(h, other, again) {
 				groups = add(groups, g)
 			}
-			if len(groups) == 0 {
-				return
-			}
+		} else {
+			groups = w.pass(h, chains, groups)
 		}
-		if !translated {
-			groups = w.translate(h, groups)
+		if len(groups) == 0 {
+			return
 		}
 		w.q.at = place{hook: h, prio: 1<<31 - 1}
 		groups = w.reassemble(groups)

@@ -186,6 +186,7 @@ var causes = map[string]string{
 	"order of conntrack and chain":         causeState,
 	"an element that times out":            causeState,
 	"random":                               causeState,
+	"order of NAT and chain":               causeState,
 	"zone of conntrack":                    causeState,
 	"ct key":                               causeState,
 	"tproxy":                               causeState,

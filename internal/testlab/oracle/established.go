@@ -38,7 +38,7 @@ func flowSource(v6 bool, i int) netip.Addr {
 
 // establish opens the flows. Connection tracking keeps them when the ruleset goes.
 func (l *Lab) establish() error {
-	for _, k := range []string{"udp_timeout", "udp_timeout_stream", "icmp_timeout", "icmpv6_timeout", "tcp_timeout_syn_recv", "tcp_timeout_max_retrans", "tcp_timeout_unacknowledged", "tcp_timeout_syn_sent"} {
+	for _, k := range []string{"udp_timeout", "udp_timeout_stream", "icmp_timeout", "icmpv6_timeout", "tcp_timeout_syn_recv", "tcp_timeout_max_retrans", "tcp_timeout_unacknowledged", "tcp_timeout_syn_sent", "tcp_timeout_close", "tcp_timeout_close_wait", "tcp_timeout_fin_wait", "tcp_timeout_last_ack", "tcp_timeout_time_wait"} {
 		l.host.Sysctl("net/netfilter/nf_conntrack_"+k, flowTimeout)
 	}
 	l.host.Sysctl("net/netfilter/nf_conntrack_tcp_be_liberal", "1")
