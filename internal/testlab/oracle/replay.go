@@ -158,7 +158,7 @@ func replayNFTables(c *netlink.Conn, n fact.NFTables) error {
 	}
 	for _, m := range n.Rules {
 		exprs := find(attrsOf(m[4:]), unix.NFTA_RULE_EXPRESSIONS)
-		m = dropAttrs(m, unix.NFTA_RULE_HANDLE, unix.NFTA_RULE_POSITION)
+		m = appendAttr(dropAttrs(m, unix.NFTA_RULE_HANDLE, unix.NFTA_RULE_POSITION, unix.NFTA_RULE_EXPRESSIONS), unix.NFTA_RULE_EXPRESSIONS|unix.NLA_F_NESTED, writable(exprs))
 		if proto, invert, ok := compat(exprs); ok {
 			v := appendAttr(nil, 1, binary.BigEndian.AppendUint32(nil, uint32(proto)))
 			flags := uint32(0)
@@ -263,6 +263,28 @@ func compat(exprs []byte) (proto uint8, invert, ok bool) {
 		}
 	}
 	return proto, invert, ok
+}
+
+// writable takes out of expressions what the kernel tells and does not want to hear:
+// the flags of an exthdr that writes.
+func writable(exprs []byte) []byte {
+	const sreg = 7 // NFTA_EXTHDR_SREG
+	var out []byte
+	for _, e := range attrsOf(exprs) {
+		as := attrsOf(e.b)
+		data := attrsOf(find(as, unix.NFTA_EXPR_DATA))
+		if string(bytes.TrimRight(find(as, unix.NFTA_EXPR_NAME), "\x00")) == "exthdr" && find(data, sreg) != nil {
+			var kept []byte
+			for _, a := range data {
+				if a.kind() != unix.NFTA_EXTHDR_FLAGS {
+					kept = appendAttr(kept, a.typ, a.b)
+				}
+			}
+			e.b = appendAttr(appendAttr(nil, unix.NFTA_EXPR_NAME, []byte("exthdr\x00")), unix.NFTA_EXPR_DATA|unix.NLA_F_NESTED, kept)
+		}
+		out = appendAttr(out, e.typ, e.b)
+	}
+	return out
 }
 
 // IPSET_ATTR_* that a set is made with, and those that only the listing has.
