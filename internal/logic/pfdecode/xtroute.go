@@ -133,8 +133,10 @@ func matchRPFilter(x *xtable, i *blob) []rs.Expr {
 	any := rs.Any{Name: "rpfilter", Invert: f&invert != 0}
 	any.Of = append(any.Of, []rs.Expr{meta32(metaIIFName), is([]byte("lo\x00"), false)})
 	if x.is4() {
-		// From 0.0.0.0/8 to a group it does not ask.
-		any.Of = append(any.Of, []rs.Expr{net(12, 1), is([]byte{0}, false), rs.Opaque{Name: "match rpfilter"}})
+		// From 0.0.0.0/8 to everybody on the link it does not ask (ipt_rpfilter.c).
+		any.Of = append(any.Of,
+			[]rs.Expr{net(12, 1), is([]byte{0}, false), net(16, 4), is([]byte{255, 255, 255, 255}, false)},
+			[]rs.Expr{net(12, 1), is([]byte{0}, false), net(16, 3), is([]byte{224, 0, 0}, false)})
 	} else {
 		any.Of = append(any.Of, []rs.Expr{x.addr(false), is(make([]byte, 16), false)})
 	}

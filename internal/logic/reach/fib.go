@@ -1,6 +1,8 @@
 package reach
 
 import (
+	"net/netip"
+
 	"github.com/sixfence/sixfence/internal/logic/packetset"
 	rs "github.com/sixfence/sixfence/internal/model/ruleset"
 )
@@ -100,50 +102,83 @@ func (q *question) fib(reg *regs, x rs.Fib, e *env) cond {
 	if !ok {
 		return lost()
 	}
-	switch q.fibSkips() {
-	case maybe:
-		return lost()
-	case yes:
-		by = q.unspecifiedFrom(by)
+	skips := q.fibSkips()
+	if skips == yes {
+		by = q.skipped(by)
 	}
 	var alts []alternative
 	for out, set := range by {
 		data := answer(out)
 		c := cond{yes: set, may: set}
-		if q.p.Saddr.Set {
-			c = constant(set.Contains(packetset.FromIP(q.p.Saddr.V)))
+		if skips == maybe { // what is not looked up may have this answer or the interface itself
+			c.yes = set.Intersect(q.skippedSources().Complement(q.is4()))
+			if q.set.Interfaces[out] == q.p.IIF.V {
+				c.may = packetset.Normalise(append(append([]packetset.Interval{}, set...), q.skippedSources()...))
+			}
+		}
+		if s := q.p.Saddr; s.Set {
+			x := packetset.FromIP(s.V)
+			c = cond{yesAll: c.yes.Contains(x), mayAll: c.may.Contains(x)}
 		}
 		alts = append(alts, alternative{c, data})
+	}
+	if skips == maybe {
+		q.needs |= 1 << fieldDaddr
 	}
 	return load(q.choose(alts))
 }
 
-// fibSkips tells whether ICMPv6 from the unspecified address is taken for granted: what
-// is sent to one link, duplicate address detection above all, in prerouting
-// (nft_fib_v6_skip_icmpv6).
+// fibSkips tells whether the lookup of some sources (skippedSources) is taken for
+// granted: ICMPv6 to one link in prerouting, duplicate address detection above all
+// (nft_fib_v6_skip_icmpv6); IPv4 to one link, as from hosts that ask for an address
+// (nft_fib4_eval).
 func (q *question) fibSkips() tri {
-	switch d := q.p.Daddr; {
-	case q.is4(), q.p.Proto.Set && q.p.Proto.V != 58, q.p.Saddr.Set && !q.p.Saddr.V.IsUnspecified(),
+	d, s := q.p.Daddr, q.p.Saddr
+	if s.Set && !q.skippedSources().Contains(packetset.FromIP(s.V)) {
+		return no
+	}
+	if q.is4() {
+		switch {
+		case q.at.any:
+			return yes // where sources part
+		case !d.Set:
+			return maybe
+		case d.V == netip.AddrFrom4([4]byte{255, 255, 255, 255}), netip.MustParsePrefix("224.0.0.0/24").Contains(d.V):
+			return yes
+		}
+		return no
+	}
+	switch {
+	case q.p.Proto.Set && q.p.Proto.V != 58,
 		d.Set && !d.V.IsLinkLocalUnicast() && !d.V.IsMulticast(),
 		!q.at.any && q.at.hook != rs.Prerouting && q.at.hook != rs.Ingress:
 		return no
 	case q.at.any:
-		return yes // where sources part
+		return yes
 	case !d.Set || !q.p.Proto.Set || q.at.hook == rs.Ingress:
 		return maybe
 	}
 	return yes
 }
 
-// unspecifiedFrom gives the unspecified address to the interface the packet came in by.
-func (q *question) unspecifiedFrom(by map[uint32]packetset.Set) map[uint32]packetset.Set {
+func (q *question) skippedSources() packetset.Set {
+	if q.is4() {
+		return zeroNet
+	}
+	return anySet
+}
+
+var zeroNet = packetset.Set{packetset.PrefixInterval(netip.MustParsePrefix("0.0.0.0/8"))}
+
+// skipped gives the sources that are not looked up to the interface the packet came in by.
+func (q *question) skipped(by map[uint32]packetset.Set) map[uint32]packetset.Set {
 	out := map[uint32]packetset.Set{}
 	for dev, s := range by {
-		out[dev] = s.Intersect(anySet.Complement(false))
+		out[dev] = s.Intersect(q.skippedSources().Complement(q.is4()))
 	}
 	for dev, name := range q.set.Interfaces {
 		if name == q.p.IIF.V {
-			out[dev] = packetset.Normalise(append(append([]packetset.Interval{}, out[dev]...), anySet...))
+			out[dev] = packetset.Normalise(append(append([]packetset.Interval{}, out[dev]...), q.skippedSources()...))
 		}
 	}
 	return out
