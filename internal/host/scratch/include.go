@@ -86,6 +86,9 @@ func (s *Script) Gather() error {
 		return &RefusedError{[]Problem{{File: s.Name, Reason: err.Error(), Advice: "keep the script and its parts in a directory of their own"}}}
 	}
 	s.files = g.files
+	if len(g.bare) > 0 {
+		s.bare = fmt.Sprintf("%s: include %q is read from %s, where nft itself looks in /etc only; ./ in front says what is meant", s.Name, g.bare[0], g.dir)
+	}
 	return nil
 }
 
@@ -95,12 +98,16 @@ type gatherer struct {
 	seen  map[string]bool
 	files []file
 	left  int64
+	bare  []string // includes without a directory, which nft looks for in /etc
 }
 
 // scan follows the include statements of a text. at is the directory of its file.
 func (g *gatherer) scan(at string, text []byte) error {
 	for _, m := range include.FindAllSubmatch(uncomment(text), -1) {
 		p := string(m[1])
+		if !path.IsAbs(p) && !strings.HasPrefix(p, "./") && !strings.HasPrefix(p, "../") && g.dir != "/etc" && !slices.Contains(g.bare, p) {
+			g.bare = append(g.bare, p)
+		}
 		// nft looks from its working directory and from its search path, which both are
 		// the script's directory here; newer ones also look beside the including file.
 		from := []string{g.dir, at}

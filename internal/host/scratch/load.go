@@ -30,7 +30,7 @@ const (
 	maxStubs  = 2048
 )
 
-// madeIndex is the first number of an interface that the host does not have.
+// madeIndex is the first number of an interface that is made up.
 const madeIndex = 1 << 28
 
 // loader works inside the helper.
@@ -168,8 +168,8 @@ func (l *loader) stubAll(names []string) (int, error) {
 				index, here = i.Index, true
 			}
 		}
-		if !here && len(l.r.Interfaces) > 0 {
-			// A number that no interface of the host has.
+		if !here {
+			// A number that no interface of the host has, and no script means by chance.
 			index = madeIndex + uint32(len(l.made))
 		}
 		got, err := stub(l.link, name, index)

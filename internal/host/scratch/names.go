@@ -140,7 +140,10 @@ var owner = regexp.MustCompile(`\bsk[ug]id\b\s*(?:==|!=|=)?\s*(\{[^}]*\}|` + nam
 
 // notes tells which names of the script nft looked up on this machine.
 func (s *Script) notes() []string {
-	var found []string
+	var found, out []string
+	if s.bare != "" {
+		out = append(out, s.bare)
+	}
 	for _, text := range append([][]byte{s.Text}, textsOf(s.files)...) {
 		for _, m := range owner.FindAllSubmatch(uncomment(text), -1) {
 			for _, n := range names(m[1]) {
@@ -151,9 +154,9 @@ func (s *Script) notes() []string {
 		}
 	}
 	if len(found) == 0 {
-		return nil
+		return out
 	}
-	return []string{s.Name + ": users and groups are looked up on this machine: " + strings.Join(found[:min(len(found), 16)], ", ")}
+	return append(out, s.Name+": users and groups are looked up on this machine: "+strings.Join(found[:min(len(found), 16)], ", "))
 }
 
 func textsOf(files []file) [][]byte {

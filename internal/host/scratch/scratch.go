@@ -63,6 +63,7 @@ type Script struct {
 	JSON bool // what `nft -j list ruleset` prints
 
 	files []file // included ones, by Gather
+	bare  string // a note of Gather
 }
 
 // Interface is a network interface that rules may name.
@@ -91,7 +92,8 @@ type Loaded struct {
 	// Opaque describes what JSON lost, by rule: such a rule holds an expression that
 	// no decoder knows.
 	Opaque []string
-	// Notes are what the scripts leave to this machine: names of its users.
+	// Notes are what the scripts leave to this machine: names of its users, and where
+	// includes are looked for.
 	Notes []string
 }
 

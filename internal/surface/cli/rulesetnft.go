@@ -10,6 +10,7 @@ import (
 	"github.com/sixfence/sixfence/internal/host/scratch"
 	"github.com/sixfence/sixfence/internal/logic/pfdecode"
 	"github.com/sixfence/sixfence/internal/model/fact"
+	rs "github.com/sixfence/sixfence/internal/model/ruleset"
 )
 
 // prepared are the files of one ruleset, with what needs rights done: what they include
@@ -73,6 +74,9 @@ func (o *offline) nft(p *prepared, n *fact.Namespace) error {
 	if err != nil {
 		return &rulesetError{msg: "read ruleset: what the kernel made of it", cause: err, hint: "this is a fault of sixfence; please report it"}
 	}
+	if i := strangeNumber(tables, l.Interfaces); n == nil && i != 0 {
+		return &rulesetError{msg: fmt.Sprintf("read ruleset: a rule names an interface by its number %d, and only its host knows which one that is", i), hint: "write the name of the interface, or give the host with --snapshot FILE"}
+	}
 	o.tables = append(o.tables, tables...)
 	o.interfaces = l.Interfaces
 	o.notes = append(o.notes, l.Notes...)
@@ -110,4 +114,47 @@ func loadError(name string, err error) error {
 		return &rulesetError{msg: "read ruleset " + name, cause: err, hint: unavailable.Hint}
 	}
 	return &rulesetError{msg: "read ruleset " + name, cause: err, hint: "take a Snapshot where the rules run, and give it instead: sixfence snapshot -o FILE"}
+}
+
+// strangeNumber returns a number that rules give to an interface and that belongs to
+// none of these; 0 is none.
+func strangeNumber(tables []*rs.Table, known map[uint32]string) uint32 {
+	const iif, oif = 4, 5 // NFT_META_IIF, NFT_META_OIF
+	order := nativeOrder()
+	strange := func(b []byte) uint32 {
+		if len(b) < 4 || known[order.Uint32(b)] != "" {
+			return 0
+		}
+		return order.Uint32(b)
+	}
+	for _, t := range tables {
+		for _, c := range t.Chains {
+			for _, r := range c.Rules {
+				loaded := map[rs.Reg]bool{}
+				for _, e := range r.Exprs {
+					switch x := e.(type) {
+					case rs.Meta:
+						loaded[x.Dreg] = x.Key == iif || x.Key == oif
+					case rs.Payload:
+						loaded[x.Dreg] = false
+					case rs.Ct:
+						loaded[x.Dreg] = false
+					case rs.Cmp:
+						if i := strange(x.Data); loaded[x.Sreg] && i != 0 {
+							return i
+						}
+					case rs.Lookup:
+						if s := t.Sets[x.Set]; loaded[x.Sreg] && s != nil {
+							for _, el := range s.Elements {
+								if i := strange(el.From); i != 0 {
+									return i
+								}
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	return 0
 }
