@@ -324,10 +324,6 @@ func (w *walker) route(groups *[]group, h rs.Hook) (other []group) {
 			if h == rs.Input && !w.q.is4() {
 				w.refuseLinkLocal(g)
 			}
-			if t, ok := w.q.pktType(); h == rs.Input && g.env.pktType == 0 && (!ok || t != 0) { // ip_forward wants PACKET_HOST
-				w.q.opaque["meta pkttype"] = true
-				w.reach(g, Dropped)
-			}
 			other = add(other, g)
 		}
 	}
