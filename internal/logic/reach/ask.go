@@ -73,6 +73,88 @@ func (m *Model) Ask(p Packet, h rs.Hook, only bool) *Answer {
 }
 
 func (m *Model) ask(p Packet, h rs.Hook, only, trace bool) *Answer {
+	types := m.daddrTypes(&p, h, only)
+	a := m.askAs(p, h, only, trace, types[0])
+	for _, t := range types[1:] {
+		b := m.askAs(p, h, only, trace, t)
+		if b.Space.Len() != a.Space.Len() {
+			return m.askAs(p, h, only, trace, 0)
+		}
+		a.join(b)
+	}
+	if len(types) > 1 && !a.settled() {
+		any := m.askAs(p, h, only, trace, 0)
+		a.Path, a.Opaque = any.Path, any.Opaque
+	}
+	return a
+}
+
+// settled tells that one end is possible for every source.
+func (a *Answer) settled() bool {
+	for i := range a.Space.Len() {
+		if e := a.End(i); e&(e-1) != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// daddrTypes are the types that the destination can have for a packet that goes that
+// way, of a host about whose routes nothing is known; 0 is any. A rule that tells them
+// apart is asked once for each: what comes out every time is sure.
+func (m *Model) daddrTypes(p *Packet, h rs.Hook, only bool) []uint32 {
+	u := m.usesOf(p.Family)
+	if m.World != nil || !u.daddrType || p.Local {
+		return []uint32{0}
+	}
+	if a := p.Daddr; a.Set && a.V.IsMulticast() {
+		return []uint32{rtnMulticast}
+	}
+	var out []uint32
+	switch h {
+	case rs.Input:
+		out = []uint32{rtnLocal, rtnAnycast}
+		if p.Family == rs.IPv4 {
+			out[1] = rtnBroadcast
+		}
+		if !p.Daddr.Set {
+			out = append(out, rtnMulticast)
+		}
+		if u.dnat && !only { // it may have been for somebody else
+			out = append(out, rtnUnicast)
+		}
+	case rs.Forward:
+		out = []uint32{rtnUnicast}
+		if u.dnat || u.snat {
+			out = append(out, rtnLocal)
+		}
+	default:
+		return []uint32{0}
+	}
+	return out
+}
+
+// join adds what another answer over the same sources says is possible.
+func (a *Answer) join(b *Answer) {
+	for k, c := range b.ends {
+		switch {
+		case c == nil:
+		case a.ends[k] == nil:
+			a.ends[k] = c
+		default:
+			a.ends[k].Add(c)
+		}
+	}
+	a.Limited.Add(b.Limited)
+	a.Translated = append(a.Translated, b.Translated...)
+	a.Needs = append(a.Needs, b.Needs...)
+	a.Opaque = append(a.Opaque, b.Opaque...)
+	slices.Sort(a.Needs)
+	slices.Sort(a.Opaque)
+	a.Needs, a.Opaque = slices.Compact(a.Needs), slices.Compact(a.Opaque)
+}
+
+func (m *Model) askAs(p Packet, h rs.Hook, only, trace bool, daddrType uint32) *Answer {
 	set, order := m.Set, m.Order
 	q := &question{p: &p, l: p.layout(), set: set, order: order, world: m.World, opaque: map[string]bool{}, uses: m.usesOf(p.Family)}
 	q.defrag = p.reassembled()
@@ -84,6 +166,7 @@ func (m *Model) ask(p Packet, h rs.Hook, only, trace bool) *Answer {
 	if !p.Saddr.Set {
 		prog = m.fit(q, prog)
 	}
+	q.daddrType = daddrType
 	a := &Answer{Space: prog.space}
 	if p.Saddr.Set {
 		a.Space = onePoint[q.is4()]

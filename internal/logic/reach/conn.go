@@ -25,6 +25,7 @@ type uses struct {
 	helper     bool
 	zone       bool             // a rule chooses zones
 	labels     bool             // rules label connections
+	daddrType  bool             // rules ask for the type of the destination
 	dynamic    map[*rs.Set]bool // sets that rules add to or delete from
 	deletes    map[*rs.Set]bool // sets that rules delete from
 }
@@ -61,6 +62,8 @@ func usesOf(set *rs.Ruleset, f rs.Family) *uses {
 						u.snatTo = u.snatTo || mine && isNat && !n.Dst
 						u.snat = u.snat || mine && masquerade || u.snatTo
 						u.dnat = u.dnat || mine && !masquerade && !(isNat && !n.Dst)
+					case rs.Fib:
+						u.daddrType = u.daddrType || mine && e.Result == fibResultAddrType && e.Flags&fibDaddr != 0
 					case rs.Limit:
 						u.track = u.track || mine && e.Name == "connlimit"
 					case rs.Opaque:

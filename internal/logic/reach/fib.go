@@ -25,8 +25,16 @@ const (
 func (q *question) fib(reg *regs, x rs.Fib, e *env) cond {
 	load := func(b []abyte) cond { reg.put(x.Dreg, b); return always }
 	lost := func() cond { q.opaque["fib"] = true; return load(open(16)) }
+	if x.Result == fibResultAddrType && x.Flags&fibDaddr != 0 && e.toLocal && e.daddrLost && !q.at.any {
+		return load(q.u32(rtnLocal)) // redirect takes an address of this host, whichever
+	}
 	// The mark matters to routing rules that ask for it: of a host that has any, the
 	// World knows no routes.
+	if q.daddrType != 0 && x.Result == fibResultAddrType && x.Flags&^fibMark == fibDaddr && !e.daddr.IsValid() && !q.at.any {
+		if _, dst := q.rewritten(e); !dst {
+			return load(q.u32(q.daddrType))
+		}
+	}
 	if q.world == nil || x.Flags&fibOIF != 0 {
 		return lost()
 	}

@@ -93,7 +93,18 @@ func fast(x rs.Payload) bool {
 
 // ethernet tells whether the packet came in by an Ethernet interface.
 func (q *question) ethernet() bool {
-	return q.p.IIF.Set && q.set.Types[q.p.IIF.V] == arphrdEther
+	t, ok := q.ifType(q.p.IIF)
+	return q.p.IIF.Set && ok && t == arphrdEther
+}
+
+// ifType is the ARPHRD_* of the interface that a packet came in by. Of a host that is
+// not known, a packet with an Ethernet address came by Ethernet.
+func (q *question) ifType(name Opt[string]) (uint16, bool) {
+	t, ok := q.set.Types[name.V]
+	if !ok && len(q.set.Types) == 0 && q.p.SrcMAC.Set && !q.p.Local {
+		return arphrdEther, name.V != "" && name.V != "lo"
+	}
+	return t, ok
 }
 
 const arphrdEther = 1
@@ -377,6 +388,9 @@ func (q *question) meta(reg *regs, x rs.Meta, e *env) cond {
 	case metaIIFType, metaOIFType:
 		name := q.device(out, e)
 		t, ok := q.set.Types[name.V]
+		if !out {
+			t, ok = q.ifType(name)
+		}
 		if !out && (q.p.Local || q.at.hook == rs.Postrouting || q.at.hook == rs.Egress) && !q.at.any {
 			// Linux 6.18 looks at skb->dev, which may be the way out already; others at the
 			// way in.

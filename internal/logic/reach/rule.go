@@ -10,16 +10,18 @@ import (
 
 // question is one Packet put to one Ruleset.
 type question struct {
-	p       *Packet
-	l       *layout
-	defrag  *layout // after reassembly; nil where the packet is no fragment
-	set     *rs.Ruleset
-	order   appendOrder // of the host the rules run on
-	world   World
-	choices [][]alternative
-	cuts    *[]packetset.Interval // where conditions part the sources, while they are collected
-	uses    *uses
-	at      place
+	p      *Packet
+	l      *layout
+	defrag *layout // after reassembly; nil where the packet is no fragment
+	set    *rs.Ruleset
+	order  appendOrder // of the host the rules run on
+	world  World
+	// daddrType is the RTN_* type that the destination is taken to have; 0 is any.
+	daddrType uint32
+	choices   [][]alternative
+	cuts      *[]packetset.Interval // where conditions part the sources, while they are collected
+	uses      *uses
+	at        place
 	// needs collects the open fields that an answer depended on.
 	needs uint32 // bits by field
 	// opaque is set when an Opaque expression or a state that the packet does not
@@ -80,6 +82,7 @@ type env struct {
 	// tracked or since late, when it had no connection.
 	zoned, zonedLate bool
 	whole            bool // reassembled
+	misfit           bool // a fragment that reassembly leaves as it is
 	// netLost and transLost are the bytes of the headers that a rule wrote.
 	netLost, transLost uint64
 	// over: a rate was exceeded on the way. What becomes of such packets is told

@@ -287,10 +287,22 @@ func device(pattern, name string) bool {
 	return pattern == name
 }
 
+// elsewhere tells that a packet with the type of destination that is assumed would not
+// have come here without destination NAT.
+func (w *walker) elsewhere(e *env, h rs.Hook) bool {
+	if e.dnat || e.daddrLost || e.daddr.IsValid() || e.placed {
+		return false
+	}
+	return h == rs.Input && w.q.daddrType == rtnUnicast || h == rs.Forward && w.q.daddrType == rtnLocal && !w.q.uses.snat
+}
+
 // route takes out the groups that destination NAT sends to the other of input and forward.
 func (w *walker) route(groups *[]group, h rs.Hook) (other []group) {
 	var stay []group
 	for _, g := range *groups {
+		if w.elsewhere(&g.env, h) {
+			continue
+		}
 		if _, dst := w.q.rewritten(&g.env); dst && !g.env.dnat && !g.env.placed {
 			w.q.opaque["route of a rewritten address"] = true
 			w.reach(g, Accepted|Dropped)
@@ -548,7 +560,16 @@ func (w *walker) reassemble(groups []group) []group {
 	}
 	var out []group
 	for _, g := range groups {
-		if !g.env.whole && g.env.untracked != yes {
+		if !g.env.whole && !g.env.misfit && g.env.untracked != yes {
+			m := q.misfit()
+			if m != no {
+				left := g
+				left.env.misfit = true
+				out = add(out, left)
+			}
+			if m == yes {
+				continue
+			}
 			if g.env.untracked == maybe || !q.atomic() {
 				q.opaque["the other fragments"] = true
 				w.end(g, Dropped, Decider{})
@@ -558,6 +579,24 @@ func (w *walker) reassemble(groups []group) []group {
 		out = add(out, g)
 	}
 	return out
+}
+
+// misfit tells that a first fragment does not carry units of 8 bytes: reassembly passes
+// it on as if it were none (nf_ct_frag6_gather, EPROTO), and connection tracking
+// finds the transport header in it.
+func (q *question) misfit() tri {
+	for i, e := range q.p.Exthdr {
+		if e.Number != 44 || e.Frag != First {
+			continue
+		}
+		if !q.l.exact {
+			return maybe
+		}
+		if (len(q.p.Raw)-40-8*(i+1))%8 != 0 {
+			return yes
+		}
+	}
+	return no
 }
 
 // fates are where the ends of packets go: those beyond a rate are told apart.
@@ -670,6 +709,7 @@ func (w *walker) collapse(gs []group) []group {
 		out.cells.Add(g.cells)
 		out.env.over = out.env.over && g.env.over
 		out.env.whole = out.env.whole && g.env.whole
+		out.env.misfit = out.env.misfit || g.env.misfit
 		out.env.netLost |= g.env.netLost
 		out.env.transLost |= g.env.transLost
 		out.env.remade = out.env.remade || g.env.remade

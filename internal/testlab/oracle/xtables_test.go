@@ -188,6 +188,8 @@ var forms = []form{
 	{rule: "-m ipv6header --header prot", fam: "6"},
 	{rule: "-m ipv6header ! --header dst,prot", fam: "6"},
 	{rule: "-m ipv6header --header frag,prot --soft", fam: "6"},
+	// What connection tracking cannot reassemble it passes on.
+	{rule: "-m ipv6header --header frag --soft -m conntrack --ctstate NEW", fam: "6"},
 	{rule: "-m eui64", fam: "6", vague: "eui64"},
 	{rule: "-p sctp --dport 22"},
 	{rule: "-p esp -m esp --espspi 1:100"},
@@ -334,7 +336,7 @@ func (f form) text() string {
 // one that any rule may have.
 func (f form) excused(s *Shape, a *reach.Answer, limited bool) bool {
 	why := strings.Join(append(append([]string(nil), a.Needs...), a.Opaque...), ", ")
-	if s.Ct == reach.CtEstablished && strings.Contains(why, "ct key") {
+	if s.Ct == reach.CtEstablished && (strings.Contains(why, "ct key") || strings.Contains(why, "which side opened the flow")) {
 		return true // what its connection holds
 	}
 	// After reassembly the question has no bytes any more.
