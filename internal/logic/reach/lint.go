@@ -195,7 +195,11 @@ func (l *linter) structure(t *rs.Table) {
 	}
 	for _, c := range t.Chains {
 		if c.Base == nil && !reached[c] && len(c.Rules) > 0 && !owned(c) {
-			l.add(LintUnhookedChain, High, t, c, nil, fmt.Sprintf("Chain %s has no hook and no rule that is reached jumps to it: its %s never run.", c.Name, count(len(c.Rules), "rule")),
+			sev := High
+			if (t.Family == rs.IPv4 || t.Family == rs.IPv6) && slices.Contains([]string{"filter", "nat", "mangle", "raw", "security"}, t.Name) {
+				sev = Medium // iptables: scripts keep spare chains
+			}
+			l.add(LintUnhookedChain, sev, t, c, nil, fmt.Sprintf("Chain %s has no hook and no rule that is reached jumps to it: its %s never run.", c.Name, count(len(c.Rules), "rule")),
 				"jump to it from a chain with a hook, in front of the rules that decide about the same packets", l.first(c)...)
 		}
 	}
@@ -311,9 +315,21 @@ func (l *linter) chain(c *rs.Chain) {
 			return
 		}
 	}
-	if accepts {
+	if accepts && !l.others(c) {
 		l.add(LintAcceptsAll, Medium, c.Table, c, nil, "The chain only accepts, and so does its policy: it filters nothing.", "end it with a drop, or give it `policy drop`", l.first(c)...)
 	}
+}
+
+// others tells that another base chain filters the same packets.
+func (l *linter) others(c *rs.Chain) bool {
+	for _, t := range l.sp.Model.Set.Tables {
+		for _, o := range t.Chains {
+			if o != c && o.Base != nil && o.Base.Hook == c.Base.Hook && o.Base.Type == "filter" && !t.Dormant && (t.Family == c.Table.Family || t.Family == rs.Inet) && (len(o.Rules) > 0 || o.Base.Policy == rs.Drop) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // rule looks at one rule by itself.
@@ -389,7 +405,7 @@ func (l *linter) nextHeader(c *rs.Chain, r *rs.Rule, s *shape, x *boxFields) {
 	case s.ends(rs.Drop):
 		l.add(LintNextHeader, High, c.Table, c, r, "ip6 nexthdr looks at the first header only: a packet with an extension header in front is not matched, so the rule drops less than it seems to.", remedy, packet)
 	case s.ends(rs.Accept):
-		l.add(LintNextHeader, Medium, c.Table, c, r, "ip6 nexthdr looks at the first header only: what stands behind an extension header (MLD always does) is not matched, so the rule accepts less than it seems to.", remedy, packet)
+		l.add(LintNextHeader, Medium, c.Table, c, r, "ip6 nexthdr looks at the first header only: what stands behind an extension header (MLD always stands behind one) is not matched, so the rule accepts less than it seems to.", remedy, packet)
 	case len(s.branches) > 0:
 		l.add(LintNextHeader, Medium, c.Table, c, r, "ip6 nexthdr looks at the first header only: what stands behind an extension header is not matched.", remedy, packet)
 	}

@@ -244,6 +244,9 @@ func (w *deadWalk) judge(c *rs.Chain, r *rs.Rule, s *shape, enders []ender, hots
 		if why := w.contradiction(s.seen); why != "" {
 			msg += " " + why
 		}
+		if owned(c) {
+			return true
+		}
 		w.l.add(LintNeverMatches, Medium, c.Table, c, r, msg, "correct the match, or delete the rule")
 		return true
 	}
@@ -314,6 +317,9 @@ func (w *deadWalk) contradiction(b box) string {
 }
 
 func (w *deadWalk) report(c *rs.Chain, r *rs.Rule, s *shape, by []ender) {
+	if owned(c) {
+		return
+	}
 	var ev []string
 	for i, e := range by {
 		if i == 3 {
@@ -377,10 +383,10 @@ func owned(c *rs.Chain) bool {
 	switch m {
 	case "":
 		return false
-	case "firewalld", "fail2ban", "kube-proxy":
+	case "firewalld", "fail2ban", "kube-proxy", "calico", "netavark", "lxc", "a generator":
 		return true
 	}
-	for _, p := range []string{"ufw-", "ufw6-", "DOCKER", "KUBE-", "cali-", "LIBVIRT_", "guest_"} {
+	for _, p := range []string{"ufw-", "ufw6-", "DOCKER", "KUBE-", "cali-", "LIBVIRT_", "guest_", "CNI-"} {
 		if strings.HasPrefix(c.Name, p) {
 			return true
 		}

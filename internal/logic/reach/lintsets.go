@@ -52,7 +52,7 @@ func managerOf(t *rs.Table) string {
 		return slices.ContainsFunc(t.Chains, func(c *rs.Chain) bool { return strings.HasPrefix(c.Name, prefix) })
 	}
 	switch {
-	case t.Name == "firewalld":
+	case t.Name == "firewalld" || has("INPUT_direct") || has("IN_public") || has("PREROUTING_direct") || has("PREROUTING_POLICIES"):
 		return "firewalld"
 	case has("ufw-") || has("ufw6-"):
 		return "ufw"
@@ -60,12 +60,20 @@ func managerOf(t *rs.Table) string {
 		return "docker"
 	case has("KUBE-") || strings.HasPrefix(t.Name, "kube-proxy"):
 		return "kube-proxy"
-	case has("cali-"):
+	case has("cali-") || t.Name == "calico":
 		return "calico"
 	case strings.HasPrefix(t.Name, "f2b-"):
 		return "fail2ban"
 	case has("LIBVIRT_") || t.Name == "libvirt_network":
 		return "libvirt"
+	case has("CNI-"):
+		return "cni"
+	case has("NETAVARK") || t.Name == "netavark":
+		return "netavark"
+	case t.Name == "lxc":
+		return "lxc"
+	case has("shorewall") || has("HOST_BLOCK_") || has("SMART_REJECT"):
+		return "a generator" // Shorewall, Arno's script, FireHOL
 	}
 	return ""
 }

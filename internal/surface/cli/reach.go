@@ -672,29 +672,59 @@ func (v *reachView) flowText(b *strings.Builder, flows []reach.Flow) {
 	}
 }
 
+// maxEvidence is how many lines of evidence the text shows.
+const maxEvidence = 3
+
+// lintText lists what is wrong with the rules: what is said of several, once.
 func lintText(b *strings.Builder, list []reach.Lint) {
 	info, shown := map[string]int{}, 0
 	var kinds []string
-	for _, x := range list {
+	said := map[string]bool{}
+	for i, x := range list {
 		if x.Severity == reach.Info {
 			if info[x.ID]++; info[x.ID] == 1 {
 				kinds = append(kinds, x.ID)
 			}
 			continue
 		}
+		key := func(x reach.Lint) string { return x.ID + x.NetNS + x.Message + strings.Join(x.Evidence, "|") }
+		if said[key(x)] {
+			continue
+		}
+		said[key(x)] = true
 		if shown++; shown == 1 {
 			b.WriteString("\nRules that do not do what they look like\n")
+		} else {
+			b.WriteString("\n")
 		}
-		at := strings.TrimSpace(x.Table + " " + x.Chain)
-		if x.Handle != 0 {
-			at += fmt.Sprintf(" handle %d", x.Handle)
+		fmt.Fprintf(b, "  %s: %s\n", x.Severity, x.ID)
+		for _, l := range wrapText(x.Message, 76) {
+			fmt.Fprintf(b, "  %s\n", l)
 		}
-		fmt.Fprintf(b, "  %-6s %s  %s\n", x.Severity, x.ID, at)
-		if x.Rule != "" {
-			fmt.Fprintf(b, "    %s\n", x.Rule)
+		for _, y := range list[i:] {
+			if key(y) != key(x) || y.Severity != x.Severity {
+				continue
+			}
+			at := strings.TrimSpace(y.Table + " " + y.Chain)
+			if y.Handle != 0 {
+				at += fmt.Sprintf(" handle %d", y.Handle)
+			}
+			if y.Rule != "" {
+				at += ": " + y.Rule
+			}
+			if at != "" {
+				fmt.Fprintf(b, "    %s\n", at)
+			}
 		}
-		for _, l := range append(wrapText(x.Message, 74), wrapText("To do: "+x.Remedy, 74)...) {
-			fmt.Fprintf(b, "    %s\n", l)
+		for j, e := range x.Evidence {
+			if j == maxEvidence {
+				fmt.Fprintf(b, "    … %d more\n", len(x.Evidence)-j)
+				break
+			}
+			fmt.Fprintf(b, "    %s\n", e)
+		}
+		for _, l := range wrapText("To do: "+x.Remedy, 76) {
+			fmt.Fprintf(b, "  %s\n", l)
 		}
 	}
 	if len(kinds) == 0 {
