@@ -26,8 +26,11 @@ func aHost() *spaces {
 			{Index: 2, Name: "eth0", Flags: 1, Type: 1, XDP: fact.Value(uint8(0)), TCIngress: fact.Value(false)},
 		}),
 		Addresses: fact.Value([]fact.Address{
-			{Index: 2, Prefix: netip.MustParsePrefix("192.0.2.10/24")}, {Index: 2, Prefix: netip.MustParsePrefix("2001:db8::10/64")}, {Index: 2, Prefix: netip.MustParsePrefix("fe80::10/64")},
-			{Index: 1, Prefix: netip.MustParsePrefix("127.0.0.1/8")}, {Index: 1, Prefix: netip.MustParsePrefix("::1/128")},
+			{Index: 2, Prefix: netip.MustParsePrefix("192.0.2.10/24")},
+			{Index: 2, Prefix: netip.MustParsePrefix("2001:db8::10/64")},
+			{Index: 2, Prefix: netip.MustParsePrefix("fe80::10/64")},
+			{Index: 1, Prefix: netip.MustParsePrefix("127.0.0.1/8")},
+			{Index: 1, Prefix: netip.MustParsePrefix("::1/128")},
 		}),
 		Sysctls: fact.Value(fact.Sysctls{Values: map[string]string{"net/ipv4/conf/all/rp_filter": "0", "net/ipv4/conf/eth0/rp_filter": "0", "net/ipv4/conf/lo/rp_filter": "0"}}),
 		Routes:  fact.Value([]fact.Route{}), Rules: fact.Value([]fact.Rule{}),
@@ -53,8 +56,11 @@ func aHost() *spaces {
 // rule is "tcp dport FROM-TO VERDICT".
 func rule(v rs.Verdict, from, to uint16) *rs.Rule {
 	return &rs.Rule{Handle: uint64(from), Exprs: []rs.Expr{
-		rs.Meta{Key: 16}, rs.Cmp{Data: []byte{6}}, rs.Payload{Base: rs.TransportHeader, Offset: 2, Len: 2},
-		rs.Range{From: []byte{byte(from >> 8), byte(from)}, To: []byte{byte(to >> 8), byte(to)}}, rs.Conclude{Verdict: v},
+		rs.Meta{Key: 16},
+		rs.Cmp{Data: []byte{6}},
+		rs.Payload{Base: rs.TransportHeader, Offset: 2, Len: 2},
+		rs.Range{From: []byte{byte(from >> 8), byte(from)}, To: []byte{byte(to >> 8), byte(to)}},
+		rs.Conclude{Verdict: v},
 	}}
 }
 
