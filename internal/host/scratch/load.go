@@ -296,8 +296,10 @@ func (l *loader) nft(dir string, args ...string) (run.Result, error) {
 			Path: l.tool.path, Name: "nft", Args: args, Env: l.tool.env, Dir: filepath.Clean(dir),
 			Timeout: maxTime - 10*time.Second, MaxOutput: 1 << 20,
 			Limits: []run.Limit{
-				{Resource: unix.RLIMIT_AS, Value: l.r.Memory}, {Resource: unix.RLIMIT_CPU, Value: maxCPU},
-				{Resource: unix.RLIMIT_NOFILE, Value: 64}, {Resource: unix.RLIMIT_NPROC, Value: 0},
+				{Resource: unix.RLIMIT_AS, Value: l.r.Memory},
+				{Resource: unix.RLIMIT_CPU, Value: maxCPU},
+				{Resource: unix.RLIMIT_NOFILE, Value: 64},
+				{Resource: unix.RLIMIT_NPROC, Value: 0},
 			},
 		})
 		close(stop)

@@ -1,10 +1,9 @@
 package scratch
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
-
-	"encoding/binary"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
