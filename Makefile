@@ -4,6 +4,8 @@
 #   make lint    linters, and the proof that our own rules fire
 #   make oracle  the kernel against the model of its packet filter, whole (minutes)
 #   make oracle-mutants  the proof that the oracle convicts planted bugs
+#   make corpus  real rulesets, made again by the real tools (installs them in an overlay)
+#   make corpus-fire  every packet of the corpus' probe set, against the kernel
 #   make bench   the numbers of docs/performance.md (installs peers to compare with)
 #   make build   static binaries for linux/amd64 and linux/arm64 in bin/
 #   make docs    regenerate the generated pages of docs/
@@ -11,7 +13,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := test
-.PHONY: test lint bench build docs oracle oracle-mutants
+.PHONY: test lint bench build docs oracle oracle-mutants corpus corpus-fire
 
 GO ?= go
 export CGO_ENABLED := 0
@@ -46,6 +48,16 @@ oracle-mutants:
 		ORACLE_SECONDS=0 ORACLE_VERDICTS=250000 ORACLE_SHAPES=40 ORACLE_SOURCES=30 ORACLE_RECORD="$$tree/cases" $(GO) test -count=1 -timeout 60m -run '^TestOracle$$' ./internal/testlab/oracle; \
 		$(GO) run ./internal/testlab/oracle/mutants "$$tree" "$$tree/cases" docs/reference/oracle-mutants.md
 
+# Needs overlayfs, and ten minutes the first time to build what Debian does not have.
+corpus:
+	@tools/need $(TEST_PACKAGES)
+	internal/testlab/corpus/make.sh
+	$(GO) test -count=1 ./internal/testlab/corpus -args -update
+
+corpus-fire:
+	@tools/need $(TEST_PACKAGES)
+	CORPUS_SAMPLE=0 $(GO) test -count=1 -timeout 60m -v -run '^TestCorpus$$' ./internal/testlab/oracle
+
 bench:
 	@tools/need $(TEST_PACKAGES) $(BENCH_PACKAGES)
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./bench
@@ -57,3 +69,4 @@ build:
 docs:
 	$(GO) run ./cmd/sixfence docs .
 	$(GO) test ./internal/host/feature ./cmd/sixfence -run 'TestDocs' -args -update
+	$(GO) test ./internal/testlab/corpus -args -update

@@ -1,6 +1,7 @@
 package reach
 
 import (
+	"maps"
 	"net/netip"
 
 	"github.com/sixfence/sixfence/internal/logic/packetset"
@@ -111,8 +112,16 @@ func (q *question) fib(reg *regs, x rs.Fib, e *env) cond {
 		return lost()
 	}
 	skips := q.fibSkips()
-	if skips == yes {
+	switch skips {
+	case yes:
 		by = q.skipped(by)
+	case maybe: // the interface itself is an answer, even where no route leads back by it
+		by = maps.Clone(by)
+		for dev, name := range q.set.Interfaces {
+			if _, has := by[dev]; name == q.p.IIF.V && !has {
+				by[dev] = packetset.Set{}
+			}
+		}
 	}
 	var alts []alternative
 	for out, set := range by {

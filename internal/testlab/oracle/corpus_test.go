@@ -16,7 +16,7 @@ import (
 // (CORPUS_SAMPLE packets each, all of it with 0) and compares.
 func TestCorpus(t *testing.T) {
 	t.Parallel()
-	sample := 1500
+	sample := 1000
 	if v, err := strconv.Atoi(os.Getenv("CORPUS_SAMPLE")); err == nil {
 		sample = v
 	}

@@ -1,7 +1,7 @@
 # what: FireHOL with one policy for both families, a protected interface, a router and NAT
 # tool: firehol
 # packages: firehol iptables
-version() { firehol version 2>&1 | grep -m1 -i version || dpkg-query -W -f 'firehol ${Version}' firehol; }
+version() { dpkg-query -W -f 'FireHOL ${Version}' firehol; }
 recipe() {
 	forwarding
 	cat >/etc/firehol/firehol.conf <<-'F'

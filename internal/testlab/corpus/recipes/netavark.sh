@@ -1,7 +1,7 @@
 # what: netavark, Podman's network program, with a dual-stack bridge and published ports, called as Podman does
 # tool: netavark
 # packages: netavark iptables aardvark-dns
-version() { /usr/lib/podman/netavark version | tr -d '\n{} "'; }
+version() { dpkg-query -W -f 'netavark ${Version}' netavark; }
 recipe() {
 	forwarding
 	ip netns add box

@@ -1,7 +1,7 @@
 # what: shorewall and shorewall6 with zones net and loc, policies, rules, DNAT and masquerade
 # tool: shorewall
 # packages: shorewall shorewall6 iptables
-version() { shorewall version; }
+version() { echo "shorewall $(shorewall version)"; }
 recipe() {
 	forwarding
 	for v in '' 6; do

@@ -2,7 +2,7 @@
 # tool: wg-quick
 # packages: wireguard-tools nftables
 # builds: wireguard-go
-version() { wg --version; }
+version() { wg --version | cut -d' ' -f1,2; }
 recipe() {
 	nft -f - <<-'N'
 		table inet filter {
