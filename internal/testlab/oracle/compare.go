@@ -25,7 +25,8 @@ type Case struct {
 	Shapes     []Shape
 	Probes     []Probe
 	Accepted   []bool
-	Leave      uint32 // fields that the question about a single packet leaves open, too
+	bug        func(*rs.Ruleset) // planted by a test
+	Leave      uint32            // fields that the question about a single packet leaves open, too
 }
 
 // Mismatch is a packet about which the kernel and the model disagree.
@@ -74,7 +75,11 @@ func (c *Case) Ruleset() (*rs.Ruleset, error) {
 			types[name] = 772
 		}
 	}
-	return &rs.Ruleset{Tables: ts, Interfaces: c.Interfaces, Types: types}, nil
+	set := &rs.Ruleset{Tables: ts, Interfaces: c.Interfaces, Types: types}
+	if c.bug != nil {
+		c.bug(set)
+	}
+	return set, nil
 }
 
 func (c *Case) model(set *rs.Ruleset) *reach.Model {

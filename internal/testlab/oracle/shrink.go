@@ -31,7 +31,7 @@ func (l *Lab) same(c *Case) bool {
 func (l *Lab) Shrink(c *Case, m Mismatch) *Case {
 	p := c.Probes[m.Probe]
 	small := &Case{
-		Seed: c.Seed, Script: c.Script, Raw: c.Raw, Interfaces: c.Interfaces, Host: c.Host, Leave: m.Leave,
+		Seed: c.Seed, Script: c.Script, Raw: c.Raw, Interfaces: c.Interfaces, Host: c.Host, Leave: m.Leave, bug: c.bug,
 		Shapes: []Shape{c.Shapes[p.Shape]}, Probes: []Probe{{0, p.Src}},
 	}
 	if !l.same(small) {
