@@ -19,6 +19,7 @@ const (
 // uses is what a ruleset makes the kernel do for a family.
 type uses struct {
 	track, nat bool
+	defrag     bool // fragments are put together even without connection tracking
 	dnat       bool // rules choose new destinations
 	snat       bool // rules choose new sources
 	snatTo     bool // … addresses that need not be this host's
@@ -55,6 +56,8 @@ func usesOf(set *rs.Ruleset, f rs.Family) *uses {
 					case rs.CtSet:
 						u.track, u.zone = u.track || mine, u.zone || mine && e.Key == ctZone
 						u.labels = u.labels || mine && e.Key == ctLabels
+					case rs.TProxy:
+						u.defrag = u.defrag || mine // nft_tproxy_init
 					case rs.Nat, rs.Redirect, rs.Masquerade:
 						u.track, u.nat = u.track || mine, u.nat || mine
 						n, isNat := e.(rs.Nat)
@@ -298,7 +301,8 @@ func (q *question) status(e *env) ([]abyte, bool) {
 		return open(4), false
 	}
 	var v uint32
-	if e.dnat {
+	moved := q.moved(e)
+	if moved == yes {
 		v |= dstNAT
 	}
 	switch {
@@ -317,7 +321,35 @@ func (q *question) status(e *env) ([]abyte, bool) {
 			return open(4), false
 		}
 	}
-	return q.helped(q.u32(v)), true
+	b := q.helped(q.u32(v))
+	if moved == maybe {
+		q.opaque["whether NAT changed anything"] = true
+		for i := range b {
+			bit := byte(q.order.AppendUint32(nil, dstNAT)[i])
+			if bit != 0 && b[i].kind == kConst {
+				b[i] = abyte{mask: bit, val: b[i].val}
+			} else if bit != 0 {
+				b[i] = abyte{}
+			}
+		}
+	}
+	return b, true
+}
+
+// moved tells whether destination NAT changed anything: what it sends where it went anyway
+// does not count as translated (nf_nat_setup_info).
+func (q *question) moved(e *env) tri {
+	if !e.dnat {
+		return no
+	}
+	p := q.p
+	if e.daddr.IsValid() && p.Daddr.Set && e.daddr != p.Daddr.V || e.dport >= 0 && p.Dport.Set && int32(p.Dport.V) != e.dport {
+		return yes
+	}
+	if !e.daddrLost && (!e.daddr.IsValid() || p.Daddr.Set) && (e.dport == -1 || e.dport >= 0 && p.Dport.Set) {
+		return no
+	}
+	return maybe
 }
 
 // helped opens the byte of IPS_HELPER (1 << 13), the one bit that giving a connection

@@ -31,6 +31,7 @@ const (
 // choices among equals it says that it does not know.
 type Routes struct {
 	names  map[string]uint32
+	bridge map[string]bool
 	family [2]routeFamily // IPv4, IPv6
 	// custom4: somebody else than the kernel made a local IPv4 route.
 	custom4 bool
@@ -65,10 +66,11 @@ func (b best) dev() (uint32, bool) {
 
 // NewRoutes indexes the routes of a namespace.
 func NewRoutes(n *fact.Namespace) *Routes {
-	r := &Routes{names: map[string]uint32{}}
+	r := &Routes{names: map[string]uint32{}, bridge: map[string]bool{}}
 	links, _ := n.Links.Get()
 	for _, l := range links {
 		r.names[l.Name] = uint32(l.Index)
+		r.bridge[l.Name] = l.Kind == "bridge"
 	}
 	rules, okRules := n.Rules.Get()
 	routes, okRoutes := n.Routes.Get()
@@ -394,6 +396,15 @@ func (r *Routes) FibType(a netip.Addr, iface string) (uint32, bool) {
 		return 0, false
 	}
 	return rtnUnreachable, true
+}
+
+// Bridged tells that an interface is a bridge by which the host would send to an address.
+func (r *Routes) Bridged(iface string, a netip.Addr) bool {
+	if !r.bridge[iface] {
+		return false
+	}
+	out, local, ok := r.To(a)
+	return !ok || !local && out == r.names[iface]
 }
 
 // To is the interface by which the host sends to an address; local when it keeps it.

@@ -252,7 +252,7 @@ func (sp *Space) Obstacles(family, iface string) []fact.Gap {
 	var out []fact.Gap
 	for _, list := range [][]pathGap{sp.gaps, sp.obstacles} {
 		for _, g := range list {
-			if (g.family == "" || g.family == family) && (g.iface == "" || g.iface == iface) {
+			if (g.family == "" || g.family == family) && (g.iface == "" || g.iface == iface || iface == anyInterface) {
 				out = append(out, g.Gap)
 			}
 		}
@@ -292,13 +292,20 @@ func (sp *Space) Verdict(p Packet, h rs.Hook, only bool) Trace {
 	return sp.beyond(sp.Model.Ask(p, h, only).Summary(), p, h)
 }
 
+// anyInterface asks for the obstacles of them all: no interface has such a name.
+const anyInterface = "*/"
+
 func (sp *Space) beyond(t Trace, p Packet, h rs.Hook) Trace {
 	if len(sp.gaps)+len(sp.obstacles) == 0 {
 		return t
 	}
 	var gaps []fact.Gap
 	if h == rs.Input || h == rs.Forward || h == rs.Prerouting {
-		gaps = sp.Obstacles(FamilyWord(p.Family), p.IIF.V)
+		iface := anyInterface
+		if p.IIF.Set {
+			iface = p.IIF.V
+		}
+		gaps = sp.Obstacles(FamilyWord(p.Family), iface)
 	} else {
 		for _, g := range sp.gaps {
 			if g.family == "" || g.family == FamilyWord(p.Family) {

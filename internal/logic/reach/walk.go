@@ -296,6 +296,13 @@ func (w *walker) elsewhere(e *env, h rs.Hook) bool {
 	return h == rs.Input && w.q.daddrType == rtnUnicast || h == rs.Forward && w.q.daddrType == rtnLocal && !w.q.uses.snat
 }
 
+// bridges is a World that knows which interfaces are bridges.
+type bridges interface {
+	// Bridged tells that an interface is a bridge (or may be one), and that the host would
+	// send to an address by it.
+	Bridged(iface string, a netip.Addr) bool
+}
+
 // route takes out the groups that destination NAT sends to the other of input and forward.
 func (w *walker) route(groups *[]group, h rs.Hook) (other []group) {
 	var stay []group
@@ -320,6 +327,12 @@ func (w *walker) route(groups *[]group, h rs.Hook) (other []group) {
 			local = t == 2 // RTN_LOCAL
 		}
 		g.env.rerouted = true
+		if b, ok := w.q.world.(bridges); ok && known && !local && g.env.daddr.IsValid() && b.Bridged(w.q.p.IIF.V, g.env.daddr) {
+			// The bridge may send it on by itself, to no port when it came in by the one that
+			// it should leave by (br_nf_pre_routing_finish).
+			w.q.opaque["what the bridge does with a packet that NAT sends back"] = true
+			w.reach(g, Dropped)
+		}
 		if t, ok := w.q.pktType(); known && !local && g.env.pktType == 0 && (!ok || t != 0) {
 			// Frames for many are not forwarded, whatever address they bear by now (ip_forward).
 			w.q.opaque["meta pkttype"] = true
@@ -555,7 +568,7 @@ func (w *walker) passNAT(c *rs.Chain, groups *[]group) (through []group) {
 // waits, and may be dropped.
 func (w *walker) reassemble(groups []group) []group {
 	q := w.q
-	if q.defrag == nil || !q.uses.track || q.at.hook == rs.Ingress || (q.at.hook == rs.Prerouting || q.at.hook == rs.Output) && q.at.prio <= prioDefrag {
+	if q.defrag == nil || !q.uses.track && !q.uses.defrag || q.at.hook == rs.Ingress || (q.at.hook == rs.Prerouting || q.at.hook == rs.Output) && q.at.prio <= prioDefrag {
 		return groups
 	}
 	var out []group
