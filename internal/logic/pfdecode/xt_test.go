@@ -60,8 +60,7 @@ var plugins = map[string]plugin{
 	"physdev": {rule: "-m physdev --physdev-in eth0", opaque: true}, "pkttype": {rule: "-m pkttype --pkt-type host"}, "policy": {rule: "-m policy --dir in --pol ipsec", opaque: true},
 	"quota": {rule: "-m quota --quota 5"}, "realm": {rule: "-m realm --realm 1", fam: "4", opaque: true}, "recent": {rule: "-m recent --rcheck", opaque: true}, "recent set": {rule: "-m recent --set"},
 
-	// From 0.0.0.0/8 to a group IPv4's does not look at routes: that part is Opaque.
-	"rpfilter4": {rule: "-m rpfilter", fam: "4", table: "raw", chain: "PREROUTING", opaque: true}, "rpfilter6": {rule: "-m rpfilter --invert", fam: "6", table: "raw", chain: "PREROUTING"}, "rpfilter loose": {rule: "-m rpfilter --loose", table: "raw", chain: "PREROUTING", opaque: true},
+	"rpfilter4": {rule: "-m rpfilter", fam: "4", table: "raw", chain: "PREROUTING"}, "rpfilter6": {rule: "-m rpfilter --invert", fam: "6", table: "raw", chain: "PREROUTING"}, "rpfilter loose": {rule: "-m rpfilter --loose", table: "raw", chain: "PREROUTING", opaque: true},
 	"sctp": {rule: "-p sctp --dport 1"}, "sctp chunks": {rule: "-p sctp --chunk-types any INIT", opaque: true}, "socket": {rule: "-m socket", table: "mangle", chain: "PREROUTING", opaque: true},
 	"state": {rule: "-m state --state NEW"}, "statistic": {rule: "-m statistic --mode nth --every 2 --packet 0", opaque: true}, "string": {rule: "-m string --algo bm --string x", opaque: true},
 	"tcp": {rule: "-p tcp --dport 1"}, "tcpmss": {rule: "-p tcp -m tcpmss --mss 1", opaque: true}, "time": {rule: "-m time --timestart 01:00", opaque: true}, "tos": {rule: "-m tos --tos 16"},
