@@ -36,6 +36,9 @@ func TestLintOfRealRulesets(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if _, known := want[n]; !known && e.Tool == "hand-written" {
+			continue // those have what lint is for
+		}
 		var got []string
 		for _, l := range reach.NewSpace(e.Snapshot, &e.Snapshot.Namespaces[0], nil, false).Lint() {
 			if l.Severity != reach.Info && !slices.Contains(got, l.ID) {
