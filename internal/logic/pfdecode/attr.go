@@ -3,26 +3,51 @@ package pfdecode
 import (
 	"encoding/binary"
 	"fmt"
+	"sync"
 )
 
 // attrs are the attributes of one message or nest, by type; the last one of a
 // type counts, as in the kernel's nla_parse.
-type attrs map[uint16][]byte
+type attrs [][]byte
+
+// maxAttr is above every attribute type that is read here.
+const maxAttr = 32
+
+// spare are lists of attributes that were given back: every nest of every rule and
+// element needs one for a moment.
+var spare = sync.Pool{New: func() any { return new([maxAttr][]byte) }}
+
+func newAttrs() attrs {
+	p := spare.Get().(*[maxAttr][]byte)
+	clear(p[:])
+	return p[:]
+}
+
+// free gives a list back that nobody uses any more; the values live on.
+func (a attrs) free() {
+	if len(a) == maxAttr {
+		spare.Put((*[maxAttr][]byte)(a))
+	}
+}
 
 func parse(b []byte, order binary.ByteOrder) (attrs, error) {
-	out := attrs{}
-	err := walk(b, order, func(t uint16, v []byte) { out[t] = v })
+	out := newAttrs()
+	err := walk(b, order, func(t uint16, v []byte) {
+		if t < maxAttr {
+			out[t] = v
+		}
+	})
 	return out, err
 }
 
-func (a attrs) has(t uint16) bool { _, ok := a[t]; return ok }
+func (a attrs) has(t uint16) bool { return a[t] != nil }
 
 func (a attrs) str(t uint16) string { return cstring(a[t]) }
 
 // u32 reads a big-endian number; missing is 0, another length an error.
 func (a attrs) u32(t uint16) (uint32, error) {
-	v, ok := a[t]
-	if !ok {
+	v := a[t]
+	if v == nil {
 		return 0, nil
 	}
 	if len(v) != 4 {
@@ -39,8 +64,8 @@ func (a attrs) u64(t uint16) uint64 {
 }
 
 func (a attrs) u8(t uint16) (uint8, error) {
-	v, ok := a[t]
-	if !ok {
+	v := a[t]
+	if v == nil {
 		return 0, nil
 	}
 	if len(v) != 1 {

@@ -35,6 +35,7 @@ func (d *decoder) expr(b []byte) ([]rs.Expr, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer a.free()
 	name, data := a.str(1), a[2]
 	if name == "" {
 		return nil, fmt.Errorf("expression without a name")
@@ -47,6 +48,7 @@ func (d *decoder) expr(b []byte) ([]rs.Expr, error) {
 	if err != nil {
 		return nil, fmt.Errorf("expression %s: %w", name, err)
 	}
+	defer ea.free()
 	r := &reader{a: ea}
 	out := f(d, r)
 	if r.err != nil || out == nil {
@@ -116,10 +118,11 @@ func init() { // a map literal would refer to itself through match → expr
 
 func immediate(d *decoder, r *reader) []rs.Expr {
 	data, err := parse(r.a[2], d.order)
+	defer data.free()
 	if err != nil {
 		return nil
 	}
-	if v, ok := data[2]; ok {
+	if v := data[2]; v != nil {
 		code, chain, err := d.verdict(v)
 		if err != nil {
 			return nil

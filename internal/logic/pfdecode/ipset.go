@@ -290,7 +290,7 @@ func (s *IPSet) element(a attrs, order binary.ByteOrder) (entry, bool) {
 				e.bits = bits
 			}
 			first, last := prefixRange(from, bits)
-			if v, ok := a[to]; ok && to != 0 {
+			if v := a[to]; v != nil && to != 0 {
 				if last, err = s.address(v, order); err != nil || bytes.Compare(first, last) > 0 {
 					return e, false
 				}
@@ -451,7 +451,8 @@ const staysSeconds = 60
 
 // expires tells whether an entry is about to go: its timeout is in seconds, 0 for never.
 func expires(a attrs) bool {
-	b, ok := a[ipsetTimeout]
+	b := a[ipsetTimeout]
+	ok := b != nil
 	if !ok || len(b) < 4 {
 		return ok
 	}

@@ -112,7 +112,9 @@ func (s *IPSets) create(name, typ string, opts []string) error {
 	}
 	// x_tables rules name sets by number: those of a text get any.
 	index := be16(uint16(len(s.byName) + 1))
-	_, err := s.header(name, attrs{ipsetType: append([]byte(typ), 0), ipsetFamily: {family}, ipsetData: data, ipsetIndex: index}, binary.LittleEndian)
+	a := newAttrs()
+	a[ipsetType], a[ipsetFamily], a[ipsetData], a[ipsetIndex] = append([]byte(typ), 0), []byte{family}, data, index
+	_, err := s.header(name, a, binary.LittleEndian)
 	return err
 }
 
@@ -130,7 +132,7 @@ func (s *IPSets) add(name, member string, opts []string, nets map[*IPSet][]entry
 	if set == nil {
 		return fmt.Errorf("unknown set %q", name)
 	}
-	a := attrs{}
+	a := newAttrs()
 	var flags uint32
 	for i := 0; i < len(opts); i++ {
 		switch opts[i] {

@@ -50,6 +50,7 @@ func NFTables(d Dump) ([]*rs.Table, error) {
 			if err == nil {
 				err = s.f(m[0], a)
 			}
+			a.free()
 			if err != nil {
 				return nil, fmt.Errorf("decode nf_tables %s %d: %w", s.what, i, err)
 			}
@@ -139,7 +140,7 @@ func (d *decoder) chain(family uint8, a attrs) error {
 		return err
 	}
 	c := &rs.Chain{Table: t, Name: a.str(3), Handle: a.u64(2)}
-	if nest, ok := a[4]; ok {
+	if nest := a[4]; nest != nil {
 		h, err := parse(nest, d.order)
 		if err != nil {
 			return err
@@ -205,7 +206,7 @@ func (d *decoder) set(family uint8, a attrs) error {
 	if r.err != nil {
 		return r.err
 	}
-	if desc, ok := a[9]; ok {
+	if desc := a[9]; desc != nil {
 		da, err := parse(desc, d.order)
 		if err != nil {
 			return err
@@ -254,7 +255,7 @@ func (d *decoder) nestedExprs(a attrs, single, many uint16) ([]rs.Expr, error) {
 		}
 		return err
 	}
-	if v, ok := a[single]; ok {
+	if v := a[single]; v != nil {
 		if err := add(v); err != nil {
 			return nil, err
 		}
@@ -294,6 +295,7 @@ func (d *decoder) elements(family uint8, a attrs) error {
 
 func (d *decoder) element(s *rs.Set, b []byte) error {
 	a, err := parse(b, d.order)
+	defer a.free()
 	if err != nil {
 		return err
 	}
@@ -305,7 +307,7 @@ func (d *decoder) element(s *rs.Set, b []byte) error {
 	if e.From, err = d.dataValue(a[1]); err != nil {
 		return err
 	}
-	if v, ok := a[10]; ok {
+	if v := a[10]; v != nil {
 		if e.To, err = d.dataValue(v); err != nil {
 			return err
 		}
@@ -313,7 +315,7 @@ func (d *decoder) element(s *rs.Set, b []byte) error {
 	if flags&elemIntervalEnd != 0 {
 		// Kept as a marker until finishSet joins it with its start.
 		e.Verdict = markerEnd
-	} else if v, ok := a[2]; ok {
+	} else if v := a[2]; v != nil {
 		if err := d.elementData(&e, v); err != nil {
 			return err
 		}
@@ -330,14 +332,15 @@ const markerEnd = rs.Verdict(-1000)
 
 func (d *decoder) elementData(e *rs.Element, b []byte) error {
 	a, err := parse(b, d.order)
+	defer a.free()
 	if err != nil {
 		return err
 	}
-	if v, ok := a[1]; ok {
+	if v := a[1]; v != nil {
 		e.Data = v
 		return nil
 	}
-	if v, ok := a[2]; ok {
+	if v := a[2]; v != nil {
 		e.Verdict, e.Chain, err = d.verdict(v)
 		e.HasVerdict = err == nil
 		return err
@@ -350,11 +353,13 @@ func (d *decoder) dataValue(b []byte) ([]byte, error) {
 		return nil, nil
 	}
 	a, err := parse(b, d.order)
+	defer a.free()
 	return a[1], err
 }
 
 func (d *decoder) verdict(b []byte) (rs.Verdict, string, error) {
 	a, err := parse(b, d.order)
+	defer a.free()
 	if err != nil {
 		return 0, "", err
 	}

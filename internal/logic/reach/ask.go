@@ -167,6 +167,14 @@ func (m *Model) askAs(p Packet, h rs.Hook, only, trace bool, daddrType uint32) *
 		prog = m.fit(q, prog)
 	}
 	q.daddrType = daddrType
+	key := ""
+	if !p.Saddr.Set && !trace && !m.plain && daddrType == 0 { // others are joined
+		if key = q.class(prog, hooks); key != "" {
+			if a := prog.answers.get(key); a != nil {
+				return a
+			}
+		}
+	}
 	a := &Answer{Space: prog.space}
 	if p.Saddr.Set {
 		a.Space = onePoint[q.is4()]
@@ -185,5 +193,9 @@ func (m *Model) askAs(p Packet, h rs.Hook, only, trace bool, daddrType uint32) *
 	}
 	slices.Sort(a.Needs)
 	slices.Sort(a.Opaque)
+	a.Needs, a.Opaque = slices.Clip(a.Needs), slices.Clip(a.Opaque)
+	if key != "" {
+		prog.answers.put(key, a)
+	}
 	return a
 }

@@ -20,6 +20,7 @@ type program struct {
 	is4    bool
 	space  *packetset.Space
 	chains map[*rs.Chain]*cchain
+	names  map[*rs.Table]map[string]*cchain
 	loads  []loadKey
 	source []source // by load: what it gives of a packet whose source is open
 	byLoad map[loadKey]uint16
@@ -28,6 +29,12 @@ type program struct {
 	specific []*rs.Rule
 	cuts     []packetset.Interval
 	tests    []*sourceTest
+	// pure: no rule needs the interpreter for what it does. Then the values of loads
+	// are all that an answer depends on.
+	pure    bool
+	edges   [][]number // by load: where the answer of some test may change, sorted
+	raw     []bool     // by load: looked up in a set
+	answers recent
 }
 
 // loadKey is what is loaded: an expression without its register, or a mask or a change
@@ -163,7 +170,7 @@ func (m *Model) program(f rs.Family) *program {
 // compile must not ask m for what its lock guards.
 func compile(m *Model, f rs.Family, u *uses) *program {
 	p := &program{
-		m: m, is4: f == rs.IPv4, chains: map[*rs.Chain]*cchain{}, byLoad: map[loadKey]uint16{}, sets: map[*rs.Set]*setIndex{},
+		m: m, is4: f == rs.IPv4, chains: map[*rs.Chain]*cchain{}, names: map[*rs.Table]map[string]*cchain{}, byLoad: map[loadKey]uint16{}, sets: map[*rs.Set]*setIndex{},
 	}
 	pkt := &Packet{Family: f, Sport: Range{0, 65535}}
 	q := &question{p: pkt, l: pkt.layout(), set: m.Set, order: m.Order, opaque: map[string]bool{}, uses: u, at: place{any: true}}
@@ -179,6 +186,7 @@ func compile(m *Model, f rs.Family, u *uses) *program {
 	}
 	for _, t := range m.Set.Tables {
 		by := map[string]*cchain{}
+		p.names[t] = by
 		for _, c := range t.Chains {
 			if x := p.chains[c]; x != nil && by[c.Name] == nil {
 				by[c.Name] = x
@@ -195,6 +203,7 @@ func compile(m *Model, f rs.Family, u *uses) *program {
 		}
 	}
 	p.cut(p.cuts)
+	p.classify()
 	return p
 }
 

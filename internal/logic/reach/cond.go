@@ -72,12 +72,12 @@ func intersect(a packetset.Set, aAll bool, b packetset.Set, bAll bool) (packetse
 // or is either condition.
 func (c cond) or(o cond) cond {
 	var out cond
-	out.yes, out.yesAll = union(c.yes, c.yesAll, o.yes, o.yesAll)
-	out.may, out.mayAll = union(c.may, c.mayAll, o.may, o.mayAll)
+	out.yes, out.yesAll = joined(c.yes, c.yesAll, o.yes, o.yesAll)
+	out.may, out.mayAll = joined(c.may, c.mayAll, o.may, o.mayAll)
 	return out
 }
 
-func union(a packetset.Set, aAll bool, b packetset.Set, bAll bool) (packetset.Set, bool) {
+func joined(a packetset.Set, aAll bool, b packetset.Set, bAll bool) (packetset.Set, bool) {
 	if aAll || bAll {
 		return nil, true
 	}
@@ -417,6 +417,29 @@ func (q *question) choose(alts []alternative) []abyte {
 	out := make([]abyte, n)
 	for i := range out {
 		out[i] = abyte{kind: kChoice, val: uint8(id), idx: uint8(i)}
+	}
+	return out
+}
+
+// union collects conditions of which one is enough, to join them once: a set may have
+// a million elements.
+type union struct {
+	yes, may       []packetset.Interval
+	yesAll, mayAll bool
+}
+
+func (u *union) add(c cond) {
+	u.yesAll, u.mayAll = u.yesAll || c.yesAll, u.mayAll || c.mayAll
+	u.yes, u.may = append(u.yes, c.yes...), append(u.may, c.may...)
+}
+
+func (u *union) cond() cond {
+	out := cond{yesAll: u.yesAll, mayAll: u.mayAll}
+	if !u.yesAll {
+		out.yes = packetset.Normalise(u.yes)
+	}
+	if !u.mayAll {
+		out.may = packetset.Normalise(u.may)
 	}
 	return out
 }

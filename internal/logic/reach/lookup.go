@@ -13,7 +13,7 @@ func (q *question) dynamic(s *rs.Set) bool {
 // each calls f with every element that may hold the key, then with the catch-all
 // element for what is left, and returns where the key is found.
 func (q *question) each(s *rs.Set, key []abyte, f func(cond, *rs.Element)) cond {
-	hit := never
+	var either union
 	var catchAll *rs.Element
 	for i := range s.Elements {
 		e := &s.Elements[i]
@@ -29,9 +29,10 @@ func (q *question) each(s *rs.Set, key []abyte, f func(cond, *rs.Element)) cond 
 			q.opaque["an element that times out"] = true
 			c = cond{may: c.may, mayAll: c.mayAll}
 		}
-		hit = hit.or(c)
+		either.add(c)
 		f(c, e)
 	}
+	hit := either.cond()
 	if catchAll != nil {
 		rest := hit.not(q.is4())
 		if catchAll.Expires && !rest.impossible() {
@@ -100,21 +101,30 @@ func (x *run) lookup(e rs.Lookup, rest []rs.Expr) bool {
 	}
 	type branch struct {
 		cond    cond
+		any     union
 		verdict rs.Verdict
 		chain   string
 		data    string
 	}
+	type result struct {
+		verdict     rs.Verdict
+		chain, data string
+	}
 	var branches []branch
+	same := map[result]int{}
 	hit := q.each(s, x.reg.at(e.Sreg, s.KeyLen), func(c cond, el *rs.Element) {
-		b := branch{c, el.Verdict, el.Chain, string(el.Data)}
-		for i := range branches {
-			if o := &branches[i]; o.verdict == b.verdict && o.chain == b.chain && o.data == b.data {
-				o.cond = o.cond.or(c)
-				return
-			}
+		k := result{el.Verdict, el.Chain, string(el.Data)}
+		i, known := same[k]
+		if !known {
+			i = len(branches)
+			same[k] = i
+			branches = append(branches, branch{verdict: k.verdict, chain: k.chain, data: k.data})
 		}
-		branches = append(branches, b)
+		branches[i].any.add(c)
 	})
+	for i := range branches {
+		branches[i].cond = branches[i].any.cond()
+	}
 	if !s.Complete || q.dynamic(s) {
 		q.opaque["set "+s.Name] = true
 		for i := range branches {

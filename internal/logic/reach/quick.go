@@ -89,9 +89,7 @@ func (w *walker) take(r *crule, groups []group, k int, reg *packetset.Region, re
 		verdict, name = el.Verdict, el.Chain
 		to = nil
 		if verdict == rs.Jump || verdict == rs.Goto {
-			if c := r.rule.Chain.Table.Chain(name); c != nil {
-				to = w.prog.chains[c]
-			}
+			to = w.prog.names[r.rule.Chain.Table][name]
 		}
 	}
 	d := Decider{Chain: r.rule.Chain, Rule: r.rule}
@@ -205,7 +203,7 @@ type visit struct {
 }
 
 const (
-	oftenVisited = 8  // from how many visits on they are remembered
+	oftenVisited = 1  // from how many visits on they are remembered
 	maxVisits    = 64 // remembered of one chain
 )
 

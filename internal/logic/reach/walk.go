@@ -846,13 +846,13 @@ func (w *walker) apply(r *rs.Rule, o outcome, cells *packetset.Cells) (kept, ret
 	case rs.Return:
 		return nil, []group{g}
 	case rs.Jump, rs.Goto:
-		t := r.Chain.Table.Chain(o.chain)
+		t := w.prog.names[r.Chain.Table][o.chain]
 		if t == nil {
 			w.q.opaque["chain "+o.chain] = true
 			w.end(g, Accepted|Dropped, d)
 			return []group{g}, nil
 		}
-		back := w.chain(t, []group{g})
+		back := w.chain(t.chain, []group{g})
 		if o.verdict == rs.Jump {
 			return back, nil
 		}
