@@ -200,13 +200,13 @@ func guardControls() []Control {
 			ID: "FW-22", Title: "A router forwards packets from addresses that are nobody's", Severity: finding.Low, Reason: "they cannot be answered; they help to hide",
 			What: "Transit packets from documentation, site-local, discard-only, SRv6 and private 6to4 prefixes, on routers.", Why: "Only forged packets have such sources.", Attack: "Floods that cannot be traced.", Check: "Fails when one is forwarded from an uplink.",
 			Fix: fixes(command("nft insert rule inet FILTER forward ip6 saddr '{ 2001:db8::/32, 3fff::/20, fec0::/10, 100::/64, 5f00::/16 }' drop")), TradeOff: "Labs use the documentation prefixes.", Refs: cite("RFC 6890", "RFC 9637"),
-			Eval: edgeFilter("special sources", bogonKinds, "The rules forward ", bogonFix),
+			Eval: edgeFilter("special-sources", bogonKinds, "The rules forward ", bogonFix),
 		}),
 		ruled(Control{
 			ID: "FW-23", Title: "A router forwards type 0 routing headers", Severity: finding.Low, Reason: "Linux hosts refuse them; others behind the router may not",
 			What: "Transit packets with a routing header of type 0, on routers.", Why: "Type 0 bounces packets between two hosts and is abolished.", Attack: "One packet crosses a link dozens of times.", Check: "Fails when one is forwarded. What this host itself does with routing headers is SYSCTL-SR-01 to 03.",
 			Fix: fixes(command("nft insert rule inet FILTER forward rt type 0 drop")), TradeOff: "None.", Refs: cite("RFC 5095", "RFC 9288"),
-			Eval: edgeFilter("routing headers", routingKinds, "The rules forward ", routingFix),
+			Eval: edgeFilter("routing-headers", routingKinds, "The rules forward ", routingFix),
 		}),
 		ruled(Control{
 			ID: "FW-24", Title: "Neighbour discovery in fragments reaches a kernel that takes it", Severity: finding.High, Reason: "it evades the RA guard of switches", Positions: fromLink,

@@ -44,10 +44,9 @@ func lintControl(c Control, kinds ...string) Control {
 					continue
 				}
 				sub := s.Subject()
-				if sub.Key = l.Table; l.Chain != "" {
-					sub.Key += " " + l.Chain
-				}
-				ev := []finding.Evidence{{Source: "packet filter", Key: sub.Key, Value: l.Rule, At: s.ctx.At(), Volatile: true}}
+				where := strings.TrimSpace(l.Table + " " + l.Chain)
+				sub.Key = plainKey(where)
+				ev := []finding.Evidence{{Source: "packet filter", Key: where, Value: l.Rule, At: s.ctx.At(), Volatile: true}}
 				if l.Handle != 0 {
 					ev[0].Key += fmt.Sprintf(" handle %d", l.Handle)
 				}

@@ -39,6 +39,8 @@ func (s *Space) put(h rs.Hook, decided, nftRule, ip6tables string) finding.Remed
 	switch {
 	case c == nil && ip6tables != "" && h == rs.Input:
 		return command("%s", s.Run(nft("add table inet guard; add chain inet guard input { type filter hook input priority 0; }; add rule inet guard input "+nftRule)))
+	case c != nil && (!plainName(c.Table.Name) || !plainName(c.Name)):
+		return advice("%s", "Where the rules are kept, put first: "+nftRule)
 	case c == nil:
 		return advice("%s", "nft rule: "+nftRule)
 	case ip6tables != "" && c.Table.Source == rs.XTables:
@@ -77,4 +79,22 @@ func hasChain(t *rs.Table, prefix string) bool {
 		}
 	}
 	return false
+}
+
+// plainName tells whether nft reads a name as one word: whoever made the table chose it.
+func plainName(s string) bool {
+	return s != "" && strings.IndexFunc(s, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '-' || r == '.')
+	}) < 0
+}
+
+// plainKey makes a subject's key of characters that no shell reads, so that the
+// commands of its finding stay commands.
+func plainKey(s string) string {
+	return strings.Map(func(r rune) rune {
+		if plainName(string(r)) || r == '/' || r == ',' {
+			return r
+		}
+		return '-'
+	}, s)
 }

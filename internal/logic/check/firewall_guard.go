@@ -248,7 +248,7 @@ func echoLimit(c *Context) []Result {
 		}
 		fresh, next := icmp6(typeEcho, "an echo request", rules.CtNew), icmp6(typeEcho, "the second echo request of a ping", rules.CtEstablished)
 		sub := s.Subject()
-		sub.Key = "ICMPv6 echo"
+		sub.Key = "icmpv6-echo"
 		first := s.ask(question{what: "the first echo request", narrow: true, kinds: []rules.Kind{fresh}}, "")
 		if first.by.Interface == "" {
 			return one(notApplicable(sub, "No interface of this namespace hears others over IPv6."))
@@ -259,7 +259,7 @@ func echoLimit(c *Context) []Result {
 				continue
 			}
 			x := fail(sub, "The limit of echo requests shuts everybody out once somebody has filled its set with made-up senders.", finding.Evidence{Source: "packet filter", Key: l.Table + " " + l.Chain, Value: l.Rule, At: s.ctx.At(), Volatile: true})
-			x.Subject.Key = "ICMPv6 echo limit's set"
+			x.Subject.Key = "icmpv6-echo-set"
 			x.Severity = finding.Low
 			x.Remediation = []finding.Remediation{advice("Turn the rule round: `update @SET { ip6 saddr limit rate over 10/second } drop` refuses only who is too fast, and lets through when the set is full.")}
 			out = append(out, x)

@@ -205,7 +205,7 @@ func (v *verdicts) results() []Result {
 	var out []Result
 	for _, x := range v.out {
 		sub := v.s.Subject()
-		sub.Key = x.m.hook.String() + ": " + listing(x.names, 3)
+		sub.Key = plainKey(x.m.hook.String() + "/" + strings.Join(x.names, ","))
 		if len(x.ifs) == 1 && x.m.hook != rs.Forward {
 			sub.Interface = x.ifs[0]
 		}

@@ -385,7 +385,7 @@ func tunnelIngress(c *Context) []Result {
 				continue
 			}
 			sub := s.Subject()
-			sub.Family, sub.Key = rules.FamilyWord(t.f), fmt.Sprintf("protocol %d", t.proto)
+			sub.Family, sub.Key = rules.FamilyWord(t.f), fmt.Sprintf("protocol-%d", t.proto)
 			a := s.ask(protocol(t.f, t.proto, fmt.Sprintf("a packet of protocol %d (%s)", t.proto, t.word)), "")
 			ev := s.fateEvidence(&a.by)
 			opener := slices.IndexFunc(s.links, func(l fact.Link) bool { return slices.Contains(t.kinds, kindOf(&l)) && l.Flags&iffUp != 0 })

@@ -174,7 +174,7 @@ func firewallStates() map[string][]state {
 		},
 		"TUN-07": {
 			{name: "any sender", edit: d("bad"), want: fails, severity: finding.Low},
-			{name: "any sender, opened", edit: edits(d("bad"), tunnel("six", "sit", fact.Tunnel{Complete: true})), want: fails, severity: finding.Medium, subject: finding.Subject{Family: "ipv4", Key: "protocol 41"}},
+			{name: "any sender, opened", edit: edits(d("bad"), tunnel("six", "sit", fact.Tunnel{Complete: true})), want: fails, severity: finding.Medium, subject: finding.Subject{Family: "ipv4", Key: "protocol-41"}},
 			{name: "dropped", edit: d("good"), want: passes},
 			{name: "by chance", edit: d("chance"), want: open},
 		},
@@ -192,6 +192,28 @@ func firewallStates() map[string][]state {
 		}
 	}
 	return out
+}
+
+// TestExposures: what one family is wider open for comes first, with both families'
+// rules and a packet.
+func TestExposures(t *testing.T) {
+	r := Evaluate(with(edits(nftDump("v4only"), sockets("/usr/lib/postgresql/15/bin/postgres", "tcp [::]:5432"), sockets("/usr/sbin/named", "tcp 127.0.0.1:953"))), Options{})
+	if len(r.Exposures) != 2 {
+		t.Fatalf("%d exposures: %+v", len(r.Exposures), r.Exposures)
+	}
+	x := r.Exposures[1]
+	if x.Port != 5432 || x.Differs != "ipv6" || x.IPv4.State != finding.AccessClosed || x.IPv6.State != finding.AccessOpen || x.IPv6.Sources != "anywhere" {
+		t.Errorf("%+v", x)
+	}
+	if len(x.IPv4.DecidedBy) == 0 || x.IPv4.DecidedBy[0].Table != "ip filter" || x.IPv6.Witness == "" {
+		t.Errorf("%+v", x)
+	}
+	if r := Evaluate(with(nftDump("closed")), Options{}); len(r.Exposures) != 0 {
+		t.Errorf("closed: %+v", r.Exposures)
+	}
+	if r := Evaluate(with(nil), Options{}); len(r.Exposures) != 1 || r.Exposures[0].Differs != "" || r.Exposures[0].Port != 22 {
+		t.Errorf("no rules: %+v", r.Exposures)
+	}
 }
 
 // TestStrictHost: a correct dual-stack firewall leaves nothing above low, whatever the

@@ -220,9 +220,12 @@ type Report struct {
 	At            time.Time `json:"at"`
 	Host          Host      `json:"host"`
 	Role          Role      `json:"role"`
-	Findings      []Finding `json:"findings"`
-	Gaps          []Gap     `json:"gaps"`
-	Summary       Summary   `json:"summary"`
+	// Exposures are the services that outsiders get to, those that one family is wider
+	// open for first.
+	Exposures []Exposure `json:"exposures"`
+	Findings  []Finding  `json:"findings"`
+	Gaps      []Gap      `json:"gaps"`
+	Summary   Summary    `json:"summary"`
 	// UnusedWaivers matched no failed finding: the cause is gone, or the waiver
 	// names the wrong subject.
 	UnusedWaivers []UnusedWaiver `json:"unusedWaivers,omitempty"`

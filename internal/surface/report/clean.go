@@ -177,6 +177,12 @@ func Neutralise(r finding.Report) finding.Report {
 		}
 		r.Role.Addressing = m
 	}
+	r.Exposures = slices.Clone(r.Exposures)
+	for i := range r.Exposures {
+		x := &r.Exposures[i]
+		x.NetNS, x.Proto, x.Process, x.Unit, x.Differs = Clean(x.NetNS), Clean(x.Proto), Clean(x.Process), Clean(x.Unit), Clean(x.Differs)
+		x.IPv4, x.IPv6 = cleanAccess(x.IPv4), cleanAccess(x.IPv6)
+	}
 	r.Findings = slices.Clone(r.Findings)
 	for i := range r.Findings {
 		neutraliseFinding(&r.Findings[i])
@@ -193,6 +199,19 @@ func Neutralise(r finding.Report) finding.Report {
 		u.Owner, u.Until, u.Detail = Clean(u.Owner), Clean(u.Until), Clean(u.Detail)
 	}
 	return r
+}
+
+func cleanAccess(a finding.Access) finding.Access {
+	a.State, a.Sources, a.Witness = Clean(a.State), Clean(a.Sources), Clean(a.Witness)
+	a.DecidedBy = slices.Clone(a.DecidedBy)
+	if a.DecidedBy == nil {
+		a.DecidedBy = []finding.RuleRef{}
+	}
+	for i := range a.DecidedBy {
+		d := &a.DecidedBy[i]
+		d.Table, d.Chain, d.Rule = Clean(d.Table), Clean(d.Chain), Clean(d.Rule)
+	}
+	return a
 }
 
 func neutraliseFinding(f *finding.Finding) {

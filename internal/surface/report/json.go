@@ -13,6 +13,9 @@ import (
 // JSON writes a Report in the machine interface's own format (schemas/report.schema.json).
 func JSON(w io.Writer, r finding.Report) error {
 	r = Neutralise(r)
+	if r.Exposures == nil {
+		r.Exposures = []finding.Exposure{}
+	}
 	if r.Findings == nil {
 		r.Findings = []finding.Finding{}
 	}

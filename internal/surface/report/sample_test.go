@@ -73,7 +73,7 @@ func sampleReport() finding.Report {
 			ra("veth0", "net:[4026532000]", finding.Low, true), db, waived, open, ok, na,
 		},
 		Gaps: []finding.Gap{
-			{ID: "gap-1", Reason: fact.NotCollected, What: "packet filter present, not yet analysed", NetNS: "init", Controls: []string{"LISTEN-02"}},
+			{ID: "gap-1", Reason: fact.NotCollected, What: "rules that depend on random (inet filter input handle 4)", NetNS: "init", Controls: []string{"LISTEN-02"}},
 			{ID: "gap-2", Reason: fact.Permission, What: "owners of sockets", Controls: []string{}},
 		},
 		UnusedWaivers: []finding.UnusedWaiver{{Control: "LISTEN-02", Subject: "tcp/22 /usr/sbin/sshd", File: "waivers.yaml", Line: 12, Owner: "ops", Until: "2026-12-31", Detail: "the control found no such subject"}},
@@ -83,6 +83,29 @@ func sampleReport() finding.Report {
 		r.Summary.ByStatus[f.Status]++
 	}
 	finding.Sort(r.Findings)
+	return r
+}
+
+// exposed is a host whose IPv6 is wider open than its IPv4.
+func exposed() finding.Report {
+	r := manyCauses()
+	rule := func(table, chain string, handle uint64, rule string) []finding.RuleRef {
+		return []finding.RuleRef{{Table: table, Chain: chain, Handle: handle, Rule: rule}}
+	}
+	r.Exposures = []finding.Exposure{
+		{
+			NetNS: "init", Proto: "tcp", Port: 5432, Process: "/usr/lib/postgresql/15/bin/postgres", PID: 812, Unit: "postgresql.service", Differs: "ipv6",
+			IPv4: finding.Access{State: finding.AccessClosed, DecidedBy: rule("ip filter (legacy)", "INPUT", 0, "rule 3: drop"), Witness: "198.51.100.1:49152 → 192.0.2.10:5432"},
+			IPv6: finding.Access{State: finding.AccessOpen, Sources: "anywhere", DecidedBy: rule("inet filter", "input", 14, "tcp dport 5432 accept"), Witness: "[2001:db8::1]:49152 → [2001:db8:1::10]:5432"},
+		},
+		{
+			NetNS: "lab", Proto: "udp", Port: 53, Differs: "ipv4",
+			IPv4: finding.Access{State: finding.AccessSome, Sources: "10.0.0.0/8", DecidedBy: rule("inet filter", "input", 7, "ip saddr 10.0.0.0/8 accept")},
+			IPv6: finding.Access{State: finding.AccessClosed, DecidedBy: rule("inet filter", "input", 0, "policy drop")},
+		},
+		{NetNS: "init", Proto: "tcp", Port: 8443, Process: "/opt/app", Differs: "ipv6", IPv4: finding.Access{State: finding.AccessClosed}, IPv6: finding.Access{State: finding.AccessOpen, Sources: "anywhere"}},
+		{NetNS: "init", Proto: "tcp", Port: 22, Process: "/usr/sbin/sshd", IPv4: finding.Access{State: finding.AccessOpen, Sources: "anywhere"}, IPv6: finding.Access{State: finding.AccessOpen, Sources: "anywhere"}},
+	}
 	return r
 }
 

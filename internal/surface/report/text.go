@@ -25,6 +25,15 @@ type TextOptions struct {
 // MaxActions is how many actions the first screen names.
 const MaxActions = 5
 
+// The lines of the first screen: header and verdict, a blank and five at the end, three
+// an action after a blank.
+const (
+	screenLines = 24
+	headLines   = 2
+	footLines   = 7
+	actionLines = 3
+)
+
 // Text writes a Report for a person. Its first screen, at most 24 lines, says
 // what is wrong and what to do next; the rest follows below.
 //
@@ -151,8 +160,8 @@ func (p *page) hang(s style, lead, text string) {
 	p.w.WriteString(p.paint(s, lead) + out[Width(lead):])
 }
 
-// firstScreen is at most 24 lines: a header, the verdict, five actions of three
-// lines, and what was and was not looked at.
+// firstScreen is at most 24 lines: a header, the verdict, the exposures, up to five
+// actions of three lines, and what was and was not looked at.
 func (p *page) firstScreen(r finding.Report) {
 	host := []string{}
 	for _, v := range []string{r.Host.Name, r.Host.OS} {
@@ -167,9 +176,12 @@ func (p *page) firstScreen(r finding.Report) {
 	}
 	p.line(bold, "sixfence audit", "  "+strings.Join(host, ", "))
 	p.verdict(r)
+	used := p.exposures(r.Exposures)
 
 	failed := groups(r.Findings, func(f finding.Finding) bool { return f.Status == finding.Fail && own(f) })
-	for i, g := range failed[:min(len(failed), MaxActions)] {
+	// Whatever else there is to say, the screen has 24 lines.
+	most := min(MaxActions, (screenLines-headLines-footLines-used)/actionLines)
+	for i, g := range failed[:min(len(failed), most)] {
 		if i == 0 {
 			p.blank()
 		}
@@ -192,7 +204,7 @@ func (p *page) firstScreen(r finding.Report) {
 	p.gapLine(r)
 	p.alsoLine(r)
 	next := "sixfence explain CONTROL teaches; audit --verbose shows all evidence"
-	if n := len(failed) - MaxActions; n > 0 {
+	if n := len(failed) - most; n > 0 {
 		next = plural(n, "further cause", "further causes") + ": sixfence audit | less; explain CONTROL teaches"
 	}
 	p.line(dim, "Next     ", next)

@@ -57,6 +57,7 @@ func TestTextGolden(t *testing.T) {
 		{"verbose", sampleReport(), with(func(o *TextOptions) { o.Verbose = true })},
 		{"quiet", sampleReport(), with(func(o *TextOptions) { o.Quiet = true })},
 		{"many causes, first screen", manyCauses(), with(func(o *TextOptions) { o.Short = true })},
+		{"exposures", exposed(), with(func(o *TextOptions) { o.Short = true })},
 		{"clean", clean, high},
 		{"below fail-on", below, with(func(o *TextOptions) { o.Short = true })},
 		{"nothing fails", sampleReport(), TextOptions{Quiet: true}},
@@ -161,6 +162,11 @@ func TestFirstScreenFits(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		r := anyReport(t)
+		if n := rapid.IntRange(0, 6).Draw(t, "exposures"); n > 0 {
+			for i := range n {
+				r.Exposures = append(r.Exposures, exposed().Exposures[i%4])
+			}
+		}
 		width := rapid.SampledFrom([]int{0, 80, 40, 132}).Draw(t, "width")
 		o := TextOptions{Width: width, FailOn: rapid.SampledFrom([]finding.Severity{finding.High, finding.Low, ""}).Draw(t, "failOn")}
 		if width == 0 {
