@@ -44,7 +44,6 @@ func (p *page) exposures(list []finding.Exposure) int {
 
 // exposure is one block: who gets in over each family, which rules decide, and a packet.
 func (p *page) exposure(x finding.Exposure) int {
-	p.line(alarm, "EXPOSED  ", serviceOf(x)+": "+families(x))
 	var who []string
 	if x.PID != 0 {
 		who = append(who, fmt.Sprintf("pid %d", x.PID))
@@ -52,20 +51,19 @@ func (p *page) exposure(x finding.Exposure) int {
 	if x.Unit != "" {
 		who = append(who, x.Unit)
 	}
+	text := serviceOf(x) + ": " + families(x)
+	if len(who) > 0 {
+		text += " (" + strings.Join(who, ", ") + ")" // cut first where the line is full
+	}
+	p.line(alarm, "EXPOSED  ", text)
 	by, w := append(rulesOf(x.IPv6), rulesOf(x.IPv4)...), x.IPv6.Witness
 	if x.Differs == "ipv4" {
 		by, w = append(rulesOf(x.IPv4), rulesOf(x.IPv6)...), x.IPv4.Witness
 	}
-	lead := strings.Join(who, ", ")
-	if len(by) > 0 {
-		if lead != "" {
-			lead += "; "
-		}
-		lead += "decided by "
-	}
 	lines := 1
-	if lead != "" {
-		p.line("", "         ", lead+list(by, p.o.Width-9-Width(lead)))
+	if len(by) > 0 {
+		const lead = "         decided by "
+		p.line("", lead, list(by, p.o.Width-Width(lead)))
 		lines++
 	}
 	if w != "" {
