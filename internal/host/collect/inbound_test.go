@@ -256,7 +256,7 @@ func TestInboundAgainstPackets(t *testing.T) {
 		{name: "ip input around a VXLAN", setup: with((*pathLab).tunnelled, nft("ip", dropInput)), to: "fd01::1", on: "vx0"},
 		{name: "netdev around a VXLAN", setup: with((*pathLab).tunnelled, nft("netdev", "type filter hook ingress device eth0 priority 0; policy drop;")), to: "fd01::1", on: "vx0"},
 
-		// Filters that happen to let this packet through: still not analysed.
+		// Filters that happen to let this packet through stand in the way all the same.
 		{name: "inet input that accepts", setup: nft("inet", "type filter hook input priority 0;"), arrives: true},
 		{name: "XDP that passes", setup: func(l *pathLab) { l.victim.XDP("eth0", 2) }, arrives: true},
 	} {
