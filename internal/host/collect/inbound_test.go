@@ -289,7 +289,7 @@ func (l *pathLab) judge(to, on string, arrives, clear, bpf bool) {
 	if clear != (g == nil) {
 		l.t.Errorf("%s on %s: %+v, want clear %v", family, on, g, clear)
 	}
-	if !clear && g != nil && !strings.Contains(g.What, "packet filter present") {
+	if !clear && g != nil && !strings.Contains(g.What, "packet filter on the way in") {
 		l.t.Errorf("%s on %s: %+v", family, on, g)
 	}
 	if any := l.inbound(family, "", bpf); !clear && any == nil {
