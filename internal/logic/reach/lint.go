@@ -34,6 +34,7 @@ const (
 // The kinds of lint.
 const (
 	LintDeadRule        = "dead-rule"
+	LintUnfinished      = "unfinished"
 	LintUnreachable     = "unreachable-rule"
 	LintDuplicate       = "duplicate-rule"
 	LintNeverMatches    = "never-matches"
@@ -90,6 +91,9 @@ func (sp *Space) Lint() []Lint {
 	}
 	l.across()
 	l.packets()
+	if l.pairs > maxPairs {
+		l.add(LintUnfinished, Info, nil, nil, nil, fmt.Sprintf("So many rules are here that not all were compared with those before them (%d comparisons were made): there may be more dead rules than are listed.", maxPairs), "none; join rules that differ in one field into one with a set")
+	}
 	order := []string{High, Medium, Low, Info}
 	slices.SortStableFunc(l.out, func(a, b Lint) int {
 		return cmp.Or(cmp.Compare(slices.Index(order, a.Severity), slices.Index(order, b.Severity)), cmp.Compare(a.ID, b.ID))

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strconv"
 
@@ -111,8 +112,18 @@ func compareRules(a, b *reach.Space, flt reachFilter) []reach.Difference {
 	ifaces := append([]string{""}, append(a.NamedInterfaces(), b.NamedInterfaces()...)...)
 	slices.Sort(ifaces)
 	ifaces = slices.Compact(ifaces)
+	var out []reach.Difference
 	if n := 8 * len(starts) * len(ifaces); n > maxCompared {
-		ifaces = ifaces[:max(1, maxCompared/(8*len(starts)))]
+		// What is not asked may have been opened.
+		keep := max(1, maxCompared/(8*len(starts)))
+		left := fmt.Sprintf("%s and %d more", ifaces[keep], len(ifaces)-keep-1)
+		for _, f := range []rs.Family{rs.IPv4, rs.IPv6} {
+			out = append(out, reach.Difference{
+				NetNS: "ruleset", Hook: rs.Input.String(), Proto: "any", Interface: left, Family: reach.FamilyWord(f), Change: reach.Unsure,
+				Before: "not compared", After: "not compared: too many interfaces and ports", DecidedBy: []reach.RuleRef{},
+			})
+		}
+		ifaces = ifaces[:keep]
 	}
 	type subject struct {
 		word     string
@@ -147,7 +158,6 @@ func compareRules(a, b *reach.Space, flt reachFilter) []reach.Difference {
 			list = append(list, subject{strconv.Itoa(int(n)), n, 0, 0})
 		}
 	}
-	var out []reach.Difference
 	for _, h := range []rs.Hook{rs.Input, rs.Forward} {
 		for _, f := range []rs.Family{rs.IPv4, rs.IPv6} {
 			for _, x := range list {
