@@ -118,7 +118,7 @@ type regs [80]abyte
 func (r *regs) at(n rs.Reg, size int) []abyte {
 	i := int(n) * 4
 	if n == rs.VerdictReg || size < 0 || i+size > len(r) {
-		return make([]abyte, max(size, 0))
+		return make([]abyte, min(max(size, 0), len(r)))
 	}
 	return r[i : i+size]
 }
