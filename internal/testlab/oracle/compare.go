@@ -184,15 +184,23 @@ const (
 // causes are what may make an answer uncertain, by what the model calls it. Whatever is
 // not listed is no excuse: the answer then counts as a mismatch.
 var causes = map[string]string{
-	"limit":                                causeLimit,
-	"dynset":                               causeLimit,
-	"object map":                           causeLimit,
-	"the other fragments":                  causeState,
-	"order of conntrack and chain":         causeState,
-	"an element that times out":            causeState,
-	"random":                               causeState,
-	"order of NAT and chain":               causeState,
-	"zone of conntrack":                    causeState,
+	"limit":                        causeLimit,
+	"dynset":                       causeLimit,
+	"object map":                   causeLimit,
+	"the other fragments":          causeState,
+	"order of conntrack and chain": causeState,
+	"an element that times out":    causeState,
+	"random":                       causeState,
+	"order of NAT and chain":       causeState,
+	"zone of conntrack":            causeState,
+	"which side opened the flow":   causeState,
+	"whether the flow is older than the NAT rules":           causeState,
+	"whether NAT changed anything":                           causeState,
+	"what address source NAT took":                           causeState,
+	"the flow that a packet is related to":                   causeState,
+	"the group of the sending socket":                        causeState,
+	"what the bridge does with a packet that NAT sends back": causeState,
+	"queue":                                causeLeaf,
 	"ct key":                               causeState,
 	"tproxy":                               causeState,
 	"socket":                               causeState,
@@ -224,6 +232,8 @@ func excuse(a *reach.Answer, whole bool) string {
 		switch {
 		case strings.HasPrefix(o, "set "):
 			c, o = causeState, "a dynamic set"
+		case strings.HasPrefix(o, "rates in map "), strings.HasPrefix(o, "what is left of the rates in set "):
+			c, o = causeLimit, "the rates of a set"
 		case strings.HasPrefix(o, "full set "):
 			c, o = causeLimit, "a full set"
 		case strings.HasPrefix(o, "object "):
