@@ -26,6 +26,7 @@ type uses struct {
 	helper     bool
 	zone       bool             // a rule chooses zones
 	labels     bool             // rules label connections
+	marks      bool             // rules mark connections
 	daddrType  bool             // rules ask for the type of the destination
 	dynamic    map[*rs.Set]bool // sets that rules add to or delete from
 	deletes    map[*rs.Set]bool // sets that rules delete from
@@ -56,6 +57,7 @@ func usesOf(set *rs.Ruleset, f rs.Family) *uses {
 					case rs.CtSet:
 						u.track, u.zone = u.track || mine, u.zone || mine && e.Key == ctZone
 						u.labels = u.labels || mine && e.Key == ctLabels
+						u.marks = u.marks || mine && e.Key == ctMark
 					case rs.TProxy:
 						u.defrag = u.defrag || mine // nft_tproxy_init
 					case rs.Nat, rs.Redirect, rs.Masquerade:
@@ -111,6 +113,10 @@ func (q *question) tracked() tri {
 	}
 	return yes
 }
+
+// looped tells that the packet was sent by this host to itself: what output and postrouting
+// did to its connection is done, all of its address translation with it.
+func (q *question) looped() bool { return !q.p.Local && q.p.IIF.Set && q.p.IIF.V == "lo" }
 
 // untrackable are ICMPv6 messages that connection tracking leaves alone: MLD,
 // neighbour and multicast router discovery (noct_valid_new, nf_conntrack_proto_icmpv6.c).
@@ -290,7 +296,7 @@ func (q *question) defragged() *layout {
 // status are the IPS_* bits of a connection that is not confirmed yet.
 func (q *question) status(e *env) ([]abyte, bool) {
 	const dstNAT, srcNATDone, dstNATDone = 1 << 5, 1 << 7, 1 << 8
-	if e.snat {
+	if e.snat || q.looped() {
 		return open(4), false
 	}
 	if !q.uses.nat {

@@ -106,6 +106,9 @@ type abyte32 struct {
 
 func (q *question) fresh() env {
 	e := env{dport: -1, ctmark: abyte32{known: true}, zone: abyte32{known: true}}
+	if q.looped() && q.uses.marks {
+		e.ctmark = abyte32{} // output may have marked it
+	}
 	if q.p.Mark.Set {
 		e.mark = abyte32{true, q.p.Mark.V}
 	}

@@ -548,7 +548,7 @@ func (w *walker) passNAT(c *rs.Chain, groups *[]group) (through []group) {
 			conn = maybe
 		}
 		switch {
-		case conn == no, dst && g.env.dnat, !dst && g.env.snat:
+		case conn == no, dst && g.env.dnat, !dst && g.env.snat, w.q.looped() && (c.Base.Hook == rs.Prerouting || c.Base.Hook == rs.Input):
 			through = add(through, g)
 		case conn == maybe:
 			if !w.q.p.Ct.Set {
