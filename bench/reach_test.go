@@ -153,3 +153,22 @@ func BenchmarkReach(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkAnalysis is the part of BenchmarkReach that is ours alone, for profiles.
+func BenchmarkAnalysis(b *testing.B) {
+	for _, shape := range []string{"srcport", "block", "mixed", "chains", "set", "concset"} {
+		for _, n := range reachSizes {
+			b.Run(fmt.Sprintf("%s/%d", shape, n), func(b *testing.B) {
+				f := newFixture(b, shapes[shape](n))
+				b.ResetTimer()
+				var st []stages
+				for range b.N {
+					st = append(st, f.run(b, true))
+				}
+				b.ReportMetric(ms(median(st, func(s stages) time.Duration { return s.dump.cpu })), "ms/dump")
+				b.ReportMetric(ms(median(st, func(s stages) time.Duration { return s.decode.cpu })), "ms/decode")
+				b.ReportMetric(ms(median(st, func(s stages) time.Duration { return s.analysis.cpu })), "ms/analysis")
+			})
+		}
+	}
+}
