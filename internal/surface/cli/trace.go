@@ -195,7 +195,11 @@ func (a *app) renderTrace(w io.Writer, t reach.Trace, o traceOptions) error {
 	if len(t.Unclear) > 0 {
 		fmt.Fprintln(b, "not known: "+strings.Join(t.Unclear, "; "))
 	}
-	if len(t.Path) == 0 {
+	switch {
+	case len(t.Path) > 0:
+	case len(t.Unclear) > 0:
+		fmt.Fprintln(b, "no chain that could be read sees the packet")
+	default:
 		fmt.Fprintln(b, "no chain sees the packet")
 	}
 	where := ""
