@@ -202,8 +202,47 @@ func (s *Space) denyByDefault() []finding.Remediation {
 	}
 }
 
-// maxParity bounds the ports that controls ask about one by one.
-const maxParity = 32
+// portWork bounds, for one namespace, the classes of ports that a control asks about,
+// times the rules that each answer may look at.
+const portWork = 4_000_000
+
+// portClass are ports that the rules treat alike.
+type portClass struct{ from, to uint16 }
+
+func (p portClass) String() string {
+	if p.from == p.to {
+		return itoa(int64(p.from))
+	}
+	return fmt.Sprintf("%d-%d", p.from, p.to)
+}
+
+// portClasses cuts all ports into those that the rules treat alike, first those that
+// want names; gap says that some are left out.
+func (s *Space) portClasses(want func(portClass) bool) (out []portClass, gap *fact.Gap) {
+	r := s.reach()
+	starts, whole := r.PortStarts()
+	for i, p := range starts {
+		to := uint16(65535)
+		if i+1 < len(starts) {
+			to = starts[i+1] - 1
+		}
+		out = append(out, portClass{p, to})
+	}
+	slices.SortStableFunc(out, func(a, b portClass) int { return bit(want(b)) - bit(want(a)) })
+	n := 0
+	for _, t := range r.Model.Set.Tables {
+		for _, c := range t.Chains {
+			n += len(c.Rules)
+		}
+	}
+	if most := max(32, portWork/(n+500)); most < len(out) {
+		return out[:most], &fact.Gap{Reason: fact.Truncated, What: fmt.Sprintf("%d of the %d classes of ports that the rules tell apart", len(out)-most, len(out))}
+	}
+	if !whole {
+		gap = &fact.Gap{Reason: fact.UnsupportedGap, What: "ports that rules tell apart by a mask or beside another field"}
+	}
+	return out, gap
+}
 
 func bit(b bool) int {
 	if b {
@@ -217,54 +256,83 @@ func evalRuleParity(c *Context) []Result {
 		if g := s.placeGap(); g != nil {
 			return one(unknown(s.Subject(), *g))
 		}
-		heard := map[string]bool{}
+		type ear struct {
+			proto string
+			port  uint16
+		}
+		heard := map[ear]bool{}
 		for _, a := range s.listening().list {
-			heard[fmt.Sprint(a.Protocol, a.Port)] = true
+			heard[ear{a.Protocol, a.Port}] = true
+		}
+		on := func(proto string, p portClass) bool {
+			for k := range heard {
+				if (proto == "" || k.proto == proto) && p.from <= k.port && k.port <= p.to {
+					return true
+				}
+			}
+			return false
 		}
 		named := r.NamedPorts()
+		free := named[len(named)-1]
+		classes, gap := s.portClasses(func(p portClass) bool { return on("", p) })
 		var out []Result
-		var doubt []rules.V
-		ports := named[:len(named)-1]
-		// Where something listens comes first.
-		slices.SortStableFunc(ports, func(a, b uint16) int {
-			on := func(p uint16) int { return -bit(heard[fmt.Sprint("tcp", p)] || heard[fmt.Sprint("udp", p)]) }
-			return on(a) - on(b)
-		})
-		for _, port := range ports[:min(len(ports), maxParity)] {
-			for _, proto := range []string{"tcp", "udp"} {
-				six, words6, vs := s.outside(rs.IPv6, proto, port)
-				four, words4, vs4 := s.outside(rs.IPv4, proto, port)
+		var gaps []fact.Gap
+		for _, proto := range []string{"tcp", "udp"} {
+			_, rest6, _ := s.outside(rs.IPv6, proto, free)
+			_, rest4, _ := s.outside(rs.IPv4, proto, free)
+			var rest *Result
+			for _, p := range classes {
+				six, words6, vs := s.outside(rs.IPv6, proto, p.from)
+				four, words4, vs4 := s.outside(rs.IPv4, proto, p.from)
 				if six == rules.Unclear {
-					doubt = append(doubt, vs...)
+					gaps = append(gaps, assumed(vs)...)
 				}
 				if four == rules.Unclear {
-					doubt = append(doubt, vs4...)
+					gaps = append(gaps, assumed(vs4)...)
 				}
 				if len(vs) == 0 || len(vs4) == 0 || !six.Wider(four) && !four.Wider(six) {
 					continue
 				}
 				sub := s.Subject()
-				sub.Proto, sub.Port, sub.Family = proto, port, "ipv6"
-				x := fail(sub, fmt.Sprintf("%s/%d lets in over IPv6: %s; over IPv4: %s.", proto, port, words6, words4), append(s.portEvidence(vs), s.portEvidence(vs4)...)...)
+				sub.Proto, sub.Port, sub.Family = proto, p.from, "ipv6"
+				which := proto + "/" + p.String()
+				if p.to > p.from {
+					sub.Key = "ports " + p.String()
+				}
+				if words6 == rest6 && words4 == rest4 && p.to > p.from {
+					if rest != nil {
+						continue
+					}
+					sub.Port, sub.Key, which = 0, "ports that no rule names", "A "+proto+" port that no rule names"
+				}
+				x := fail(sub, fmt.Sprintf("%s lets in over IPv6: %s; over IPv4: %s.", which, words6, words4), append(s.portEvidence(vs), s.portEvidence(vs4)...)...)
 				switch {
 				case four.Wider(six):
 					x.Subject.Family, x.Severity = "ipv4", finding.Info
-				case !heard[fmt.Sprint(proto, port)]:
+				case sub.Key != "" && sub.Port == 0:
+					x.Severity = finding.Low
+					x.Message += " FW-01 weighs it, LISTEN-03 what listens there."
+				case !on(proto, p):
 					x.Severity = finding.Low
 					x.Message += " Nothing listens on it now."
 				}
 				out = append(out, x)
+				if sub.Port == 0 {
+					rest = &x
+				}
 			}
 		}
-		switch {
-		case out != nil:
-			return out
-		case doubt != nil:
-			return one(unknown(s.Subject(), assumed(doubt)...))
-		case len(ports) > maxParity:
-			return one(pass(s.Subject(), fmt.Sprintf("%d of the %d ports that rules name were asked about, those first on which something listens: they are open to the same in both families.", maxParity, len(ports))))
+		if gap != nil {
+			gaps = append(gaps, *gap)
 		}
-		return one(pass(s.Subject(), "The ports that rules name are open to the same in both families."))
+		if len(gaps) > 0 {
+			slices.SortFunc(gaps, func(a, b fact.Gap) int { return strings.Compare(a.What, b.What) })
+			return append(out, unknown(s.Subject(), slices.Compact(gaps)...))
+		}
+		if out == nil {
+			out = one(pass(s.Subject(), "Every port is open to the same in both families."))
+		}
+		return out
 	})
 }
 

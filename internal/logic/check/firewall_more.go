@@ -76,13 +76,14 @@ func drowned(c *Context) []Result {
 			return one(pass(sub, "One base chain alone decides about input."))
 		}
 		var out []Result
-		named := r.NamedPorts()
+		classes, gap := s.portClasses(func(p portClass) bool { return p.from == p.to })
 		for _, f := range []rs.Family{rs.IPv6, rs.IPv4} {
 			doors := r.Interfaces(rules.FamilyWord(f))
 			if len(doors) == 0 {
 				continue
 			}
-			for _, port := range named[:min(len(named)-1, maxParity)] {
+			for _, class := range classes {
+				port := class.from
 				for _, proto := range []string{"tcp", "udp"} {
 					k := toPort(f, proto, port)
 					k.IIF = rules.Some(doors[0])
@@ -108,7 +109,10 @@ func drowned(c *Context) []Result {
 				}
 			}
 		}
-		if out == nil {
+		switch {
+		case gap != nil:
+			out = append(out, unknown(sub, *gap))
+		case out == nil:
 			out = one(pass(sub, "What one base chain accepts by port no other one drops."))
 		}
 		return out

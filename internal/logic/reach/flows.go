@@ -31,7 +31,8 @@ func (sp *Space) natPorts() []uint16 {
 // portsIn are the ports that rules name: single ones, and both ends of ranges.
 func portsIn(tables []*rs.Table) []uint16 {
 	var out []uint16
-	for _, r := range portRanges(tables) {
+	ranges, _ := portRanges(tables, maxFlows)
+	for _, r := range ranges {
 		for _, p := range []uint16{r.From, r.To} {
 			if p != 0 && p != 65535 {
 				out = append(out, p)
@@ -42,12 +43,18 @@ func portsIn(tables []*rs.Table) []uint16 {
 	return slices.Compact(out)
 }
 
-// portRanges are the ports and ranges of ports that rules name.
-func portRanges(tables []*rs.Table) []Range {
-	var out []Range
+// portRanges are the ports and ranges of ports that rules name, at most limit; whole
+// tells that no rule tells ports apart in another way.
+func portRanges(tables []*rs.Table, limit int) (out []Range, whole bool) {
+	whole = true
 	seen := map[Range]bool{}
 	add := func(from, to []byte) {
-		if len(from) < 2 || len(to) < 2 || len(out) >= maxFlows {
+		if len(from) < 2 || len(to) < 2 {
+			whole = false
+			return
+		}
+		if len(out) >= limit {
+			whole = false
 			return
 		}
 		if r := (Range{binary.BigEndian.Uint16(from), binary.BigEndian.Uint16(to)}); !seen[r] {
@@ -58,13 +65,31 @@ func portRanges(tables []*rs.Table) []Range {
 	for _, t := range tables {
 		for _, c := range t.Chains {
 			for _, r := range c.Rules {
-				ports := false
+				ports, last := false, false // a port was read: at all, by the expression before
+				alone, before := false, 0   // without the source port, after so many bytes
 				for _, e := range flat(r.Exprs) {
+					read := last
+					last = false
 					switch e := e.(type) {
 					case rs.Payload:
+						last = e.Base == rs.TransportHeader && e.Offset < 4 && e.Offset+e.Len > 2
+						whole = whole && (!last || e.Offset <= 2 && e.Offset+e.Len >= 4)
+						before = 2 - int(min(e.Offset, 2))
+						alone = e.Offset == 2 && e.Len == 2
 						ports = ports || e.Base == rs.TransportHeader && e.Offset <= 2 && e.Offset+e.Len >= 4
+					case rs.Bitwise, rs.Byteorder, rs.MetaSet:
+						whole = whole && !read // a mask, or the port goes elsewhere
 					case rs.Cmp:
+						if read && !alone { // together with the source port
+							if e.Op != rs.Eq && e.Op != rs.Neq || len(e.Data) < before+2 {
+								whole = false
+								continue
+							}
+							add(e.Data[before:before+2], e.Data[before:before+2])
+							continue
+						}
 						if !ports || len(e.Data) != 2 {
+							whole = whole && !read
 							continue
 						}
 						switch e.Op {
@@ -78,33 +103,44 @@ func portRanges(tables []*rs.Table) []Range {
 					case rs.Range:
 						if ports && len(e.From) == 2 {
 							add(e.From, e.To)
+						} else if read {
+							whole = false
 						}
 					case rs.Lookup:
-						if s := t.Sets[e.Set]; ports && s != nil {
-							setPorts(s, add)
+						s := t.Sets[e.Set]
+						switch {
+						case s == nil:
+						case len(s.Concat) > 1 && ports:
+							whole = setPorts(s, add) && whole
+						case len(s.Concat) < 2 && read:
+							whole = setPorts(s, add) && alone && whole
 						}
 					}
 				}
 			}
 		}
 	}
-	return out
+	return out, whole
 }
 
-// setPorts finds the field of two bytes in the keys of a set.
-func setPorts(s *rs.Set, add func(from, to []byte)) {
-	off := 0
+// setPorts finds the first field of two bytes in the keys of a set: whole tells that
+// it is the only one.
+func setPorts(s *rs.Set, add func(from, to []byte)) (whole bool) {
+	off, fields := 0, 0
 	for _, f := range s.Concat {
 		if f == 2 {
-			break
+			fields++
 		}
-		off += (f + 3) &^ 3
+		if fields == 0 {
+			off += (f + 3) &^ 3
+		}
 	}
 	for i := range s.Elements {
 		if e := &s.Elements[i]; len(e.From) >= off+2 && len(e.To) >= off+2 {
 			add(e.From[off:off+2], e.To[off:off+2])
 		}
 	}
+	return fields < 2
 }
 
 // otherPort stands for all ports that no rule names.

@@ -143,10 +143,12 @@ func (sp *Space) NamedPorts() []uint16 {
 }
 
 // PortStarts cuts the ports at every boundary that a rule has: from each start to the
-// one before the next all ports are treated alike.
-func (sp *Space) PortStarts() []uint16 {
-	out := []uint16{1}
-	for _, r := range portRanges(sp.Model.Set.Tables) {
+// one before the next all ports are treated alike where whole is true; rules that mask
+// ports cut them in more ways.
+func (sp *Space) PortStarts() (out []uint16, whole bool) {
+	ranges, whole := portRanges(sp.Model.Set.Tables, 1<<16)
+	out = []uint16{1}
+	for _, r := range ranges {
 		if r.From > 0 {
 			out = append(out, r.From)
 		}
@@ -155,7 +157,7 @@ func (sp *Space) PortStarts() []uint16 {
 		}
 	}
 	slices.Sort(out)
-	return slices.Compact(out)
+	return slices.Compact(out), whole
 }
 
 // NamedInterfaces are the incoming interfaces that rules name; of names with a wildcard

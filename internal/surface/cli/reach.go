@@ -308,7 +308,7 @@ func (s *spaces) others() []*reach.Space {
 
 // named answers for the ports that a ruleset without a host names.
 func (s *spaces) named(doc *reach.Document, flt reachFilter) {
-	starts := s.only.PortStarts()
+	starts, whole := s.only.PortStarts()
 	if flt.port != 0 {
 		starts = []uint16{flt.port}
 	}
@@ -322,7 +322,7 @@ func (s *spaces) named(doc *reach.Document, flt reachFilter) {
 			if i+1 < len(starts) {
 				to = starts[i+1] - 1
 			}
-			if flt.port == 0 && to > p {
+			if flt.port == 0 && to > p && whole {
 				l.PortTo = to
 			}
 			l.IPv4 = flt.narrow([]reach.V{s.only.Any(proto, p, rs.IPv4)}, true)

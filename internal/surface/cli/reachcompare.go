@@ -106,7 +106,9 @@ var (
 // compareRules asks two rulesets without hosts about all that tells ports, protocols
 // and incoming interfaces apart in either.
 func compareRules(a, b *reach.Space, flt reachFilter) []reach.Difference {
-	starts := append(a.PortStarts(), b.PortStarts()...)
+	starts, wholeA := a.PortStarts()
+	more, wholeB := b.PortStarts()
+	starts = append(starts, more...)
 	slices.Sort(starts)
 	starts = slices.Compact(starts)
 	ifaces := append([]string{""}, append(a.NamedInterfaces(), b.NamedInterfaces()...)...)
@@ -140,9 +142,13 @@ func compareRules(a, b *reach.Space, flt reachFilter) []reach.Difference {
 			continue
 		}
 		for i, s := range starts {
-			to := uint16(65535)
-			if i+1 < len(starts) {
+			to := s
+			switch {
+			case !wholeA || !wholeB:
+			case i+1 < len(starts):
 				to = starts[i+1] - 1
+			default:
+				to = 65535
 			}
 			list = append(list, subject{p.word, p.proto, s, to})
 		}
