@@ -34,6 +34,9 @@ type Options struct {
 	KeepLog bool // keep the request log
 	// Elements asks for the elements of packet-filter sets, which reach needs.
 	Elements bool
+	// Expand reads sets whole that are larger than what is read otherwise, and takes the
+	// time that the kernel needs to list them: minutes.
+	Expand bool
 
 	// present replaces the answers from the module files in tests of the promise
 	// that what is not there is not asked.
@@ -156,7 +159,11 @@ func runLive(o Options) (*Collection, error) {
 	a := ask.New(present, o.KeepLog)
 	a.SetDoubt(mods.Doubt)
 	c.log = a
-	v := &visitor{filter: packetfilter.Options{Elements: o.Elements}, c: c, a: a, budgets: budgets, end: time.Now().Add(maxTotal)}
+	v := &visitor{filter: packetfilter.Options{Elements: o.Elements, Expand: o.Expand}, c: c, a: a, budgets: budgets, end: time.Now().Add(maxTotal)}
+	if o.Expand {
+		v.budgets.Own.Time, v.budgets.Own.Bytes = maxExpand, 4<<30
+		v.end = time.Now().Add(maxExpand)
+	}
 	c.procs = proc.Scan(a, v.own("process table"))
 	spaces, gaps := space.Discover(a, v.own("namespace list"), c.procs)
 	c.snap.Gaps = append(c.snap.Gaps, gaps...)

@@ -20,6 +20,9 @@ import (
 // maxTotal is how long reading all of the host's own namespaces may take.
 const maxTotal = 60 * time.Second
 
+// maxExpand is how long it may take when sets are read whole.
+const maxExpand = 15 * time.Minute
+
 // maxSecondLook is how many sockets the processes may hold for a second look at
 // all of them to be cheap (a tenth of a second).
 const maxSecondLook = 20_000
@@ -69,13 +72,14 @@ func (v *visitor) visit(spaces []space.Space) {
 			f := v.budgets.Foreign
 			v.foreign = ask.NewBudget("namespaces of other user namespaces", f.Time, f.Objects, f.Bytes)
 		}
-		b := v.foreign
+		b, filter := v.foreign, v.filter
+		filter.Foreign = sp.Namespace.Foreign
 		if !sp.Namespace.Foreign {
 			b = v.own("netns " + sp.Namespace.Name)
 		}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			if err := netns.Do(sp.FD, func() { d.read(v.a, b, v.filter) }); err != nil {
+			if err := netns.Do(sp.FD, func() { d.read(v.a, b, filter) }); err != nil {
 				d.gap = &fact.Gap{Reason: fact.Permission, What: "netns " + sp.Namespace.Name}
 			}
 		})

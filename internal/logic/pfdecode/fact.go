@@ -21,10 +21,10 @@ func FromFact(n fact.NFTables, order binary.ByteOrder) ([]*rs.Table, error) {
 func FromFactWithSets(n fact.NFTables, sets *IPSets, order binary.ByteOrder) ([]*rs.Table, error) {
 	d := Dump{
 		Tables: n.Tables, Chains: n.Chains, Rules: n.Rules, Sets: n.Sets,
-		Elements: n.Elements, Objects: n.Objects, Incomplete: map[SetID]bool{}, Order: order, IPSets: sets,
+		Elements: n.Elements, Objects: n.Objects, Incomplete: map[SetID]string{}, Order: order, IPSets: sets,
 	}
 	for _, u := range n.Unexpanded {
-		d.Incomplete[SetID{rs.Family(u.Family), u.Table, u.Name}] = true
+		d.Incomplete[SetID{rs.Family(u.Family), u.Table, u.Name}] = u.Gap.What
 	}
 	ts, err := NFTables(d)
 	if !n.ElementsRead {

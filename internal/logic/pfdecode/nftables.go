@@ -11,8 +11,8 @@ import (
 // Dump is one generation of nf_tables as messages (nfgenmsg and attributes).
 type Dump struct {
 	Tables, Chains, Rules, Sets, Elements, Objects [][]byte
-	// Incomplete names the sets ("family table name") whose elements were not all read.
-	Incomplete map[SetID]bool
+	// Incomplete are the sets whose elements were not all read, and why.
+	Incomplete map[SetID]string
 	Order      binary.ByteOrder // of the host that dumped: attribute headers, meta values
 	// IPSets are the sets that "match set" and "target SET" name by number; nil when
 	// they were not read.
@@ -56,10 +56,10 @@ func NFTables(d Dump) ([]*rs.Table, error) {
 			}
 		}
 	}
-	for id := range d.Incomplete {
+	for id, why := range d.Incomplete {
 		if t := dec.tables[tableKey{id.Family, id.Table}]; t != nil {
 			if s := t.Sets[id.Name]; s != nil {
-				s.Complete = false
+				s.Complete, s.Why = false, why
 			}
 		}
 	}

@@ -58,7 +58,7 @@ func (q *question) member(reg *regs, x rs.Lookup, r *rs.Rule) cond {
 	hit := q.each(s, key, func(cond, *rs.Element) {})
 	if !s.Complete || q.dynamic(s) {
 		hit = hit.or(perhaps)
-		q.opaque["set "+s.Name] = true
+		q.opaque[notSure(s)] = true
 		if q.uses.deletes[s] { // elements may be gone as well
 			hit = cond{may: hit.may, mayAll: hit.mayAll}
 		}
@@ -67,6 +67,14 @@ func (q *question) member(reg *regs, x rs.Lookup, r *rs.Rule) cond {
 		hit = hit.not(q.is4())
 	}
 	return hit
+}
+
+// notSure names a set of which not all is known.
+func notSure(s *rs.Set) string {
+	if s.Why != "" {
+		return s.Why
+	}
+	return "set " + s.Name
 }
 
 // setRates answers the stateful expressions that a set has for each of its elements, and
@@ -126,7 +134,7 @@ func (x *run) lookup(e rs.Lookup, rest []rs.Expr) bool {
 		branches[i].cond = branches[i].any.cond()
 	}
 	if !s.Complete || q.dynamic(s) {
-		q.opaque["set "+s.Name] = true
+		q.opaque[notSure(s)] = true
 		for i := range branches {
 			b := &branches[i]
 			b.cond = cond{may: b.cond.may, mayAll: b.cond.mayAll}

@@ -25,10 +25,15 @@ func load(t *testing.T, script string) *rs.Ruleset {
 		t.Fatal(err)
 	}
 	ns.Run(testlab.RequireTool(t, "nft"), "-f", f)
+	return read(t, ns, packetfilter.Options{Elements: true})
+}
+
+func read(t *testing.T, ns *testlab.NS, o packetfilter.Options) *rs.Ruleset {
+	t.Helper()
 	var n fact.Namespace
 	ns.Do(func() {
 		a := ask.New(func(string) bool { return true }, false)
-		packetfilter.Read(a, ask.NewBudget("t", time.Minute, 1e9, 1e9), packetfilter.Options{Elements: true}).Decode(&n)
+		packetfilter.Read(a, ask.NewBudget("t", time.Minute, 1e9, 1e9), o).Decode(&n)
 	})
 	nft, ok := n.PacketFilter.NFTables.Get()
 	if !ok {

@@ -180,6 +180,8 @@ type Set struct {
 	Elements  []Element
 	// Complete is false when the elements were not all read: membership is then unknown.
 	Complete bool
+	// Why says why it is not complete, for people; it names the set. It may be empty.
+	Why string
 	// Exprs are stateful expressions of every element (limit, counter, quota).
 	Exprs []Expr
 }

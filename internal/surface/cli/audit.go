@@ -161,6 +161,7 @@ func (o *auditOptions) source() source {
 type source struct {
 	snapshot, root string
 	elements       bool // of packet-filter sets too
+	expand         bool // and sets whole
 }
 
 // facts reads the source. On return the process is sealed.
@@ -187,10 +188,14 @@ func (a *app) facts(s source, out *store.Output, quiet bool) (*fact.Snapshot, er
 		}
 		return c.Snapshot(), nil
 	}
-	done := a.progress(quiet, "reading the host")
+	what := "reading the host"
+	if s.expand {
+		what += " and whole sets, which the kernel may list for minutes"
+	}
+	done := a.progress(quiet, what)
 	defer done()
 	a.collecting()
-	c, err := collect.Run(collect.Options{Elements: s.elements})
+	c, err := collect.Run(collect.Options{Elements: s.elements, Expand: s.expand})
 	if err != nil {
 		return nil, &usageError{msg: "read this host", cause: err, hint: "sixfence needs Linux with /proc mounted"}
 	}

@@ -37,13 +37,18 @@ type rulesOptions struct {
 	snapshot string
 	ruleset  []string
 	netns    string
+	expand   bool
 }
+
+// expandHelp is the help of --expand-sets.
+const expandHelp = "read nf_tables sets of this host whole, up to 4194304 elements each, not 65536; the kernel may take minutes to list one"
 
 func (o *rulesOptions) flags(cmd *cobra.Command, verb string) {
 	f := cmd.Flags()
 	f.StringVar(&o.snapshot, "snapshot", "", verb+" this Snapshot `FILE` (- is standard input) instead of the host")
 	f.StringArrayVar(&o.ruleset, "ruleset", nil, "take the rules from this `FILE` (- is standard input): an nft script, `nft -j list ruleset`, iptables-save, ip6tables-save or ipset save; may be repeated, all files are one ruleset")
 	f.StringVar(&o.netns, "netns", "", "only the network namespace `NAME`; by default, and for --ruleset, the host's own")
+	f.BoolVar(&o.expand, "expand-sets", false, expandHelp)
 }
 
 func (o *rulesOptions) check() error {
@@ -72,7 +77,7 @@ func (o *rulesOptions) usesStdin() bool {
 // rules reads the rules to ask about. On return the process is sealed.
 func (a *app) rules(o rulesOptions, out *store.Output, quiet bool) (*spaces, error) {
 	if len(o.ruleset) == 0 {
-		snap, err := a.facts(source{snapshot: o.snapshot, elements: true}, out, quiet)
+		snap, err := a.facts(source{snapshot: o.snapshot, elements: true, expand: o.expand}, out, quiet)
 		if err != nil {
 			return nil, err
 		}

@@ -13,6 +13,7 @@ import (
 type snapshotOptions struct {
 	output, root, format string
 	quiet, noColor       bool
+	expand               bool
 }
 
 func (a *app) snapshotCommand() *cobra.Command {
@@ -31,6 +32,7 @@ func (a *app) snapshotCommand() *cobra.Command {
 	f.StringVarP(&o.output, "output", "o", "", "write to `FILE` (mode 0600) instead of standard output")
 	f.StringVar(&o.root, "root", "", "read the directory tree `DIR` (an image, a chroot) instead of the host")
 	f.StringVar(&o.format, "format", "json", "output `FORMAT`: json")
+	f.BoolVar(&o.expand, "expand-sets", false, expandHelp)
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "no notes on standard error")
 	f.BoolVar(&o.noColor, "no-color", false, "accepted like everywhere; there is no colour")
 	completeWords(cmd, "format", "json")
@@ -51,7 +53,7 @@ func (a *app) snapshot(o snapshotOptions) error {
 	if err != nil {
 		return err
 	}
-	snap, err := a.facts(source{root: o.root, elements: true}, out.file, o.quiet)
+	snap, err := a.facts(source{root: o.root, elements: true, expand: o.expand}, out.file, o.quiet)
 	if err != nil {
 		out.abort()
 		return err

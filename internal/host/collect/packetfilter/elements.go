@@ -11,9 +11,16 @@ import (
 	"github.com/sixfence/sixfence/internal/model/fact"
 )
 
-// maxElements is how many elements of one set are read. A million-element rbtree
-// takes the kernel a minute to list.
-const maxElements = 65536
+// maxElements and maxExpanded are how many elements of one set are read, without and
+// with being asked for whole sets. The kernel counts the end of an interval as one more.
+// It lists an rbtree of 500,000 intervals in half a minute.
+const (
+	maxElements = 65536
+	maxExpanded = 4 << 20
+)
+
+// setCount is NFTA_SET_COUNT of newer kernels.
+const setCount = 20
 
 // elements reads the elements of every set. A set that is too large is listed
 // as unexpanded, and questions that depend on it stay open.
@@ -22,17 +29,21 @@ func (r *nftReader) elements(n *fact.NFTables) error {
 		if len(m) < 4 {
 			continue
 		}
-		s, ok := setName(m)
+		s, known, ok := setName(m)
 		if !ok {
 			continue
 		}
-		msgs, full, err := r.elementsOf(m[0], s.Table, s.Name)
-		if err != nil {
-			return err
+		var msgs [][]byte
+		full := known > r.elementsMax
+		if !full {
+			var err error
+			if msgs, full, err = r.elementsOf(m[0], s.Table, s.Name); err != nil {
+				return err
+			}
 		}
 		n.Elements = append(n.Elements, msgs...)
 		if full {
-			s.Gap = fact.Gap{Reason: fact.Truncated, What: fmt.Sprintf("set %s: more than %d elements", s.Name, r.elementsMax)}
+			s.Gap = fact.Gap{Reason: fact.Truncated, What: fmt.Sprintf("set %s: %s%s", s.Name, size(known, r.elementsMax), r.advice)}
 			n.Unexpanded = append(n.Unexpanded, s)
 		}
 		if r.full != nil {
@@ -42,11 +53,20 @@ func (r *nftReader) elements(n *fact.NFTables) error {
 	return nil
 }
 
-func setName(m []byte) (fact.UnexpandedSet, bool) {
-	s := fact.UnexpandedSet{Family: m[0]}
+// size says how many elements a set has, of which the kernel may have told the number.
+func size(known, bound int) string {
+	if known > bound {
+		return fmt.Sprintf("%d elements, more than %d", known, bound)
+	}
+	return fmt.Sprintf("more than %d elements", bound)
+}
+
+// setName reads the name of a set, and how many elements it has where the kernel tells.
+func setName(m []byte) (s fact.UnexpandedSet, count int, ok bool) {
+	s.Family = m[0]
 	ad, err := netlink.NewAttributeDecoder(m[4:])
 	if err != nil {
-		return s, false
+		return s, 0, false
 	}
 	for ad.Next() {
 		switch ad.Type() {
@@ -54,9 +74,13 @@ func setName(m []byte) (fact.UnexpandedSet, bool) {
 			s.Table = ad.String()
 		case unix.NFTA_SET_NAME:
 			s.Name = ad.String()
+		case setCount:
+			if b := ad.Bytes(); len(b) == 4 {
+				count = int(binary.BigEndian.Uint32(b))
+			}
 		}
 	}
-	return s, ad.Err() == nil && s.Name != ""
+	return s, count, ad.Err() == nil && s.Name != ""
 }
 
 // elementsOf reads one set; full tells that there were more than asked for.
@@ -87,13 +111,11 @@ func (r *nftReader) elementsOf(family uint8, table, name string) (msgs [][]byte,
 			continue
 		}
 		moved = moved || m.Header.Flags&netlink.DumpInterrupted != 0
-		if full {
-			continue // the dump must be read to its end to keep the socket usable
-		}
 		count += countElements(m.Data)
 		if count > r.elementsMax {
+			// The kernel would list the rest, for minutes: a socket that is closed ends that.
 			full, msgs = true, nil
-			continue
+			break
 		}
 		if r.full = r.b.Take("packet filter", 1, len(m.Data)); r.full != nil {
 			return msgs, true, nil
@@ -102,6 +124,14 @@ func (r *nftReader) elementsOf(family uint8, table, name string) (msgs [][]byte,
 	}
 	if moved {
 		return nil, false, errMoved
+	}
+	if full {
+		c, err := dial(r.b)
+		if err != nil {
+			return nil, false, fmt.Errorf("ask for elements of %s: %w", name, err)
+		}
+		r.c.Close()
+		r.c = c
 	}
 	return msgs, full, nil
 }

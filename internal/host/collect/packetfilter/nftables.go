@@ -31,6 +31,10 @@ var errMoved = errors.New("the ruleset changed while it was read")
 // ReadNFTables reads one generation of nf_tables of the calling thread's network
 // namespace, and of every set up to so many elements (0: none).
 func ReadNFTables(a *ask.Asker, b *ask.Budget, elements int) fact.Known[fact.NFTables] {
+	return readNFTables(a, b, elements, "")
+}
+
+func readNFTables(a *ask.Asker, b *ask.Budget, elements int, advice string) fact.Known[fact.NFTables] {
 	for _, m := range []string{"nfnetlink", "nf_tables"} {
 		if a.Present(m) {
 			continue
@@ -41,16 +45,15 @@ func ReadNFTables(a *ask.Asker, b *ask.Budget, elements int) fact.Known[fact.NFT
 		return fact.Absent[fact.NFTables]() // nothing is there that could hold a table
 	}
 	a.Note("netlink", "socket NETLINK_NETFILTER")
-	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{MessageBufferSize: receiveBuffer})
+	c, err := dial(b)
 	if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EAFNOSUPPORT) {
 		return fact.Unsupported[fact.NFTables]()
 	}
 	if err != nil {
 		return fact.Missing[fact.NFTables](gapOf(err, "nf_tables"))
 	}
-	defer c.Close()
-	_ = c.SetDeadline(b.Deadline())
-	r := nftReader{c: c, a: a, b: b, elementsMax: elements}
+	r := nftReader{c: c, a: a, b: b, elementsMax: elements, advice: advice}
+	defer func() { r.c.Close() }()
 	for try := range tries {
 		n, err := r.generation()
 		switch {
@@ -71,6 +74,14 @@ func ReadNFTables(a *ask.Asker, b *ask.Budget, elements int) fact.Known[fact.NFT
 	return fact.Missing[fact.NFTables](fact.Gap{Reason: fact.Truncated, What: fmt.Sprintf("nf_tables: %v, %d times", errMoved, tries)})
 }
 
+func dial(b *ask.Budget) (*netlink.Conn, error) {
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{MessageBufferSize: receiveBuffer})
+	if err == nil {
+		_ = c.SetDeadline(b.Deadline())
+	}
+	return c, err
+}
+
 type nftReader struct {
 	c    *netlink.Conn
 	a    *ask.Asker
@@ -78,6 +89,8 @@ type nftReader struct {
 	full *fact.Gap // the budget is spent
 	// elementsMax is how many elements of one set are read; 0: none of any.
 	elementsMax int
+	// advice ends the reason why a set was not read.
+	advice string
 }
 
 // part is one kind of object: how it is asked for, and which attributes name one

@@ -35,16 +35,31 @@ type Options struct {
 	// Elements asks for the elements of sets too: what reach needs, and an audit
 	// does not. A set of a million elements costs the kernel a minute.
 	Elements bool
+	// Expand reads sets whole, up to 4 million elements each.
+	Expand bool
+	// Foreign is a stranger's namespace: its sets are never read whole.
+	Foreign bool
+}
+
+// bound is how many elements of one set are read.
+func (o Options) bound() int {
+	switch {
+	case !o.Elements:
+		return 0
+	case o.Expand && !o.Foreign:
+		return maxExpanded
+	}
+	return maxElements
 }
 
 // Read dumps the packet filter of the calling thread's network namespace.
 func Read(a *ask.Asker, b *ask.Budget, o Options) *Dump {
-	elements := 0
-	if o.Elements {
-		elements = maxElements
+	advice := ""
+	if !o.Expand && !o.Foreign {
+		advice = "; reach, trace and snapshot read it whole with --expand-sets"
 	}
 	d := &Dump{
-		nft:    ReadNFTables(a, b, elements),
+		nft:    readNFTables(a, b, o.bound(), advice),
 		legacy: readLegacy(a, b),
 		eb:     readEBTables(a),
 		bridge: readBridge(a),
