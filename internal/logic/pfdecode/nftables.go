@@ -74,7 +74,9 @@ func NFTables(d Dump) ([]*rs.Table, error) {
 			if !read && hasAnonymous(dec.list) {
 				s.Complete = false
 			}
-			finishSet(s)
+			if !dec.joined(s) {
+				finishSet(s)
+			}
 		}
 	}
 	return dec.list, nil
@@ -106,6 +108,7 @@ type decoder struct {
 	tables map[tableKey]*rs.Table
 	chains map[chainKey]*rs.Chain
 	list   []*rs.Table
+	joins  map[*rs.Set]*join // of interval sets
 	// current is the table of the rule that is decoded; nil outside rules.
 	current *rs.Table
 	comment string // of a "match comment" in that rule
@@ -284,32 +287,26 @@ func (d *decoder) elements(family uint8, a attrs) error {
 	if s == nil {
 		return fmt.Errorf("elements of unknown set %q", a.str(2))
 	}
-	var bad error
-	err = walk(a[3], d.order, func(_ uint16, v []byte) {
-		if err := d.element(s, v); err != nil && bad == nil {
-			bad = err
-		}
-	})
-	return firstErr(err, bad)
+	return d.elementsOf(s, a[3])
 }
 
-func (d *decoder) element(s *rs.Set, b []byte) error {
+func (d *decoder) element(b []byte) (e rs.Element, err error) {
 	a, err := parse(b, d.order)
 	defer a.free()
 	if err != nil {
-		return err
+		return e, err
 	}
 	flags, err := a.u32(3)
 	if err != nil {
-		return err
+		return e, err
 	}
-	e := rs.Element{CatchAll: flags&elemCatchAll != 0, Expires: aboutToGo(a)}
+	e = rs.Element{CatchAll: flags&elemCatchAll != 0, Expires: aboutToGo(a)}
 	if e.From, err = d.dataValue(a[1]); err != nil {
-		return err
+		return e, err
 	}
 	if v := a[10]; v != nil {
 		if e.To, err = d.dataValue(v); err != nil {
-			return err
+			return e, err
 		}
 	}
 	if flags&elemIntervalEnd != 0 {
@@ -317,14 +314,11 @@ func (d *decoder) element(s *rs.Set, b []byte) error {
 		e.Verdict = markerEnd
 	} else if v := a[2]; v != nil {
 		if err := d.elementData(&e, v); err != nil {
-			return err
+			return e, err
 		}
 	}
-	if e.Exprs, err = d.nestedExprs(a, 7, 11); err != nil {
-		return err
-	}
-	s.Elements = append(s.Elements, e)
-	return nil
+	e.Exprs, err = d.nestedExprs(a, 7, 11)
+	return e, err
 }
 
 // markerEnd marks an interval end between decoding and finishSet.
@@ -432,13 +426,17 @@ func b2i(b bool) uint8 {
 // before is key-1 in big-endian arithmetic.
 func before(key []byte) []byte {
 	out := slices.Clone(key)
+	decrement(out)
+	return out
+}
+
+func decrement(out []byte) {
 	for i := len(out) - 1; i >= 0; i-- {
 		out[i]--
 		if out[i] != 0xff {
 			break
 		}
 	}
-	return out
 }
 
 func (d *decoder) object(family uint8, a attrs) error {
