@@ -90,7 +90,7 @@ func (f *fixture) run(b *testing.B, elements bool) stages {
 	s.dump = timed(func() {
 		f.ns.Do(func() {
 			a := ask.New(func(string) bool { return true }, false)
-			packetfilter.Read(a, ask.NewBudget("bench", 10*time.Minute, 1e9, 1e12), packetfilter.Options{Elements: elements}).Decode(n)
+			packetfilter.Read(a, ask.NewBudget("bench", 10*time.Minute, 1e9, 1e12), packetfilter.Options{Elements: elements, Expand: elements}).Decode(n)
 		})
 	})
 	var sp *reach.Space
@@ -135,7 +135,7 @@ func BenchmarkReach(b *testing.B) {
 				var ours, nft []sample
 				for range 5 {
 					st = append(st, f.run(b, true))
-					ours = append(ours, measureCommand(b, f.alone(bin, "reach", "--format", "json", "--quiet")))
+					ours = append(ours, measureCommand(b, f.alone(bin, "reach", "--expand-sets", "--format", "json", "--quiet")))
 					nft = append(nft, measureCommand(b, f.alone("nft", "list", "ruleset")))
 				}
 				b.ReportMetric(ms(median(st, func(s stages) time.Duration { return s.dump.cpu })), "ms/dump")
