@@ -33,7 +33,7 @@ type DiffDocument struct {
 // and IPv6.
 type Difference struct {
 	NetNS   string `json:"netns"`
-	Hook    string `json:"hook"`             // input | forward
+	Hook    string `json:"hook"`             // input | forward | output: what this host sends; before and after are then destinations
 	Proto   string `json:"proto"`            // tcp, udp, icmp, icmpv6 … or a number
 	Port    uint16 `json:"port"`             // 0: the protocol has none; of ICMP the type
 	PortTo  uint16 `json:"portTo,omitempty"` // the last of a range of ports that differ alike

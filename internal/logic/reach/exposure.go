@@ -41,13 +41,22 @@ func (w *Witness) String() string {
 	return fmt.Sprintf("%s → %s", netip.AddrPortFrom(w.Saddr, w.Sport), netip.AddrPortFrom(w.Daddr, w.Dport))
 }
 
-// Flow is a port that goes on to another address or port.
+// Flow is a port that goes on to another address or port, or one that this host may
+// send to.
+//
+// Of an outbound flow the interfaces of a V are outgoing ones (none: any that no rule
+// names), must, may and sources are destinations instead of sources: what the rules
+// accept of fresh flows from this host by those interfaces, whether or not a route
+// leads there. Which of its addresses, users and marks it sends with is left open: what
+// rules make of them is possible and not sure. Groups, broadcasts and what the host sends
+// to itself are in no list. There is no outbound flow where no rule sees what leaves.
 type Flow struct {
 	NetNS   string `json:"netns"`
-	Kind    string `json:"kind"` // nat: rules change the destination (published container ports) | routed: to a listener of another namespace
-	Proto   string `json:"proto"`
-	Port    uint16 `json:"port"`              // 0: every port that no rule names
-	Target  string `json:"target"`            // where it leads: address and port, or a namespace
+	Kind    string `json:"kind"`              // nat: rules change the destination (published container ports) | routed: to a listener of another namespace | outbound: what this host may send
+	Proto   string `json:"proto"`             // outbound, icmp: echo requests of either family
+	Port    uint16 `json:"port"`              // 0: every port that no rule names; outbound: every port that no other flow has
+	PortTo  uint16 `json:"portTo,omitempty"`  // outbound: the last of a range of ports that answer alike
+	Target  string `json:"target"`            // where it leads: address and port, or a namespace; empty of outbound
 	Process string `json:"process,omitempty"` // that listens there, where it is known
 	IPv4    []V    `json:"ipv4"`
 	IPv6    []V    `json:"ipv6"`
@@ -55,8 +64,9 @@ type Flow struct {
 
 // The kinds of Flow.
 const (
-	FlowNAT    = "nat"
-	FlowRouted = "routed"
+	FlowNAT      = "nat"
+	FlowRouted   = "routed"
+	FlowOutbound = "outbound"
 )
 
 // Expose answers for a listener over both families.

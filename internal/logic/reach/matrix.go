@@ -32,7 +32,7 @@ func (sp *Space) Analyse(keep func(*Listener) bool) Result {
 			r.Listeners = append(r.Listeners, ls[i])
 		}
 	}
-	r.Flows = sp.Flows()
+	r.Flows = append(sp.Flows(), sp.Outbound()...)
 	r.Lint = sp.Lint()
 	r.Gaps[sp.Name] = append(r.Gaps[sp.Name], sp.Gaps()...)
 	return r

@@ -26,6 +26,7 @@ type Space struct {
 	obstacles []pathGap
 	daddrRead map[rs.Family]bool // by readsDaddr
 	noHost    *Model             // by unnamed
+	mirrors   map[rs.Family]*mirror
 	told      told
 	// Filled by answer and Kin.
 	asked  map[string]*Answer
@@ -39,6 +40,7 @@ type pathGap struct {
 	fact.Gap
 	family string // "" = both
 	iface  string // "" = every interface
+	in     bool   // it concerns what comes in only
 }
 
 // NewSpace joins a namespace's rules with its interfaces and routes. tables are rules
@@ -133,7 +135,7 @@ func (sp *Space) readTables(lowered []*rs.Table, legacy bool) {
 // Those are delivered to the host itself, and are answered as packets of their own.
 func (sp *Space) readObstacles() {
 	block := func(reason fact.Reason, family, iface, what string) {
-		sp.obstacles = append(sp.obstacles, pathGap{fact.Gap{Reason: reason, What: what}, family, iface})
+		sp.obstacles = append(sp.obstacles, pathGap{Gap: fact.Gap{Reason: reason, What: what}, family: family, iface: iface, in: true})
 	}
 	for i, family := range []string{"ipv4", "ipv6"} {
 		if sp.Routes.late[i] {
@@ -175,6 +177,12 @@ func (sp *Space) readObstacles() {
 			}
 		}
 	}
+	onlyIn := len(sp.obstacles)
+	defer func() {
+		for i := onlyIn; i < len(sp.obstacles); i++ {
+			sp.obstacles[i].in = false // a program may be on any hook
+		}
+	}()
 	links, ok := sp.host.BPF.NetfilterLinks.Get()
 	if !ok {
 		if g, gap := sp.host.BPF.NetfilterLinks.Gap(); gap {

@@ -247,6 +247,7 @@ func (s *spaces) analyse(netns string, flt reachFilter) (reach.Document, reachVi
 	}
 	if s.only != nil {
 		s.named(&doc, flt)
+		doc.Flows = append(doc.Flows, flt.outbound(s.only.Outbound())...)
 		doc.Lint = append(doc.Lint, s.only.Lint()...)
 		clean(&doc)
 		return doc, view
@@ -274,12 +275,16 @@ func (s *spaces) analyse(netns string, flt reachFilter) (reach.Document, reachVi
 			doc.Listeners = append(doc.Listeners, l)
 		}
 		for _, f := range r.Flows {
+			if f.Kind == reach.FlowOutbound {
+				continue
+			}
 			if flt.port != 0 && f.Port != flt.port || flt.proto != "" && f.Proto != flt.proto {
 				continue
 			}
 			f.IPv4, f.IPv6 = flt.narrow(f.IPv4, true), flt.narrow(f.IPv6, false)
 			doc.Flows = append(doc.Flows, f)
 		}
+		doc.Flows = append(doc.Flows, flt.outbound(r.Flows)...)
 		doc.Lint = append(doc.Lint, r.Lint...)
 		for _, g := range r.Gaps[n.Name] {
 			doc.Gaps = append(doc.Gaps, reach.DocumentGap{ID: gapID(g.What, n.Name), Reason: g.Reason, What: g.What, NetNS: n.Name})

@@ -121,6 +121,10 @@ func diffCode(diffs []reach.Difference, failOn string) int {
 // ports is a port or a range, as people write it.
 func diffPorts(d *reach.Difference) string {
 	switch {
+	case d.Hook == "output" && d.Proto == "icmp":
+		return "ping"
+	case d.Hook == "output" && d.Port == 0:
+		return d.Proto + ", every port not listed"
 	case d.Proto == "icmp" || d.Proto == "icmpv6":
 		return fmt.Sprintf("%s type %d", d.Proto, d.Port)
 	case d.Port == 0:
@@ -144,8 +148,11 @@ func diffText(w io.Writer, diffs []reach.Difference, files, quiet bool) error {
 			left, right = "before", "after"
 			head += " over " + map[string]string{"ipv4": "IPv4", "ipv6": "IPv6"}[d.Family]
 		}
-		if d.Hook == "forward" {
+		switch d.Hook {
+		case "forward":
 			head += ", forwarded"
+		case "output":
+			head += ", sent by this host"
 		}
 		if d.Interface != "" {
 			head += " by " + d.Interface
@@ -217,7 +224,7 @@ func families(sp *spaces, netns string, flt reachFilter) []reach.Difference {
 		evidence(&d, wide)
 		out = append(out, d)
 	}
-	return out
+	return append(out, outboundFamilies(&doc)...)
 }
 
 func evidence(d *reach.Difference, vs []reach.V) {

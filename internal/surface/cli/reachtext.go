@@ -268,6 +268,7 @@ func (v *reachView) details(b *strings.Builder, d reach.Document, differ []row) 
 		}
 	}
 	v.flowText(b, d.Flows)
+	v.outboundText(b, d.Flows)
 	lintText(b, d.Lint)
 	for i, g := range d.Gaps {
 		if i == 0 {
@@ -286,6 +287,7 @@ func (v *reachView) details(b *strings.Builder, d reach.Document, differ []row) 
 }
 
 func (v *reachView) flowText(b *strings.Builder, flows []reach.Flow) {
+	flows = slices.DeleteFunc(slices.Clone(flows), func(f reach.Flow) bool { return f.Kind == reach.FlowOutbound })
 	for i, f := range flows {
 		if i == 0 {
 			b.WriteString("\nPassed on\n")
