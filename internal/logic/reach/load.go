@@ -64,7 +64,9 @@ func (q *question) payload(reg *regs, x rs.Payload, e *env) cond {
 			b[i] = src[off+i]
 		}
 	}
-	if x.Base != rs.LinkHeader && q.wrote(e) && hasUnknown(b) {
+	if x.Base == rs.LinkHeader && hasUnknown(b) {
+		q.opaque["link header"] = true
+	} else if q.wrote(e) && hasUnknown(b) {
 		q.opaque["a field that a rule rewrote"] = true
 	}
 	reg.put(x.Dreg, b)
@@ -73,17 +75,24 @@ func (q *question) payload(reg *regs, x rs.Payload, e *env) cond {
 
 // wrote tells whether rules changed the packet into something that is not known.
 func (q *question) wrote(e *env) bool {
-	return !q.at.any && (e.netLost|e.transLost != 0 || e.saddrLost || e.daddrLost || e.dport == -2)
+	return !q.at.any && (e.netLost|e.transLost != 0 || e.saddrLost || e.daddrLost || e.daddr.IsValid() || e.dport != -1)
 }
 
-// rewritten tells whether rules wrote the addresses, so that they are not known any more.
+// rewritten tells whether NAT or rules wrote the addresses, so that they are not known
+// any more.
 func (q *question) rewritten(e *env) (src, dst bool) {
+	src, dst = q.written(e)
+	return src || e.saddrLost, dst || e.daddrLost
+}
+
+// written tells whether rules wrote into the addresses.
+func (q *question) written(e *env) (src, dst bool) {
 	const addr4, addr6 = 0xf, 0xffff
 	s, d := uint64(addr6)<<8, uint64(addr6)<<24
 	if q.is4() {
 		s, d = addr4<<12, addr4<<16
 	}
-	return e.saddrLost || e.netLost&s != 0, e.daddrLost || e.netLost&d != 0
+	return e.netLost&s != 0, e.netLost&d != 0
 }
 
 // fast tells whether the kernel loads in its fast path (nft_payload_select_ops).

@@ -310,7 +310,7 @@ func (w *walker) route(groups *[]group, h rs.Hook) (other []group) {
 		if w.elsewhere(&g.env, h) {
 			continue
 		}
-		if _, dst := w.q.rewritten(&g.env); dst && !g.env.dnat && !g.env.placed {
+		if _, dst := w.q.written(&g.env); dst && !g.env.placed {
 			w.q.opaque["route of a rewritten address"] = true
 			w.reach(g, Accepted|Dropped)
 			stay, other = add(stay, g), add(other, g)

@@ -200,6 +200,7 @@ var causes = map[string]string{
 	"the flow that a packet is related to":                   causeState,
 	"the group of the sending socket":                        causeState,
 	"what the bridge does with a packet that NAT sends back": causeState,
+	"link header":                          causeState,
 	"queue":                                causeLeaf,
 	"ct key":                               causeState,
 	"tproxy":                               causeState,
