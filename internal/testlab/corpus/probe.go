@@ -318,8 +318,8 @@ func (h *Host) Sources(q *Question, a *reach.Answer) []netip.Addr {
 		}
 		out = append(out, x.IP(is4))
 	}
-	if q.IIF.V == "lo" {
-		out = append(out, h.own(q)...)
+	if q.IIF.V == "lo" { // what comes by it this host has sent
+		out = h.own(q)
 	}
 	slices.SortFunc(out, netip.Addr.Compare)
 	out = slices.Compact(out)
