@@ -366,7 +366,8 @@ func (q *question) helped(b []abyte) []abyte {
 		if q.order == binary.ByteOrder(binary.BigEndian) {
 			i = 2
 		}
-		b[i] = abyte{}
+		b[i] = partly(abyte{}, 1<<5, b[i].val&^(1<<5))
+		q.opaque["ct key"] = true
 	}
 	return b
 }

@@ -21,8 +21,13 @@ func (q *question) payload(reg *regs, x rs.Payload, e *env) cond {
 			return never // made here: it has no link header yet
 		case q.at.any, q.at.hook == rs.Postrouting, q.at.hook == rs.Egress:
 			c = perhaps // the one it came with, or the next one
+			q.opaque["link header"] = true
 		case !q.ethernet():
 			c = perhaps
+			q.opaque["interface type"] = true
+			if !q.p.IIF.Set {
+				q.needs |= 1 << fieldIIF
+			}
 		}
 		exact = false
 	case rs.NetworkHeader:
