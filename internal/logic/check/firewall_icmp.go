@@ -52,10 +52,8 @@ var (
 )
 
 var (
-	allRouters  = netip.MustParseAddr("ff02::2")
 	allMLDv2    = netip.MustParseAddr("ff02::16")
 	solicitedOf = netip.MustParseAddr("ff02::1:ff00:1")
-	unspecified = netip.MustParsePrefix("::/128")
 )
 
 func mld(typ uint8, name string, dst netip.Addr) rules.Kind {

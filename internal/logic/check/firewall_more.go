@@ -382,8 +382,12 @@ func tunnelIngress(c *Context) []Result {
 			word  string
 			kinds []string
 		}{
-			{rs.IPv4, protoIPv6, "IPv6 in IPv4", []string{"sit"}}, {rs.IPv4, protoIPIP, "IPv4 in IPv4", []string{"ipip", "sit"}}, {rs.IPv4, protoGRE, "GRE", []string{"gre", "gretap", "erspan"}},
-			{rs.IPv6, protoIPv6, "IPv6 in IPv6", []string{"ip6tnl"}}, {rs.IPv6, protoIPIP, "IPv4 in IPv6", []string{"ip6tnl"}}, {rs.IPv6, protoGRE, "GRE", []string{"ip6gre", "ip6gretap", "ip6erspan"}},
+			{rs.IPv4, protoIPv6, "IPv6 in IPv4", []string{"sit"}},
+			{rs.IPv4, protoIPIP, "IPv4 in IPv4", []string{"ipip", "sit"}},
+			{rs.IPv4, protoGRE, "GRE", []string{"gre", "gretap", "erspan"}},
+			{rs.IPv6, protoIPv6, "IPv6 in IPv6", []string{"ip6tnl"}},
+			{rs.IPv6, protoIPIP, "IPv4 in IPv6", []string{"ip6tnl"}},
+			{rs.IPv6, protoGRE, "GRE", []string{"ip6gre", "ip6gretap", "ip6erspan"}},
 		} {
 			if len(r.Interfaces(rules.FamilyWord(t.f))) == 0 {
 				continue

@@ -133,12 +133,15 @@ func (w *writer) test(at string) []rs.Expr {
 		})
 		reg := rs.Reg(size / 4)
 		return []rs.Expr{
-			w.saddr(0), rs.Meta{Dreg: reg, Key: metaL4Proto}, rs.Payload{Dreg: reg + 1, Base: rs.TransportHeader, Offset: 2, Len: 2},
+			w.saddr(0),
+			rs.Meta{Dreg: reg, Key: metaL4Proto},
+			rs.Payload{Dreg: reg + 1, Base: rs.TransportHeader, Offset: 2, Len: 2},
 			rs.Lookup{Set: name, Invert: w.pick(3) == 0},
 		}
 	case 13:
 		return []rs.Expr{
-			rs.Ct{Key: ctState, Dir: -1}, rs.Bitwise{Len: 4, Mask: []byte{byte(2 << w.pick(3)), 0, 0, 0}, Xor: make([]byte, 4)},
+			rs.Ct{Key: ctState, Dir: -1},
+			rs.Bitwise{Len: 4, Mask: []byte{byte(2 << w.pick(3)), 0, 0, 0}, Xor: make([]byte, 4)},
 			rs.Cmp{Op: rs.Neq, Data: make([]byte, 4)},
 		}
 	case 14:
