@@ -50,19 +50,22 @@ type UserNS struct {
 
 // Link is a network interface (RTM_NEWLINK).
 type Link struct {
-	Index     int      `json:"index"`
-	Name      string   `json:"name"`
-	AltNames  []string `json:"altNames,omitempty"`
-	Kind      string   `json:"kind,omitempty"`      // IFLA_INFO_KIND: veth, bridge, sit, vxlan …; empty for hardware
-	SlaveKind string   `json:"slaveKind,omitempty"` // IFLA_INFO_SLAVE_KIND: bridge, bond, team, vrf, openvswitch
-	Type      uint16   `json:"type"`                // ARPHRD_*
-	Flags     uint32   `json:"flags"`               // IFF_*
-	OperState uint8    `json:"operState"`           // RFC 2863: 6 = up
-	MTU       uint32   `json:"mtu"`
-	Master    int      `json:"master,omitempty"`      // ifindex of bridge, bond, VRF …
-	Parent    int      `json:"parent,omitempty"`      // IFLA_LINK
-	PeerNS    *int32   `json:"peerNetnsID,omitempty"` // IFLA_LINK_NETNSID: the parent or peer is in another namespace
-	MAC       string   `json:"mac,omitempty"`
+	Index    int      `json:"index"`
+	Name     string   `json:"name"`
+	AltNames []string `json:"altNames,omitempty"`
+	Kind     string   `json:"kind,omitempty"` // IFLA_INFO_KIND: veth, bridge, sit, vxlan …; empty for hardware
+	// Driver is the kernel module that drives it (ETHTOOL_GDRVINFO): virtio_net, e1000e,
+	// veth. Unsupported: the interface has no such thing.
+	Driver    Known[string] `json:"driver,omitzero"`
+	SlaveKind string        `json:"slaveKind,omitempty"` // IFLA_INFO_SLAVE_KIND: bridge, bond, team, vrf, openvswitch
+	Type      uint16        `json:"type"`                // ARPHRD_*
+	Flags     uint32        `json:"flags"`               // IFF_*
+	OperState uint8         `json:"operState"`           // RFC 2863: 6 = up
+	MTU       uint32        `json:"mtu"`
+	Master    int           `json:"master,omitempty"`      // ifindex of bridge, bond, VRF …
+	Parent    int           `json:"parent,omitempty"`      // IFLA_LINK
+	PeerNS    *int32        `json:"peerNetnsID,omitempty"` // IFLA_LINK_NETNSID: the parent or peer is in another namespace
+	MAC       string        `json:"mac,omitempty"`
 	// Tunnel is set for the kinds that encapsulate (TUN-01).
 	Tunnel *Tunnel `json:"tunnel,omitempty"`
 	// VLAN is set for kind vlan.

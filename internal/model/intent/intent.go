@@ -7,7 +7,11 @@
 // What a field left out means is said at the field and decided by logic/plan.
 package intent
 
-import "net/netip"
+import (
+	"cmp"
+	"encoding/json"
+	"net/netip"
+)
 
 // Version is the only apiVersion of this release.
 const Version = "sixfence/v1"
@@ -16,7 +20,7 @@ const Version = "sixfence/v1"
 type Intent struct {
 	APIVersion string   `json:"apiVersion"`
 	Role       Role     `json:"role"`
-	Families   Families `json:"families"`
+	Families   Families `json:"families,omitempty"` // DualStack when left out
 	Firewall   Firewall `json:"firewall,omitzero"`
 	// Interfaces are keyed by a name of the operator's choice. Without Match, the key
 	// itself is the name or glob that selects.
@@ -145,7 +149,7 @@ type DHCPv6Server struct {
 // Service is something the host accepts.
 type Service struct {
 	Name  string   `json:"name"`
-	Ports []string `json:"ports"` // "tcp/22", "udp/1000-2000", "sctp/…", or a protocol alone: "esp", "vrrp", "112"
+	Ports []string `json:"ports"` // "tcp/22", "udp/1000-2000", "sctp/…", or a protocol alone: "esp", "vrrp", "proto/112"; see ParsePort
 	// From lists the sources. Nil means any, in both families; otherwise a family
 	// without a prefix here is closed.
 	From []netip.Prefix `json:"from,omitempty"`
@@ -164,7 +168,7 @@ type Service struct {
 
 // Forwarding says what may pass through the host.
 type Forwarding struct {
-	// IPv6 and IPv4 turn forwarding on. Nil leaves the sysctl as the role has it:
+	// IPv4 and IPv6 turn forwarding on. Nil leaves the sysctl as the role has it:
 	// router on, server off, the others untouched.
 	IPv4 *bool `json:"ipv4,omitempty"`
 	IPv6 *bool `json:"ipv6,omitempty"`
@@ -178,12 +182,14 @@ type Forwarding struct {
 
 // Flow is forwarded traffic that is allowed, with its answers.
 type Flow struct {
-	From         []netip.Prefix `json:"from,omitempty"`
-	To           []netip.Prefix `json:"to,omitempty"`
-	InInterface  string         `json:"inInterface,omitempty"`
-	OutInterface string         `json:"outInterface,omitempty"`
-	Ports        []string       `json:"ports,omitempty"`
-	Families     []string       `json:"families,omitempty"`
+	From []netip.Prefix `json:"from,omitempty"`
+	To   []netip.Prefix `json:"to,omitempty"`
+	// InInterface and OutInterface are keys of Intent.Interfaces, or names or globs of
+	// interfaces themselves.
+	InInterface  string   `json:"inInterface,omitempty"`
+	OutInterface string   `json:"outInterface,omitempty"`
+	Ports        []string `json:"ports,omitempty"`
+	Families     []string `json:"families,omitempty"`
 }
 
 // Egress says what the host may send, per family.
@@ -207,17 +213,52 @@ type Destination struct {
 	Ports []string       `json:"ports,omitempty"`
 }
 
-// Tunnels says which tunnels may be used. In the file it is "deny", "allow", or a
-// list.
+// Tunnels says which tunnels may be used. In the file, and in JSON, it is "deny",
+// "allow", or a list.
 type Tunnels struct {
-	Policy string   `json:"policy,omitempty"` // "deny" (left out), "allow", "list"
-	List   []Tunnel `json:"list,omitempty"`
+	Policy string   // "deny" (left out, as ""), "allow", "list"
+	List   []Tunnel // with "list"
+}
+
+// The policies of Tunnels.
+const (
+	TunnelsDeny  = "deny"
+	TunnelsAllow = "allow"
+	TunnelsList  = "list"
+)
+
+// MarshalJSON writes the form of the file.
+func (t Tunnels) MarshalJSON() ([]byte, error) {
+	if t.Policy != TunnelsList {
+		return json.Marshal(cmp.Or(t.Policy, TunnelsDeny))
+	}
+	if t.List == nil {
+		return []byte("[]"), nil
+	}
+	return json.Marshal(t.List)
+}
+
+// UnmarshalJSON reads what MarshalJSON writes.
+func (t *Tunnels) UnmarshalJSON(b []byte) error {
+	*t = Tunnels{}
+	if len(b) > 0 && b[0] == '[' {
+		t.Policy = TunnelsList
+		return json.Unmarshal(b, &t.List)
+	}
+	return json.Unmarshal(b, &t.Policy)
 }
 
 // Tunnel is a tunnel that may be used.
 type Tunnel struct {
-	Mechanism string     `json:"mechanism"` // 6in4, 6to4, 6rd, isatap, teredo, gre, ipip, ip6tnl, wireguard, vxlan, …
-	Peer      netip.Addr `json:"peer,omitzero"`
+	Mechanism string `json:"mechanism"` // one of Mechanisms
+	// Peer is where the other end may be; an address is a prefix of full length. Zero
+	// means anywhere.
+	Peer netip.Prefix `json:"peer,omitzero"`
+}
+
+// Mechanisms are the tunnels that a Tunnel may name.
+func Mechanisms() []string {
+	return []string{"6in4", "6to4", "6rd", "isatap", "teredo", "gre", "ip6gre", "ipip", "ip6tnl", "vti", "vti6", "wireguard", "openvpn", "ipsec", "l2tp", "vxlan", "geneve", "fou", "gue"}
 }
 
 // Limits are packet rates. Zero means the default that logic/plan states.
