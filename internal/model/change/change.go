@@ -75,6 +75,9 @@ type Step struct {
 	// Destroys is what performing it takes away besides (disable_ipv6=1 takes
 	// addresses, routes and neighbours): the undo restores them, in the order of RB-03.
 	Destroys []Object `json:"destroys,omitempty"`
+	// Restores is what performing it makes again, where it is missing: what an earlier
+	// change of ours had destroyed. Only the plan of a rollback has it.
+	Restores []Object `json:"restores,omitempty"`
 	// Why are paths into the intent ("interfaces.eth0.addressing") or controls of the
 	// audit ("SYSCTL-RA-01") that ask for it.
 	Why []string `json:"why,omitempty"`
@@ -95,8 +98,8 @@ type Image struct {
 	Label string `json:"label,omitempty"`
 }
 
-// Object is an address, route, rule or neighbour that a Step destroys, with the raw
-// netlink message that makes it again.
+// Object is an address, route or neighbour that a Step destroys. A Plan shows it;
+// engine/apply reads it again, with its message, right before the Step is performed.
 type Object struct {
 	Kind   Kind   `json:"kind"`
 	Target string `json:"target"`
@@ -108,6 +111,9 @@ type Object struct {
 	// them is what the undo sets.
 	ValidLifetime     uint32 `json:"validLifetime,omitempty"`
 	PreferredLifetime uint32 `json:"preferredLifetime,omitempty"`
+	// Message is what the kernel said of it (rtnetlink, without the nlmsghdr): the
+	// attributes that no text shows are in it. Only a journal has it.
+	Message []byte `json:"message,omitempty"`
 }
 
 // Risk is something that this change breaks, or may, on this host.
