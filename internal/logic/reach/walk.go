@@ -511,6 +511,10 @@ func (w *walker) hooks(hooks []rs.Hook, groups []group) {
 	}
 	for _, g := range groups {
 		w.reach(g, Accepted)
+		if hooks[len(hooks)-1] == rs.Input && w.q.unparsable(&g.env) {
+			w.q.opaque["a header that the host loses its place in"] = true
+			w.reach(g, Dropped)
+		}
 		if g.env.daddrLost || g.env.daddr.IsValid() || g.env.dport != -1 {
 			w.ans.Translated = append(w.ans.Translated, Translation{g.env.daddr, g.env.daddrLost, g.env.dport, g.cells})
 		}
@@ -568,13 +572,17 @@ func (w *walker) passNAT(c *rs.Chain, groups *[]group) (through []group) {
 // waits, and may be dropped.
 func (w *walker) reassemble(groups []group) []group {
 	q := w.q
-	if q.defrag == nil || !q.uses.track && !q.uses.defrag || q.at.hook == rs.Ingress || (q.at.hook == rs.Prerouting || q.at.hook == rs.Output) && q.at.prio <= prioDefrag {
+	if q.defrag == nil || q.uses.track == no && !q.uses.defrag || q.at.hook == rs.Ingress || (q.at.hook == rs.Prerouting || q.at.hook == rs.Output) && q.at.prio <= prioDefrag {
 		return groups
 	}
 	var out []group
 	for _, g := range groups {
 		if !g.env.whole && !g.env.misfit && g.env.untracked != yes {
 			m := q.misfit()
+			if q.uses.track == maybe && !q.uses.defrag {
+				q.opaque["whether connection tracking is on"] = true
+				m = max(m, maybe)
+			}
 			if m != no {
 				left := g
 				left.env.misfit = true
@@ -592,6 +600,25 @@ func (w *walker) reassemble(groups []group) []group {
 		out = add(out, g)
 	}
 	return out
+}
+
+// unparsable tells that what the rules accept may be lost on its way to a socket.
+// Reassembly for connection tracking leaves the stack behind a routing or destination
+// header that came before the fragment's, and the stack takes what follows for that header
+// (nf_ct_frag6_gather, ip6_protocol_deliver_rcu). A routing header on a packet for many is
+// refused (ipv6_rthdr_rcv).
+func (q *question) unparsable(e *env) bool {
+	const routing, fragment, options = 43, 44, 60
+	frag := slices.IndexFunc(q.p.Exthdr, func(x Ext) bool { return x.Number == fragment })
+	for i, x := range q.p.Exthdr {
+		if e.whole && i < frag && (x.Number == routing || x.Number == options) {
+			return true
+		}
+		if x.Number == routing && (!q.p.Daddr.Set || q.p.Daddr.V.IsMulticast()) {
+			return true
+		}
+	}
+	return false
 }
 
 // misfit tells that a first fragment does not carry units of 8 bytes: reassembly passes
