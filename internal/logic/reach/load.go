@@ -313,6 +313,8 @@ const (
 	metaNFProto  = 15
 	metaL4Proto  = 16
 	metaPktType  = 19
+	metaIIFKind  = 26
+	metaOIFKind  = 27
 )
 
 // device returns the interface that a hook shows: nothing of the way out before
@@ -351,7 +353,7 @@ const noSuchIndex = 1<<32 - 1
 func (q *question) meta(reg *regs, x rs.Meta, e *env) cond {
 	var b []abyte
 	c := always
-	out := x.Key == metaOIF || x.Key == metaOIFName || x.Key == metaOIFType
+	out := x.Key == metaOIF || x.Key == metaOIFName || x.Key == metaOIFType || x.Key == metaOIFKind
 	f := fieldIIF
 	if out {
 		f = fieldOIF
@@ -423,6 +425,22 @@ func (q *question) meta(reg *regs, x rs.Meta, e *env) cond {
 		default:
 			b = lacking(2, f)
 			q.opaque["interface type"] = true
+		}
+	case metaIIFKind, metaOIFKind:
+		name := q.device(out, e)
+		kind, ok := q.set.Kinds[name.V]
+		late := !out && (q.at.hook == rs.Postrouting || q.at.hook == rs.Egress) // kernels differ in what they are told there
+		switch {
+		case name.Set && !late && (name.V == "" || ok && kind == ""):
+			// No device, or hardware and lo, which have no rtnl_link_ops: the rule breaks
+			// (nft_meta_store_ifkind), also one that asks for another kind.
+			return never
+		case name.Set && !late && ok:
+			b = ifname(kind)
+		default:
+			b = lacking(16, f)
+			c = perhaps
+			q.opaque["interface kind"] = true
 		}
 	case metaSKUID, metaSKGID:
 		switch {

@@ -29,7 +29,7 @@ func (sp *Space) mirrored(f rs.Family) *mirror {
 		return m
 	}
 	base := sp.unnamed()
-	set := &rs.Ruleset{Interfaces: base.Set.Interfaces, Types: base.Set.Types}
+	set := &rs.Ruleset{Interfaces: base.Set.Interfaces, Types: base.Set.Types, Kinds: base.Set.Kinds}
 	m := &mirror{rules: map[*rs.Rule]*rs.Rule{}, chains: map[*rs.Chain]*rs.Chain{}}
 	g := glass{m: m, is4: f == rs.IPv4, order: base.Order, typed: base.World != nil && sp.Routes.of(f == rs.IPv4).ok}
 	for _, t := range base.Set.Tables {

@@ -64,11 +64,12 @@ func WithRules(s *fact.Snapshot, n *fact.Namespace, tables []*rs.Table, order By
 
 func bare(s *fact.Snapshot, n *fact.Namespace) *Space {
 	sp := &Space{Namespace: n, host: &s.Host, Routes: NewRoutes(n)}
-	set := &rs.Ruleset{Interfaces: map[uint32]string{}, Types: map[string]uint16{}}
+	set := &rs.Ruleset{Interfaces: map[uint32]string{}, Types: map[string]uint16{}, Kinds: map[string]string{}}
 	sp.links, _ = n.Links.Get()
 	for _, l := range sp.links {
 		set.Interfaces[uint32(l.Index)] = l.Name
 		set.Types[l.Name] = l.Type
+		set.Kinds[l.Name] = l.Kind
 	}
 	sp.Model = &Model{Set: set, Order: OrderOf(s.Host.ByteOrder), World: sp.Routes}
 	return sp

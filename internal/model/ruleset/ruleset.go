@@ -83,6 +83,9 @@ type Ruleset struct {
 	// Types maps a name to its ARPHRD_* number (1 Ethernet, 772 loopback); missing
 	// when it is not known.
 	Types map[string]uint16
+	// Kinds maps a name to what made the interface (IFLA_INFO_KIND: bridge, veth …;
+	// empty for hardware); missing when it is not known.
+	Kinds map[string]string
 }
 
 // Table is a table of one family.
