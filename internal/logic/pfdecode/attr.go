@@ -56,8 +56,11 @@ func (a attrs) u32(t uint16) (uint32, error) {
 	return binary.BigEndian.Uint32(v), nil
 }
 
-func (a attrs) u64(t uint16) uint64 {
-	if v := a[t]; len(v) == 8 {
+func (a attrs) u64(t uint16) uint64 { return be64(a[t]) }
+
+// be64 reads a big-endian number of 8 bytes; anything else is 0.
+func be64(v []byte) uint64 {
+	if len(v) == 8 {
 		return binary.BigEndian.Uint64(v)
 	}
 	return 0
@@ -94,4 +97,28 @@ func (r *reader) u8(t uint16) uint8 {
 		r.err = err
 	}
 	return v
+}
+
+// keeper copies the few bytes of a message that stay, so that the message itself need not.
+type keeper struct {
+	chunk []byte
+	size  int
+}
+
+// Chunks grow as more is kept.
+const minChunk, maxChunk = 256, 64 << 10
+
+func (k *keeper) keep(b []byte) []byte {
+	if b == nil {
+		return nil
+	}
+	n := len(b)
+	if len(k.chunk) < n {
+		k.size = min(max(minChunk, 2*k.size), maxChunk)
+		k.chunk = make([]byte, max(n, k.size))
+	}
+	out := k.chunk[:n:n]
+	k.chunk = k.chunk[n:]
+	copy(out, b)
+	return out
 }

@@ -42,25 +42,27 @@ func (d *decoder) expr(b []byte) ([]rs.Expr, error) {
 	}
 	f, ok := exprs[name]
 	if !ok {
-		return []rs.Expr{opaque(name, data)}, nil
+		return []rs.Expr{d.opaque(name, data)}, nil
 	}
 	ea, err := parse(data, d.order)
 	if err != nil {
 		return nil, fmt.Errorf("expression %s: %w", name, err)
 	}
 	defer ea.free()
-	r := &reader{a: ea}
-	out := f(d, r)
-	if r.err != nil || out == nil {
-		return []rs.Expr{opaque(name, data)}, nil
+	outer := d.read
+	defer func() { d.read = outer }()
+	d.read = reader{a: ea}
+	out := f(d, &d.read)
+	if d.read.err != nil || out == nil {
+		return []rs.Expr{d.opaque(name, data)}, nil
 	}
 	return out, nil
 }
 
 // opaque keeps an expression that is not understood: it may match or not, it may
 // have written any register, it may end the packet's way.
-func opaque(name string, data []byte) rs.Opaque {
-	return rs.Opaque{Name: name, Data: data, Ends: true, Loads: true}
+func (d *decoder) opaque(name string, data []byte) rs.Opaque {
+	return rs.Opaque{Name: name, Data: d.keeper.keep(data), Ends: true, Loads: true}
 }
 
 func one(e rs.Expr) []rs.Expr { return []rs.Expr{e} }
@@ -132,7 +134,7 @@ func immediate(d *decoder, r *reader) []rs.Expr {
 	if !data.has(1) {
 		return nil
 	}
-	return one(rs.Immediate{Dreg: r.reg(1), Data: data[1]})
+	return one(rs.Immediate{Dreg: r.reg(1), Data: d.keeper.keep(data[1])})
 }
 
 func (d *decoder) value(r *reader, t uint16) []byte {

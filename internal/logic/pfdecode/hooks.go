@@ -8,6 +8,7 @@
 package pfdecode
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -260,6 +261,8 @@ func walk(b []byte, order binary.ByteOrder, f func(t uint16, v []byte)) error {
 }
 
 func cstring(b []byte) string {
-	s, _, _ := strings.Cut(string(b), "\x00")
-	return s
+	if i := bytes.IndexByte(b, 0); i >= 0 {
+		b = b[:i]
+	}
+	return string(b)
 }

@@ -64,6 +64,41 @@ func (j *join) take(n int) []byte {
 	return b
 }
 
+// minElement is the least length of an element that has a key, in bytes.
+const minElement = 8
+
+// room makes room for the elements that follow: a list of a million that grows as it is
+// read takes its memory twice.
+func (d *decoder) room(msgs [][]byte) {
+	count := map[*rs.Set]int{}
+	for _, m := range msgs {
+		if len(m) < 4 {
+			continue
+		}
+		a, err := parse(m[4:], d.order)
+		if err == nil {
+			if t := d.tables[tableKey{rs.Family(m[0]), a.str(1)}]; t != nil {
+				if s := t.Sets[a.str(2)]; s != nil {
+					n := 0
+					_ = walk(a[3], d.order, func(_ uint16, v []byte) { // its error comes again
+						if len(v) >= minElement {
+							n++
+						}
+					})
+					count[s] += n
+				}
+			}
+		}
+		a.free()
+	}
+	for s, n := range count {
+		if joining(s) {
+			n = n/2 + 1 // every second one is an end
+		}
+		s.Elements = make([]rs.Element, 0, n)
+	}
+}
+
 // elementsOf reads a list of elements.
 func (d *decoder) elementsOf(s *rs.Set, list []byte) error {
 	if !joining(s) {
@@ -84,7 +119,7 @@ func (d *decoder) elementsOf(s *rs.Set, list []byte) error {
 	if err := d.elementList(s, list, j); err != nil || !j.off {
 		return err
 	}
-	s.Elements = nil
+	s.Elements = s.Elements[:0]
 	for _, l := range j.seen {
 		if err := d.elementList(s, l, nil); err != nil {
 			return err

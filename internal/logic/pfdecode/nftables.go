@@ -1,9 +1,11 @@
 package pfdecode
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"sync"
 
 	rs "github.com/sixfence/sixfence/internal/model/ruleset"
 )
@@ -28,7 +30,7 @@ type SetID struct {
 // NFTables decodes a dump. An expression that is not understood becomes Opaque;
 // a message that cannot be decoded at all is an error, since what it said is lost.
 func NFTables(d Dump) ([]*rs.Table, error) {
-	dec := decoder{order: d.Order, ipsets: d.IPSets, tables: map[tableKey]*rs.Table{}, chains: map[chainKey]*rs.Chain{}}
+	dec := decoder{order: d.Order, ipsets: d.IPSets, tables: map[tableKey]*rs.Table{}, chains: map[chainKey]*rs.Chain{}, lower: &sync.Mutex{}}
 	steps := []struct {
 		what string
 		msgs [][]byte
@@ -39,9 +41,11 @@ func NFTables(d Dump) ([]*rs.Table, error) {
 		{"set", d.Sets, dec.set},
 		{"elements", d.Elements, dec.elements},
 		{"object", d.Objects, dec.object},
-		{"rule", d.Rules, dec.rule},
 	}
 	for _, s := range steps {
+		if s.what == "elements" {
+			dec.room(s.msgs)
+		}
 		for i, m := range s.msgs {
 			if len(m) < 4 {
 				return nil, fmt.Errorf("decode nf_tables %s %d: message of %d bytes", s.what, i, len(m))
@@ -55,6 +59,9 @@ func NFTables(d Dump) ([]*rs.Table, error) {
 				return nil, fmt.Errorf("decode nf_tables %s %d: %w", s.what, i, err)
 			}
 		}
+	}
+	if err := dec.rules(d.Rules); err != nil {
+		return nil, err
 	}
 	for id, why := range d.Incomplete {
 		if t := dec.tables[tableKey{id.Family, id.Table}]; t != nil {
@@ -113,6 +120,16 @@ type decoder struct {
 	current *rs.Table
 	comment string // of a "match comment" in that rule
 	ipsets  *IPSets
+
+	// Of rules, see there.
+	last   lastChain
+	cache  []cached
+	exprs  []rs.Expr // of the rule that is decoded
+	chunk  []rs.Expr // where those of rules are kept
+	compat bool      // the last expression was one of x_tables
+	lower  *sync.Mutex
+	keeper keeper
+	read   reader
 }
 
 func (d *decoder) find(family uint8, name string) (*rs.Table, error) {
@@ -272,6 +289,9 @@ func (d *decoder) nestedExprs(a attrs, single, many uint16) ([]rs.Expr, error) {
 	return out, firstErr(err, bad)
 }
 
+// elemAttrs is above every attribute of an element that is read here.
+const elemAttrs = 12
+
 // NFT_SET_ELEM_*.
 const (
 	elemIntervalEnd = 1
@@ -291,8 +311,13 @@ func (d *decoder) elements(family uint8, a attrs) error {
 }
 
 func (d *decoder) element(b []byte) (e rs.Element, err error) {
-	a, err := parse(b, d.order)
-	defer a.free()
+	var list [elemAttrs][]byte // on the stack: there may be a million of them
+	a := attrs(list[:])
+	err = walk(b, d.order, func(t uint16, v []byte) {
+		if t < elemAttrs {
+			a[t] = v
+		}
+	})
 	if err != nil {
 		return e, err
 	}
@@ -331,7 +356,7 @@ func (d *decoder) elementData(e *rs.Element, b []byte) error {
 		return err
 	}
 	if v := a[1]; v != nil {
-		e.Data = v
+		e.Data = d.keeper.keep(v)
 		return nil
 	}
 	if v := a[2]; v != nil {
@@ -346,9 +371,13 @@ func (d *decoder) dataValue(b []byte) ([]byte, error) {
 	if b == nil {
 		return nil, nil
 	}
-	a, err := parse(b, d.order)
-	defer a.free()
-	return a[1], err
+	var value []byte
+	err := walk(b, d.order, func(t uint16, v []byte) {
+		if t == 1 { // NFTA_DATA_VALUE
+			value = v
+		}
+	})
+	return d.keeper.keep(value), err
 }
 
 func (d *decoder) verdict(b []byte) (rs.Verdict, string, error) {
@@ -448,7 +477,7 @@ func (d *decoder) object(family uint8, a attrs) error {
 	if err != nil {
 		return err
 	}
-	o := &rs.Object{Name: a.str(2), Type: typ, Data: a[4]}
+	o := &rs.Object{Name: a.str(2), Type: typ, Data: bytes.Clone(a[4])}
 	if name := map[uint32]string{2: "quota", 4: "limit", 5: "connlimit"}[typ]; name != "" {
 		oa, err := parse(a[4], d.order)
 		if err != nil {
@@ -461,52 +490,6 @@ func (d *decoder) object(family uint8, a attrs) error {
 	}
 	t.Objects[fmt.Sprintf("%d/%s", typ, o.Name)] = o
 	return nil
-}
-
-func (d *decoder) rule(family uint8, a attrs) error {
-	t, err := d.find(family, a.str(1))
-	if err != nil {
-		return err
-	}
-	c := d.chains[chainKey{tableKey{t.Family, t.Name}, a.str(2)}]
-	if c == nil {
-		return fmt.Errorf("rule of unknown chain %q", a.str(2))
-	}
-	r := &rs.Rule{Chain: c, Handle: a.u64(3), Index: len(c.Rules) + 1, Comment: comment(a[7])}
-	d.current, d.comment = t, ""
-	defer func() { d.current = nil }()
-	var bad error
-	err = walk(a[4], d.order, func(_ uint16, v []byte) {
-		e, err := d.expr(v)
-		if err != nil {
-			bad = err
-			return
-		}
-		r.Exprs = append(r.Exprs, e...)
-	})
-	if err = firstErr(err, bad); err != nil {
-		return fmt.Errorf("handle %d: %w", r.Handle, err)
-	}
-	if r.Comment == "" {
-		r.Comment = d.comment
-	}
-	c.Rules = append(c.Rules, r)
-	return nil
-}
-
-// comment reads NFTNL_UDATA_RULE_COMMENT (type 0) from the TLVs that nft keeps with a rule.
-func comment(b []byte) string {
-	for len(b) >= 2 {
-		n := int(b[1])
-		if len(b) < 2+n {
-			return ""
-		}
-		if b[0] == 0 {
-			return cstring(b[2 : 2+n])
-		}
-		b = b[2+n:]
-	}
-	return ""
 }
 
 // aboutToGo tells whether an element may be gone soon after the dump: its expiration is

@@ -226,16 +226,20 @@ func (x *xtable) addrLen() int {
 func compat(target bool) func(*decoder, *reader) []rs.Expr {
 	return func(d *decoder, r *reader) []rs.Expr {
 		name, rev := r.a.str(1), r.u32(2)
+		d.compat = true
 		if name == "" || r.err != nil || d.current == nil {
 			return nil
 		}
 		x := &xtable{order: d.order, family: d.current.Family, table: d.current, sets: d.ipsets}
+		info := d.keeper.keep(r.a[3])
+		d.lower.Lock() // a match of a set adds it to the table
+		defer d.lower.Unlock()
 		if target {
-			return x.target(name, rev, r.a[3])
+			return x.target(name, rev, info)
 		}
 		if name == "comment" {
-			d.comment = cstring(r.a[3])
+			d.comment = cstring(info)
 		}
-		return x.match(name, rev, r.a[3])
+		return x.match(name, rev, info)
 	}
 }

@@ -192,11 +192,11 @@ type Set struct {
 // Element is an element of a set; of an interval set it spans From to To, inclusive.
 type Element struct {
 	From, To   []byte // equal for a single key; network byte order as stored
-	CatchAll   bool
 	Data       []byte
-	Verdict    Verdict
-	Chain      string
-	HasVerdict bool
-	Expires    bool   // its timeout ends within a minute: it may be gone
 	Exprs      []Expr // stateful expressions of this element
+	Chain      string
+	Verdict    Verdict
+	HasVerdict bool
+	CatchAll   bool
+	Expires    bool // its timeout ends within a minute: it may be gone
 }
