@@ -227,6 +227,16 @@ func (q *question) ct(reg *regs, x rs.Ct, e *env) cond {
 	if conn == no || x.Key == ctHelper && st == CtNew { // a helper belongs to what expected the connection
 		return never // no connection: the rule breaks
 	}
+	switch x.Key { // a connection has addresses of its own family
+	case ctSrcIP, ctDstIP:
+		if !q.is4() {
+			return never
+		}
+	case ctSrcIP6, ctDstIP6:
+		if q.is4() {
+			return never
+		}
+	}
 	c := always
 	if conn == maybe {
 		c = perhaps

@@ -87,10 +87,30 @@ func (w *renderer) ct(key uint32, dir int8) term {
 		t.show = w.hostHex
 	case 1:
 		t.show = named(map[byte]string{0: "original", 1: "reply"})
-	case 8, 9, 19, 20, 21, 22:
+	case 7:
+		t.show = named(map[byte]string{byte(IPv4): "ipv4", byte(IPv6): "ipv6"})
+	case 8, 9:
 		t.show = address
+	case 10:
+		t.show = protocol
+	case 11, 12:
+		t.show = number
+	case 19, 20:
+		t.show = shortAddress(4)
+	case 21, 22:
+		t.show = shortAddress(16)
 	}
 	return t
+}
+
+// shortAddress writes an address, or the leading bytes of one as a prefix.
+func shortAddress(size int) func([]byte) string {
+	return func(b []byte) string {
+		if len(b) < size {
+			return prefixText(size)(b)
+		}
+		return address(b)
+	}
 }
 
 type fieldKey struct {
