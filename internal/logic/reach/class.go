@@ -27,6 +27,10 @@ func (p *program) classify() {
 				}
 			case stepLoad:
 			default:
+				if p.source[s.load].ok {
+					p.raw[s.load] = true // hardly ever known
+					continue
+				}
 				b := s.b
 				if s.op == stepEq || s.op == stepNeq {
 					b = s.a
@@ -106,16 +110,8 @@ func (q *question) class(p *program, hooks []rs.Hook) string {
 				x := v.value(uint16(i))
 				key = append(key, byte(x.state))
 				switch {
-				case x.state == isConst && p.raw[i]:
-					key = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(key, x.hi), x.lo)
 				case x.state == isConst:
-					n, _ := slices.BinarySearchFunc(p.edges[i], x.number, func(e, x number) int {
-						if x.less(e) {
-							return 1
-						}
-						return -1 // also for the edge itself: it starts a new class
-					})
-					key = binary.LittleEndian.AppendUint32(key, uint32(n))
+					key = p.appendClass(key, i, x)
 				case x.state == isOpen, x.state == unclear:
 					reg, _ := q.loadOf(p, uint16(i), &e, v.at)
 					for _, b := range reg.at(0, min(16, int(p.loads[i].n+3)&^3)) {
@@ -164,9 +160,9 @@ func (r *recent) put(key string, a *Answer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.list = append(r.list, answered{key, a})
-	r.held += len(a.log)
+	r.held += a.weight()
 	for len(r.list) > 1 && (len(r.list) > maxRecent || r.held > maxRecentHeld) {
-		r.held -= len(r.list[0].a.log)
+		r.held -= r.list[0].a.weight()
 		r.list = slices.Delete(r.list, 0, 1)
 	}
 }

@@ -1,9 +1,9 @@
 package reach
 
 import (
-	"bytes"
 	"encoding/binary"
 	"slices"
+	"sync"
 
 	"github.com/sixfence/sixfence/internal/logic/packetset"
 	rs "github.com/sixfence/sixfence/internal/model/ruleset"
@@ -29,12 +29,22 @@ type program struct {
 	specific []*rs.Rule
 	cuts     []packetset.Interval
 	tests    []*sourceTest
+	slab     slabs
+	last     [8]uint16 // loads that were asked for last, by turns
+	lastUsed int
 	// pure: no rule needs the interpreter for what it does. Then the values of loads
 	// are all that an answer depends on.
 	pure    bool
 	edges   [][]number // by load: where the answer of some test may change, sorted
 	raw     []bool     // by load: looked up in a set
+	isPort  []bool     // by load: made of the destination port
 	answers recent
+
+	layerMu sync.Mutex
+	layers  map[string]*layer // by values of loads; nil when asked for once
+	held    int               // rules in layers
+	// tooDeep is what deep says.
+	depthKnown, tooDeep bool
 }
 
 // loadKey is what is loaded: an expression without its register, or a mask or a change
@@ -194,16 +204,14 @@ func compile(m *Model, f rs.Family, u *uses) *program {
 		}
 		for _, c := range t.Chains {
 			if x := p.chains[c]; x != nil {
-				x.rules = make([]crule, len(c.Rules))
-				for i, r := range c.Rules {
-					cc := compiler{p: p, q: q, r: r, by: by}
-					x.rules[i] = cc.rule()
-				}
+				cc := compiler{p: p, q: q, by: by}
+				x.rules = cc.chain(c)
 			}
 		}
 	}
 	p.cut(p.cuts)
 	p.classify()
+	p.findPorts()
 	return p
 }
 
@@ -257,6 +265,7 @@ type compiler struct {
 	regs []held
 	// untested are loads that no step has looked at yet: they may still break the rule.
 	untested []uint16
+	scratch  []step
 }
 
 type held struct {
@@ -265,10 +274,51 @@ type held struct {
 	load uint16
 }
 
+// chain compiles the rules of a chain that are not about the other family.
+func (c *compiler) chain(chain *rs.Chain) []crule {
+	n := 0
+	for _, r := range chain.Rules {
+		if !c.foreign(r) {
+			n++
+		}
+	}
+	out := make([]crule, 0, n)
+	for _, r := range chain.Rules {
+		if !c.foreign(r) {
+			c.r, c.regs, c.untested = r, c.regs[:0], c.untested[:0]
+			out = append(out, c.rule())
+		}
+	}
+	return out
+}
+
+// foreign tells that a rule starts with a test for the other family, as nft writes them
+// in tables for both.
+func (c *compiler) foreign(r *rs.Rule) bool {
+	if len(r.Exprs) < 2 {
+		return false
+	}
+	m, ok := r.Exprs[0].(rs.Meta)
+	if !ok || m.Key != metaNFProto || m.Dreg == rs.VerdictReg {
+		return false
+	}
+	x, ok := r.Exprs[1].(rs.Cmp)
+	return ok && x.Op == rs.Eq && x.Sreg == m.Dreg && len(x.Data) == 1 && x.Data[0] != c.own()
+}
+
+// own is the number of the family (NFPROTO_*).
+func (c *compiler) own() byte {
+	if c.p.is4 {
+		return byte(rs.IPv4)
+	}
+	return byte(rs.IPv6)
+}
+
 func (c *compiler) rule() crule {
 	out := crule{rule: c.r, verdict: rs.Continue}
-	steps, rest, ok := c.steps(c.r.Exprs)
-	out.steps = steps
+	steps, rest, ok := c.steps(c.r.Exprs, c.scratch[:0])
+	c.scratch = steps[:0]
+	out.steps = c.p.slab.keep(steps)
 	if !ok {
 		out.slow = true
 	} else {
@@ -316,19 +366,16 @@ func (r *crule) vmapParts(l *lookupStep) []keyPart {
 
 // steps compiles tests up to the expression that ends the rule; ok is false where
 // something else comes before.
-func (c *compiler) steps(exprs []rs.Expr) (out []step, end rs.Expr, ok bool) {
-	before := c.untested
-	c.untested = nil
-	out, end, ok = c.tests(exprs)
+func (c *compiler) steps(exprs []rs.Expr, to []step) (out []step, end rs.Expr, ok bool) {
+	out, end, ok = c.tests(exprs, to)
 	for _, id := range c.untested {
 		out = append(out, step{op: stepLoad, load: id})
 	}
-	c.untested = before
+	c.untested = c.untested[:0]
 	return out, end, ok
 }
 
-func (c *compiler) tests(exprs []rs.Expr) (out []step, end rs.Expr, ok bool) {
-	out = make([]step, 0, 2)
+func (c *compiler) tests(exprs []rs.Expr, out []step) (_ []step, end rs.Expr, ok bool) {
 	for i, e := range exprs {
 		switch e := e.(type) {
 		case rs.Nothing:
@@ -348,6 +395,9 @@ func (c *compiler) tests(exprs []rs.Expr) (out []step, end rs.Expr, ok bool) {
 			s, ok := c.compare(e)
 			if !ok {
 				return out, nil, false
+			}
+			if c.p.loads[s.load].own() && s.op == stepEq && s.n == 1 && s.a == numberOf([]byte{c.own()}) {
+				continue // as every packet of the family
 			}
 			out = append(out, s)
 		case rs.Range:
@@ -408,10 +458,11 @@ func idle(exprs []rs.Expr) bool {
 
 func (c *compiler) any(e rs.Any) (step, bool) {
 	a := &anyStep{invert: e.Invert}
-	kept := c.regs
+	kept, untested := c.regs, c.untested
+	defer func() { c.regs, c.untested = kept, untested }()
 	for _, prog := range e.Of {
-		c.regs = nil // each has registers of its own
-		s, end, ok := c.steps(prog)
+		c.regs, c.untested = nil, nil // each has registers of its own
+		s, end, ok := c.steps(prog, nil)
 		if !ok || end != nil {
 			return step{}, false
 		}
@@ -422,7 +473,6 @@ func (c *compiler) any(e rs.Any) (step, bool) {
 		}
 		a.of = append(a.of, s)
 	}
-	c.regs = kept
 	return step{op: stepAny, any: a}, true
 }
 
@@ -490,7 +540,7 @@ func (c *compiler) hold(r rs.Reg, n int, k loadKey) bool {
 	if r == rs.VerdictReg || int(r)*4+n > len(regs{}) || n > 16 {
 		return false
 	}
-	id, ok := c.p.byLoad[k]
+	id, ok := c.p.find(&k)
 	if !ok {
 		if len(c.p.loads) > 4096 {
 			return false // nobody writes such rules
@@ -568,7 +618,7 @@ func (c *compiler) compare(e rs.Cmp) (step, bool) {
 	}
 	s := step{load: h, n: uint8(len(e.Data))}
 	d := numberOf(e.Data)
-	ones := numberOf(bytes.Repeat([]byte{0xff}, len(e.Data)))
+	ones := number{^uint64(0), ^uint64(0)}.first(uint8(len(e.Data)))
 	switch e.Op {
 	case rs.Eq:
 		s.op, s.a = stepEq, d
@@ -585,7 +635,15 @@ func (c *compiler) compare(e rs.Cmp) (step, bool) {
 	default:
 		return step{}, false
 	}
-	s.src = c.source(h, func(v []abyte) cond { return compare(v[:s.n], e.Op, e.Data, c.q) })
+	if src := &c.p.source[h]; src.ok {
+		if iv, ok := src.prefix(e.Data, c.q.firstByte()); ok && e.Op == rs.Eq {
+			s.src = c.p.slab.test(iv)
+			c.p.cuts = append(c.p.cuts, iv)
+			c.p.tests = append(c.p.tests, s.src)
+		} else {
+			s.src = c.sourceTest(compare(src.val[:s.n], e.Op, e.Data, c.q))
+		}
+	}
 	return s, true
 }
 

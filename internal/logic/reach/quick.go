@@ -1,6 +1,8 @@
 package reach
 
 import (
+	"sort"
+
 	"github.com/sixfence/sixfence/internal/logic/packetset"
 	rs "github.com/sixfence/sixfence/internal/model/ruleset"
 )
@@ -14,75 +16,229 @@ func deepest(c *rs.Chain) int {
 	return maxDepth
 }
 
+// lane is a group on its way through a chain.
+type lane struct {
+	group
+	pos int // the next rule that it has to meet
+	// at is that rule, or the swath that starts there.
+	at    item
+	res   *residual
+	named []item // of the port
+	// seen are how many items lie behind.
+	seenAlways, seenNamed int
+}
+
+// advance finds the next rule to meet from one on.
+func (l *lane) advance(from, end int) {
+	l.pos, l.at = from, item{from: int32(from), to: int32(from + 1)}
+	if l.res == nil || from >= end {
+		return
+	}
+	behind := func(list []item, n int) int {
+		for n < len(list) && int(list[n].to) <= from {
+			n++
+		}
+		return n
+	}
+	l.seenAlways = behind(l.res.always, l.seenAlways)
+	l.seenNamed = behind(l.named, l.seenNamed)
+	var next *item
+	if l.seenAlways < len(l.res.always) {
+		next = &l.res.always[l.seenAlways]
+	}
+	if l.seenNamed < len(l.named) && (next == nil || l.named[l.seenNamed].from < next.from) {
+		next = &l.named[l.seenNamed]
+	}
+	switch {
+	case next == nil:
+		l.pos = end
+	case int(next.from) >= from: // else it comes to the middle of a swath, which it meets rule by rule
+		l.pos, l.at = int(next.from), *next
+	}
+}
+
+// lanes are the groups in a chain.
+type lanes struct {
+	w    *walker
+	c    *cchain
+	list []lane
+	// each: every rule is looked at, since there are too many groups.
+	each bool
+	// apart: groups with one environment may be at different rules.
+	apart bool
+}
+
+// enter puts a group, which nobody else holds, before a rule.
+func (s *lanes) enter(g group, from int) {
+	if g.cells.Empty() {
+		return
+	}
+	if g.view == nil {
+		g.view = s.w.view(&g.env)
+	}
+	l := lane{group: g}
+	if !s.each && s.w.ans.Space == s.w.prog.space {
+		if in := g.view.layer(); in != nil {
+			if l.res = s.w.prog.residual(in, s.c); l.res != nil {
+				l.named = l.res.byPort[g.view.port]
+				if from > 0 {
+					l.seenAlways = sort.Search(len(l.res.always), func(i int) bool { return int(l.res.always[i].to) > from })
+					l.seenNamed = sort.Search(len(l.named), func(i int) bool { return int(l.named[i].to) > from })
+				}
+			}
+		}
+	}
+	l.advance(from, len(s.c.rules))
+	for i := range s.list {
+		o := &s.list[i]
+		if o.env != g.env {
+			continue
+		}
+		if o.cells.Empty() {
+			*o = l
+			return
+		}
+		if o.pos == l.pos {
+			o.cells.Add(l.cells)
+			return
+		}
+		s.apart = true
+	}
+	s.list = append(s.list, l)
+}
+
+// tidy drops empty lanes, and joins what met again.
+func (s *lanes) tidy() {
+	kept := s.list[:0]
+next:
+	for _, l := range s.list {
+		if l.cells.Empty() {
+			continue
+		}
+		if s.apart {
+			for i := range kept {
+				if kept[i].pos == l.pos && kept[i].env == l.env {
+					kept[i].cells.Add(l.cells)
+					continue next
+				}
+			}
+		}
+		kept = append(kept, l)
+	}
+	s.list = kept
+}
+
+// first is the rule that the hindmost groups are at.
+func (s *lanes) first() int {
+	pos := len(s.c.rules)
+	for i := range s.list {
+		pos = min(pos, s.list[i].pos)
+	}
+	return pos
+}
+
+// collapse is walker.collapse for the groups at a rule, when there are too many.
+func (s *lanes) collapse(pos int) {
+	if !s.each {
+		s.each = true
+		for i := range s.list {
+			l := &s.list[i]
+			l.res, l.at = nil, item{from: int32(l.pos), to: int32(l.pos + 1)}
+		}
+	}
+	var here []group
+	var rest []lane
+	for _, l := range s.list {
+		if l.pos == pos {
+			here = append(here, l.group)
+		} else {
+			rest = append(rest, l)
+		}
+	}
+	if len(here) <= maxGroups {
+		return
+	}
+	s.list = rest
+	for _, g := range s.w.collapse(here) {
+		s.enter(g, pos)
+	}
+}
+
 // quickly runs a chain of a program. The groups are used up.
 func (w *walker) quickly(c *cchain, in []group) (returned []group) {
-	var groups []group
+	s := &lanes{w: w, c: c}
+	end := len(c.rules)
 	for _, g := range in {
-		groups = join(groups, g)
+		s.enter(g, 0)
 	}
-	for i := range c.rules {
-		if len(groups) == 0 {
+	for {
+		pos := s.first()
+		if pos >= end {
 			break
 		}
-		r := &c.rules[i]
-		n, gone := len(groups), false
+		if len(s.list) > maxGroups {
+			s.collapse(pos)
+		}
+		r := &c.rules[pos]
+		n, gone := len(s.list), false
 		for k := 0; k < n; k++ {
-			g := groups[k]
+			l := &s.list[k]
+			if l.pos != pos || l.cells.Empty() {
+				continue
+			}
 			if w.quick++; w.quick > maxQuick {
 				w.q.opaque["ruleset too large to follow"] = true
-				w.end(g, Accepted|Dropped, Decider{Chain: c.chain, Rule: r.rule})
-				groups[k].cells, gone = packetset.NewCells(w.ans.Space.Len()), true
+				w.end(l.group, Accepted|Dropped, Decider{Chain: c.chain, Rule: r.rule})
+				l.cells, gone = packetset.NewCells(w.ans.Space.Len()), true
 				continue
 			}
-			if g.view == nil {
-				g.view = w.view(&g.env)
-				groups[k].view = g.view
+			if l.at.swath != nil {
+				returned = w.cover(l.at.swath, &l.group, returned)
+				l.advance(int(l.at.to), end)
+				gone = gone || l.cells.Empty()
+				continue
 			}
-			h, reg := g.view.match(r)
+			h, reg := l.view.match(r)
+			var stay, ret []group
 			switch h {
-			case missed:
-				continue
 			case matched:
-				groups, returned = w.take(r, groups, k, reg, returned)
+				stay, ret = w.take(r, &l.group, reg)
 			case slow:
-				groups[k].cells = packetset.NewCells(w.ans.Space.Len())
+				g := l.group
+				l.cells = packetset.NewCells(w.ans.Space.Len())
 				if w.steps++; w.steps > maxSteps {
 					w.q.opaque["ruleset too large to follow"] = true
 					w.end(g, Accepted|Dropped, Decider{Chain: c.chain, Rule: r.rule})
 					break
 				}
-				kept, ret := w.rule(r.rule, g)
-				for _, x := range kept {
-					groups = join(groups, x)
-				}
-				for _, x := range ret {
-					returned = join(returned, x)
+				stay, ret = w.rule(r.rule, g)
+			}
+			l.advance(pos+1, end)
+			for _, x := range stay {
+				if l = &s.list[k]; x.env == l.env {
+					l.cells.Add(x.cells)
+				} else {
+					s.enter(x, pos+1)
 				}
 			}
-			gone = gone || groups[k].cells.Empty()
-		}
-		if gone {
-			kept := groups[:0]
-			for _, g := range groups {
-				if !g.cells.Empty() {
-					kept = append(kept, g)
-				}
+			for _, x := range ret {
+				returned = join(returned, x)
 			}
-			groups = kept
+			gone = gone || s.list[k].cells.Empty()
 		}
-		if len(groups) > maxGroups {
-			groups = w.collapse(groups)
+		if gone || s.apart {
+			s.tidy()
 		}
 	}
-	for _, g := range groups {
-		returned = join(returned, g)
+	for i := range s.list {
+		returned = join(returned, s.list[i].group)
 	}
 	return returned
 }
 
-// take does what a rule concludes to the sources of a group that it surely matches.
-func (w *walker) take(r *crule, groups []group, k int, reg *packetset.Region, returned []group) (left, ret []group) {
-	g := groups[k]
+// take does what a rule concludes to the sources of a group that it surely matches, and
+// returns those that come back to the chain and those that leave it.
+func (w *walker) take(r *crule, g *group, reg *packetset.Region) (stay, ret []group) {
 	verdict, reject, to, name := r.verdict, r.reject, r.to, r.name
 	if r.vmap != nil {
 		el := g.view.element
@@ -110,7 +266,7 @@ func (w *walker) take(r *crule, groups []group, k int, reg *packetset.Region, re
 			f.add(e, n, int(x.Word), x.Cells)
 		}
 	case rs.Return:
-		returned = join(returned, group{env: g.env, cells: g.cells.Cut(reg)})
+		return nil, []group{{env: g.env, cells: g.cells.Cut(reg)}}
 	case rs.Jump, rs.Goto:
 		if to == nil {
 			w.q.opaque["chain "+name] = true
@@ -122,22 +278,19 @@ func (w *walker) take(r *crule, groups []group, k int, reg *packetset.Region, re
 			break
 		}
 		back := w.chain(to.chain, []group{{env: g.env, cells: sub, view: g.view}})
-		for _, x := range back {
-			if verdict == rs.Jump {
-				groups = join(groups, x)
-			} else {
-				returned = join(returned, x)
-			}
+		if verdict == rs.Jump {
+			return back, nil
 		}
+		return nil, back
 	default:
 		w.end(group{env: g.env, cells: g.cells.Cut(reg)}, Stolen, d)
 	}
-	return groups, returned
+	return nil, nil
 }
 
 // settle takes the selected cells out of a group, whose way d ends. The list is
 // valid until the next call.
-func (w *walker) settle(g group, reg *packetset.Region, d Decider) []packetset.Bits {
+func (w *walker) settle(g *group, reg *packetset.Region, d Decider) []packetset.Bits {
 	w.taken = g.cells.Take(reg, w.taken[:0])
 	if !g.env.over && len(w.taken) > 0 {
 		by := w.decider(d)

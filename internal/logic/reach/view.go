@@ -17,6 +17,10 @@ type view struct {
 	found map[*lookupStep]*packetset.Region
 	// element is what the rule that matched last found in its verdict map.
 	element *rs.Element
+	// in is the layer of these values, once it was looked for, and port the destination.
+	in      *layer
+	port    uint16
+	layered bool
 }
 
 type value struct {

@@ -48,7 +48,24 @@ type Answer struct {
 
 	ends fates
 	log  []decision
-	by   []Decider
+	by   []decider
+}
+
+// decider is one rule, or the rules of a swath.
+type decider struct {
+	Decider
+	swath *swathed
+}
+
+// weight is about how many decisions are kept.
+func (a *Answer) weight() int {
+	n := len(a.log)
+	for i := range a.by {
+		if u := a.by[i].swath; u != nil {
+			n += len(u.claims) + a.Space.Len()/64
+		}
+	}
+	return n
 }
 
 // fates are the cells that may come to each end.
@@ -129,16 +146,29 @@ func (f *fates) add(e End, n, word int, b uint64) {
 func (a *Answer) Deciders(about *packetset.Cells) []Decider {
 	left := about.Clone()
 	used := make([]bool, len(a.by))
+	swaths := map[int32][]bool{}
 	for i := len(a.log) - 1; i >= 0 && !left.Empty(); i-- {
 		d := &a.log[i]
-		if left.TakeBits(int(d.word), d.bits) {
+		if u := a.by[d.by].swath; u != nil {
+			rules := make([]bool, len(u.rules))
+			u.deciders(left, rules)
+			used[d.by], swaths[d.by] = true, rules
+		} else if left.TakeBits(int(d.word), d.bits) {
 			used[d.by] = true
 		}
 	}
 	var out []Decider
-	for i, u := range used {
-		if u {
-			out = append(out, a.by[i])
+	for i, yes := range used {
+		switch u := a.by[i].swath; {
+		case !yes:
+		case u != nil:
+			for k, yes := range swaths[int32(i)] {
+				if yes {
+					out = append(out, Decider{Chain: u.c.chain, Rule: u.c.rules[u.rules[k].num].rule})
+				}
+			}
+		default:
+			out = append(out, a.by[i].Decider)
 		}
 	}
 	return out
@@ -666,8 +696,8 @@ func (w *walker) decide(c *packetset.Cells, d Decider) {
 }
 
 func (w *walker) decider(d Decider) int32 {
-	if n := len(w.ans.by); n == 0 || w.ans.by[n-1] != d {
-		w.ans.by = append(w.ans.by, d)
+	if n := len(w.ans.by); n == 0 || w.ans.by[n-1].Decider != d {
+		w.ans.by = append(w.ans.by, decider{Decider: d})
 	}
 	return int32(len(w.ans.by) - 1)
 }

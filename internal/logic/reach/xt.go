@@ -1,6 +1,10 @@
 package reach
 
-import rs "github.com/sixfence/sixfence/internal/model/ruleset"
+import (
+	"slices"
+
+	rs "github.com/sixfence/sixfence/internal/model/ruleset"
+)
 
 // any answers an rs.Any: each program runs by itself on what the rule knows so far.
 func (x *run) any(e rs.Any) cond {
@@ -45,6 +49,15 @@ func (x *run) hotDrop(e rs.HotDrop) cond {
 
 // flat lists expressions and those within them.
 func flat(l []rs.Expr) []rs.Expr {
+	if !slices.ContainsFunc(l, func(e rs.Expr) bool {
+		switch e.(type) {
+		case rs.Any, rs.HotDrop:
+			return true
+		}
+		return false
+	}) {
+		return l
+	}
 	var out []rs.Expr
 	for _, e := range l {
 		out = append(out, e)
