@@ -1,0 +1,358 @@
+package mutate
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/sixfence/sixfence/internal/model/change"
+)
+
+// Destroys reads what setting a sysctl will take away besides, with the messages that
+// make it again. disable_ipv6=1 takes every IPv6 address of the interface, and with
+// them its routes and permanent and proxy neighbours; forwarding=1 takes the default
+// routes that came by Router Advertisement, unless accept_ra is 2.
+func (h *Host) Destroys(target string, i change.Image) ([]change.Object, error) {
+	w := strings.Split(target, "/")
+	if len(w) != 5 || w[0] != "net" || w[1] != "ipv6" || w[2] != "conf" || strings.TrimSpace(i.Text) == "0" {
+		return nil, nil
+	}
+	ifname, key := w[3], w[4]
+	if key != "disable_ipv6" && key != "forwarding" || ifname == "default" {
+		return nil, nil
+	}
+	ns, err := names()
+	if err != nil {
+		return nil, err
+	}
+	covers := func(name string) bool {
+		if name == "" || ifname != "all" && name != ifname {
+			return false
+		}
+		s, err := h.sysctlState("net/ipv6/conf/" + name + "/" + key)
+		if err != nil || s != "= 0" {
+			return false // it is so already: nothing more is destroyed
+		}
+		if key == "forwarding" {
+			ra, err := h.sysctlState("net/ipv6/conf/" + name + "/accept_ra")
+			return err == nil && ra != "= 2"
+		}
+		return true
+	}
+	covered := map[uint32]string{}
+	for n, name := range ns {
+		if covers(name) {
+			covered[n] = name
+		}
+	}
+	if len(covered) == 0 {
+		return nil, nil
+	}
+	var out []change.Object
+	if key == "disable_ipv6" {
+		as, err := addressesOf(covered)
+		if err != nil {
+			return nil, err
+		}
+		nb, err := neighboursOf(covered)
+		if err != nil {
+			return nil, err
+		}
+		out = append(as, nb...)
+	}
+	rs, err := routesOf(covered, key == "forwarding")
+	return append(out, rs...), err
+}
+
+func addressesOf(covered map[uint32]string) ([]change.Object, error) {
+	body := make([]byte, unix.SizeofIfAddrmsg)
+	body[0] = unix.AF_INET6
+	ms, err := rtnl(unix.RTM_GETADDR, netlink.Dump, body)
+	if err != nil {
+		return nil, fmt.Errorf("read addresses: %w", err)
+	}
+	var out []change.Object
+	for _, m := range ms {
+		if len(m.Data) < unix.SizeofIfAddrmsg {
+			continue
+		}
+		name, ok := covered[binary.NativeEndian.Uint32(m.Data[4:])]
+		if !ok {
+			continue
+		}
+		a := attributes(m.Data[unix.SizeofIfAddrmsg:])
+		if flags(a)&unix.IFA_F_TEMPORARY != 0 {
+			continue // the kernel makes those itself, and takes none from us
+		}
+		local := a[unix.IFA_LOCAL]
+		if local == nil {
+			local = a[unix.IFA_ADDRESS]
+		}
+		addr, _ := netip.AddrFromSlice(local)
+		o := change.Object{Kind: change.AddressObj, Target: fmt.Sprintf("%s %s/%d", name, addr, m.Data[1]), Interface: name, Message: m.Data}
+		if c := a[unix.IFA_CACHEINFO]; len(c) >= 8 {
+			o.PreferredLifetime, o.ValidLifetime = finite(binary.NativeEndian.Uint32(c)), finite(binary.NativeEndian.Uint32(c[4:]))
+		}
+		out = append(out, o)
+	}
+	return out, nil
+}
+
+// finite is a lifetime as Object has it: 0 for ever.
+func finite(v uint32) uint32 {
+	if v == 0xffffffff {
+		return 0
+	}
+	return max(v, 1)
+}
+
+func flags(a map[uint16][]byte) uint32 {
+	if f := a[unix.IFA_FLAGS]; len(f) >= 4 {
+		return binary.NativeEndian.Uint32(f)
+	}
+	return 0
+}
+
+func neighboursOf(covered map[uint32]string) ([]change.Object, error) {
+	var out []change.Object
+	for _, proxy := range []bool{false, true} {
+		body := make([]byte, unix.SizeofNdMsg)
+		body[0] = unix.AF_INET6
+		if proxy {
+			body[10] = unix.NTF_PROXY
+		}
+		ms, err := rtnl(unix.RTM_GETNEIGH, netlink.Dump, body)
+		if err != nil {
+			return nil, fmt.Errorf("read neighbours: %w", err)
+		}
+		for _, m := range ms {
+			if len(m.Data) < unix.SizeofNdMsg {
+				continue
+			}
+			name, ok := covered[binary.NativeEndian.Uint32(m.Data[4:])]
+			permanent := binary.NativeEndian.Uint16(m.Data[8:])&unix.NUD_PERMANENT != 0
+			if !ok || !proxy && !permanent {
+				continue
+			}
+			a := attributes(m.Data[unix.SizeofNdMsg:])
+			addr, _ := netip.AddrFromSlice(a[unix.NDA_DST])
+			o := change.Object{Kind: change.Neighbour, Target: name + " " + addr.String(), Interface: name, Message: m.Data}
+			if proxy {
+				o.Attributes = []string{"proxy"}
+			} else {
+				o.Attributes = []string{"lladdr", net.HardwareAddr(a[unix.NDA_LLADDR]).String(), "nud", "permanent"}
+			}
+			out = append(out, o)
+		}
+	}
+	return out, nil
+}
+
+const rtmFCloned = 0x200 // RTM_F_CLONED: a cached exception, not a route
+
+// routesOf reads the IPv6 routes that hang on the interfaces; raDefault, only the
+// default routes that an advertisement made.
+func routesOf(covered map[uint32]string, raDefault bool) ([]change.Object, error) {
+	body := make([]byte, unix.SizeofRtMsg)
+	body[0] = unix.AF_INET6
+	ms, err := rtnl(unix.RTM_GETROUTE, netlink.Dump, body)
+	if err != nil {
+		return nil, fmt.Errorf("read routes: %w", err)
+	}
+	var out []change.Object
+	for _, m := range ms {
+		if len(m.Data) < unix.SizeofRtMsg || binary.NativeEndian.Uint32(m.Data[8:])&rtmFCloned != 0 {
+			continue
+		}
+		if raDefault && (m.Data[5] != unix.RTPROT_RA || m.Data[1] != 0) {
+			continue
+		}
+		a := attributes(m.Data[unix.SizeofRtMsg:])
+		name, ok := "", false
+		if oif := a[unix.RTA_OIF]; len(oif) >= 4 {
+			name, ok = covered[binary.NativeEndian.Uint32(oif)]
+		}
+		for hops := a[unix.RTA_MULTIPATH]; len(hops) >= 8; {
+			if n, in := covered[binary.NativeEndian.Uint32(hops[4:])]; in {
+				name, ok = n, true
+			}
+			n := int(binary.NativeEndian.Uint16(hops))
+			if n < 8 {
+				break
+			}
+			hops = hops[min((n+3)&^3, len(hops)):]
+		}
+		if !ok {
+			continue
+		}
+		o := change.Object{Kind: change.RouteObj, Target: routeText(m.Data, a, name), Interface: name, Message: m.Data}
+		if c := a[unix.RTA_CACHEINFO]; len(c) >= 12 {
+			if ticks := int32(binary.NativeEndian.Uint32(c[8:])); ticks != 0 {
+				o.ValidLifetime = uint32(max(ticks/100, 1)) // USER_HZ
+			}
+		}
+		out = append(out, o)
+	}
+	return out, nil
+}
+
+func routeText(m []byte, a map[uint16][]byte, dev string) string {
+	s := "default"
+	if d, ok := netip.AddrFromSlice(a[unix.RTA_DST]); ok {
+		s = netip.PrefixFrom(d, int(m[1])).String()
+	}
+	if v, ok := netip.AddrFromSlice(a[unix.RTA_GATEWAY]); ok {
+		s += " via " + v.String()
+	}
+	s += " dev " + dev
+	for name, p := range routeProtocols {
+		if p == m[5] {
+			s += " proto " + name
+		}
+	}
+	if p := a[unix.RTA_PRIORITY]; len(p) >= 4 {
+		s += fmt.Sprintf(" metric %d", binary.NativeEndian.Uint32(p))
+	}
+	if t := a[unix.RTA_TABLE]; len(t) >= 4 && binary.NativeEndian.Uint32(t) != unix.RT_TABLE_MAIN {
+		s += fmt.Sprintf(" table %d", binary.NativeEndian.Uint32(t))
+	}
+	return s
+}
+
+// settable are the address flags that a request may carry.
+const settable = unix.IFA_F_NODAD | unix.IFA_F_HOMEADDRESS | unix.IFA_F_MANAGETEMPADDR | unix.IFA_F_NOPREFIXROUTE | unix.IFA_F_MCAUTOJOIN
+
+// Restore makes an object again that we destroyed, elapsed seconds ago. One that is
+// there, or whose lifetime is over, is left as it is.
+func (h *Host) Restore(o change.Object, elapsed uint32) error {
+	if err := h.ask(o.Kind, o.Target); err != nil {
+		return fmt.Errorf("restore %s: %w", o.Target, err)
+	}
+	if o.ValidLifetime != 0 && o.ValidLifetime <= elapsed {
+		return nil
+	}
+	i, err := index(o.Interface)
+	if err != nil {
+		return err
+	}
+	switch o.Kind {
+	case change.AddressObj:
+		err = restoreAddress(o, i, elapsed)
+	case change.Neighbour:
+		if len(o.Message) < unix.SizeofNdMsg {
+			return fmt.Errorf("restore %s: no message", o.Target)
+		}
+		body := append([]byte(nil), o.Message[:unix.SizeofNdMsg]...)
+		binary.NativeEndian.PutUint32(body[4:], i)
+		each(o.Message[unix.SizeofNdMsg:], func(t uint16, v []byte) {
+			if t == unix.NDA_DST || t == unix.NDA_LLADDR || t == 12 { // NDA_PROTOCOL
+				body = attr(body, t, v)
+			}
+		})
+		_, err = rtnl(unix.RTM_NEWNEIGH, netlink.Acknowledge|netlink.Create|netlink.Replace, body)
+	case change.RouteObj:
+		err = restoreRoute(o, i, elapsed)
+	default:
+		return fmt.Errorf("restore %s: a %s cannot be restored", o.Target, o.Kind)
+	}
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("restore %s: %w", o.Target, err)
+	}
+	return nil
+}
+
+func restoreAddress(o change.Object, i, elapsed uint32) error {
+	if len(o.Message) < unix.SizeofIfAddrmsg {
+		return errors.New("no message")
+	}
+	a := attributes(o.Message[unix.SizeofIfAddrmsg:])
+	f := flags(a) & settable
+	build := func(f uint32) []byte {
+		b := append([]byte(nil), o.Message[:unix.SizeofIfAddrmsg]...)
+		b[2] = byte(f)
+		binary.NativeEndian.PutUint32(b[4:], i)
+		for _, t := range []uint16{unix.IFA_ADDRESS, unix.IFA_LOCAL, unix.IFA_LABEL, unix.IFA_RT_PRIORITY, 11} { // IFA_PROTO
+			if v, ok := a[t]; ok {
+				b = attr(b, t, v)
+			}
+		}
+		b = attr(b, unix.IFA_FLAGS, u32(f))
+		left := func(l uint32) uint32 {
+			switch {
+			case l == 0:
+				return 0xffffffff
+			case l <= elapsed:
+				return 0
+			}
+			return l - elapsed
+		}
+		preferred := left(o.PreferredLifetime)
+		if c := a[unix.IFA_CACHEINFO]; len(c) >= 4 && binary.NativeEndian.Uint32(c) == 0 {
+			preferred = 0 // it was deprecated
+		}
+		c := make([]byte, 16)
+		binary.NativeEndian.PutUint32(c, preferred)
+		binary.NativeEndian.PutUint32(c[4:], left(o.ValidLifetime))
+		return attr(b, unix.IFA_CACHEINFO, c)
+	}
+	// Duplicate address detection would leave it unusable for a second, or for good
+	// where somebody forges an answer: it was ours, and is again, at once. Then the flag
+	// that says so is taken off.
+	_, err := rtnl(unix.RTM_NEWADDR, netlink.Acknowledge|netlink.Create|netlink.Excl, build(f|unix.IFA_F_NODAD))
+	if err != nil && !errors.Is(err, unix.EEXIST) || f&unix.IFA_F_NODAD != 0 {
+		return err
+	}
+	_, err = rtnl(unix.RTM_NEWADDR, netlink.Acknowledge|netlink.Replace, build(f))
+	return err
+}
+
+func restoreRoute(o change.Object, i, elapsed uint32) error {
+	if len(o.Message) < unix.SizeofRtMsg {
+		return errors.New("no message")
+	}
+	if o.Message[5] == unix.RTPROT_KERNEL {
+		if there, err := hasRoute(o, i); there || err != nil {
+			return err // it came with the address
+		}
+	}
+	b := append([]byte(nil), o.Message[:unix.SizeofRtMsg]...)
+	binary.NativeEndian.PutUint32(b[8:], binary.NativeEndian.Uint32(b[8:])&(unix.RTNH_F_ONLINK|unix.RTNH_F_PERVASIVE))
+	each(o.Message[unix.SizeofRtMsg:], func(t uint16, v []byte) {
+		switch t {
+		case unix.RTA_CACHEINFO:
+		case unix.RTA_OIF:
+			b = attr(b, t, u32(i))
+		case unix.RTA_METRICS, unix.RTA_MULTIPATH, unix.RTA_ENCAP:
+			b = attr(b, t|unix.NLA_F_NESTED, v)
+		default:
+			b = attr(b, t, v)
+		}
+	})
+	if o.ValidLifetime != 0 {
+		b = attr(b, unix.RTA_EXPIRES, u32(o.ValidLifetime-elapsed))
+	}
+	// Without EXCL and with APPEND, a second route to the same place becomes a next hop
+	// of the first, which is what a dump of such a route was.
+	_, err := rtnl(unix.RTM_NEWROUTE, netlink.Acknowledge|netlink.Create|netlink.Excl, b)
+	return err
+}
+
+// hasRoute tells whether a route of the kernel's own is there.
+func hasRoute(o change.Object, i uint32) (bool, error) {
+	rs, err := routesOf(map[uint32]string{i: o.Interface}, false)
+	if err != nil {
+		return false, err
+	}
+	for _, r := range rs {
+		if r.Target == o.Target && r.Message[7] == o.Message[7] {
+			return true, nil
+		}
+	}
+	return false, nil
+}

@@ -1,0 +1,106 @@
+package mutate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/sixfence/sixfence/internal/host/run"
+	"github.com/sixfence/sixfence/internal/model/change"
+)
+
+// program finds the first of some programs.
+func program(paths ...string) string {
+	for _, p := range paths {
+		if st, err := os.Stat(p); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
+			return p
+		}
+	}
+	return ""
+}
+
+// ErrNoProgram says that what would have to do it is not installed.
+var ErrNoProgram = errors.New("the program for it is not installed")
+
+func (h *Host) systemctl(args ...string) (run.Result, error) {
+	p := program("/usr/bin/systemctl", "/bin/systemctl")
+	if p == "" {
+		return run.Result{}, fmt.Errorf("systemctl: %w", ErrNoProgram)
+	}
+	if h.Root != "" {
+		args = append([]string{"--root=" + h.Root}, args...)
+	}
+	return run.Run(context.Background(), run.Program{Path: p, Args: args, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, Timeout: time.Minute})
+}
+
+// unitState is "enabled", "disabled" or Absent.
+func (h *Host) unitState(name string) (string, error) {
+	r, err := h.systemctl("is-enabled", name)
+	if err != nil {
+		if errors.Is(err, ErrNoProgram) {
+			return Absent, nil
+		}
+		return "", err
+	}
+	switch s := strings.TrimSpace(string(r.Stdout)); s {
+	case "enabled", "enabled-runtime":
+		return "enabled", nil
+	case "disabled", "static", "indirect":
+		return "disabled", nil
+	case "", "not-found":
+		return Absent, nil
+	default:
+		return s, nil
+	}
+}
+
+func (h *Host) unitSet(name string, i change.Image) error {
+	verb := "enable"
+	if i.Absent || i.Text == "disabled" {
+		verb = "disable"
+	}
+	r, err := h.systemctl(verb, name)
+	if err != nil {
+		return err
+	}
+	if r.Exit != 0 && !i.Absent {
+		return fmt.Errorf("%s unit %s: %s", verb, name, strings.TrimSpace(string(r.Stderr)))
+	}
+	return nil
+}
+
+// act performs an action by its name.
+func (h *Host) act(name string) error {
+	var p string
+	var args []string
+	switch name {
+	case "initramfs":
+		if p = program("/usr/sbin/update-initramfs"); p != "" {
+			args = []string{"-u"}
+		} else if p = program("/usr/bin/dracut", "/usr/sbin/dracut"); p != "" {
+			args = []string{"--force", "--regenerate-all"}
+		}
+	case "networkctl-reload":
+		p, args = program("/usr/bin/networkctl", "/bin/networkctl"), []string{"reload"}
+	case "daemon-reload":
+		p, args = program("/usr/bin/systemctl", "/bin/systemctl"), []string{"daemon-reload"}
+	case "nmcli-reload":
+		p, args = program("/usr/bin/nmcli"), []string{"connection", "reload"}
+	default:
+		return fmt.Errorf("action %q is not known", name)
+	}
+	if p == "" {
+		return fmt.Errorf("action %s: %w", name, ErrNoProgram)
+	}
+	r, err := run.Run(context.Background(), run.Program{Path: p, Args: args, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, Timeout: 10 * time.Minute})
+	if err != nil {
+		return err
+	}
+	if r.Exit != 0 {
+		return fmt.Errorf("action %s: %s", name, strings.TrimSpace(string(r.Stderr)))
+	}
+	return nil
+}
