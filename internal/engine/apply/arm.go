@@ -1,0 +1,311 @@
+package apply
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sixfence/sixfence/internal/host/run"
+	"github.com/sixfence/sixfence/internal/host/store"
+)
+
+// Arming says who will undo the change.
+type Arming struct {
+	How  string `json:"how"` // "systemd timer" or "process"
+	Unit string `json:"unit,omitempty"`
+	PID  int    `json:"pid,omitempty"`
+}
+
+// Armer arms the undo outside of this process.
+type Armer interface {
+	// Arm returns when the undo is armed for certain. program is our own copy, which
+	// calls Supervise (a process that waits) or Expire (one that is started when the
+	// time is up) with the state directory and the transaction's id.
+	Arm(program, stateDir, id string, after time.Duration) (Arming, error)
+	// Disarm takes it off; what is gone already is no error.
+	Disarm(Arming)
+}
+
+// Words of the hidden verbs that the armed undo calls.
+const (
+	SuperviseVerb = "undo-supervise"
+	ExpireVerb    = "undo-expire"
+)
+
+const armingFile = "arming"
+
+func (e *Engine) armer() Armer {
+	if e.Arm != nil {
+		return e.Arm
+	}
+	return hostArmer{}
+}
+
+func (e *Engine) arm(t *transaction) error {
+	left := time.Duration(t.j.DeadlineAt-bootTime()) * time.Millisecond
+	a, err := e.armer().Arm(filepath.Join(t.dir.Path(), programFile), e.stateDir(), t.j.ID, left)
+	if err != nil {
+		return fmt.Errorf("arm the undo: %w", err)
+	}
+	b, err := json.Marshal(a)
+	if err != nil {
+		return fmt.Errorf("encode arming: %w", err)
+	}
+	if err := t.dir.Write(armingFile, b, store.Attr{}); err != nil {
+		return fmt.Errorf("arm the undo: %w", err)
+	}
+	return nil
+}
+
+func (t *transaction) arming() (a Arming) {
+	if b, _, err := t.dir.Read(armingFile, 1<<16); err == nil {
+		_ = json.Unmarshal(b, &a)
+	}
+	return a
+}
+
+func (e *Engine) disarm(a Arming) {
+	if a.How != "" {
+		e.armer().Disarm(a)
+	}
+}
+
+// hostArmer uses a timer of systemd where systemd runs this host, and a process of
+// ours elsewhere.
+type hostArmer struct{}
+
+// systemdHere tells whether PID 1 is a systemd that works in our namespaces: a timer
+// of the host's would undo in the host's network, not in ours.
+func systemdHere() bool {
+	if st, err := os.Stat("/run/systemd/system"); err != nil || !st.IsDir() {
+		return false
+	}
+	for _, ns := range []string{"net", "mnt", "pid"} {
+		a, err1 := os.Readlink("/proc/1/ns/" + ns)
+		b, err2 := os.Readlink("/proc/self/ns/" + ns)
+		if err1 != nil || err2 != nil || a != b {
+			return false
+		}
+	}
+	return true
+}
+
+func findProgram(name string) string {
+	for _, d := range []string{"/usr/bin/", "/bin/"} {
+		if st, err := os.Stat(d + name); err == nil && st.Mode().IsRegular() {
+			return d + name
+		}
+	}
+	return ""
+}
+
+func systemTool(name string, args ...string) (string, error) {
+	p := findProgram(name)
+	if p == "" {
+		return "", fmt.Errorf("%s is not installed", name)
+	}
+	r, err := run.Run(context.Background(), run.Program{Path: p, Args: args, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, Timeout: 20 * time.Second})
+	if err != nil {
+		return "", err
+	}
+	if r.Exit != 0 {
+		return "", fmt.Errorf("%s: %s", name, strings.TrimSpace(string(r.Stderr)))
+	}
+	return strings.TrimSpace(string(r.Stdout)), nil
+}
+
+func (h hostArmer) Arm(program, stateDir, id string, after time.Duration) (Arming, error) {
+	if systemdHere() {
+		a, err := timer(program, stateDir, id, after)
+		if err == nil {
+			return a, nil
+		}
+		// systemd that is busy or broken: a process of our own is less sure there, because
+		// logind may end it with the session, and better than nothing.
+		p, err2 := supervisor(program, stateDir, id)
+		return p, errors.Join(err2, ifFailed(err2, err))
+	}
+	return supervisor(program, stateDir, id)
+}
+
+func ifFailed(failed, err error) error {
+	if failed == nil {
+		return nil
+	}
+	return err
+}
+
+func timer(program, stateDir, id string, after time.Duration) (Arming, error) {
+	unit := "sixfence-undo-" + id
+	_, err := systemTool("systemd-run", "--quiet", "--collect", "--unit="+unit, "--description=Undo an unconfirmed change of sixfence",
+		fmt.Sprintf("--on-active=%dms", after.Milliseconds()), "--timer-property=AccuracySec=100ms", "--timer-property=RemainAfterElapse=no",
+		"--property=Type=oneshot", "--property=IgnoreSIGPIPE=yes", "--property=TimeoutStartSec=600",
+		program, "harden", ExpireVerb, "--state-dir", stateDir, "--id", id)
+	if err != nil {
+		return Arming{}, err
+	}
+	if s, err := systemTool("systemctl", "is-active", unit+".timer"); err != nil || s != "active" {
+		return Arming{}, errors.Join(fmt.Errorf("the timer %s is %q", unit, s), err)
+	}
+	return Arming{How: "systemd timer", Unit: unit}, nil
+}
+
+// supervisor starts our own process and waits until it says that it is deaf to the
+// session's end.
+func supervisor(program, stateDir, id string) (Arming, error) {
+	pid, err := run.Detach(run.Program{Path: program, Name: "sixfence", Args: []string{"harden", SuperviseVerb, "--state-dir", stateDir, "--id", id}, Env: passed()}, nil)
+	if err != nil {
+		return Arming{}, err
+	}
+	ready := filepath.Join(stateDir, pendingDir, readyFile)
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(3 * time.Millisecond) {
+		if _, err := os.Stat(ready); err == nil {
+			return Arming{How: "process", PID: pid}, nil
+		}
+		if unix.Kill(pid, 0) != nil {
+			break
+		}
+	}
+	return Arming{}, errors.New("the process that shall undo did not start (is the state directory mounted noexec?)")
+}
+
+// passed is the environment of the process that waits: none, but for what tests need.
+func passed() []string {
+	var out []string
+	for _, v := range os.Environ() {
+		if strings.HasPrefix(v, "SIXFENCE_TEST_") {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+const readyFile = "ready"
+
+func (hostArmer) Disarm(a Arming) {
+	if a.Unit != "" {
+		_, _ = systemTool("systemctl", "stop", a.Unit+".timer")
+	}
+	// The process sees that its transaction is gone, and ends.
+}
+
+// poll is how often the process that waits looks.
+const poll = 200 * time.Millisecond
+
+// Supervise is the process that outlives the session: it undoes the transaction when
+// its time is up, or when the run that applied it has died, and finishes it when the
+// run that confirmed it has died. It returns when the transaction has ended.
+func (e *Engine) Supervise(ctx context.Context, id string) error {
+	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGPIPE, syscall.SIGTSTP, syscall.SIGUSR1, syscall.SIGUSR2)
+	d, err := e.layer().OpenPrivate(e.stateDir())
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	p, err := d.Sub(pendingDir)
+	if err != nil {
+		return err
+	}
+	if err := p.Write(readyFile, fmt.Appendf(nil, "%d\n", os.Getpid()), store.Attr{}); err != nil {
+		p.Close()
+		return err
+	}
+	p.Close()
+	var deadline int64
+	wait := poll
+	for {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		t, err := openTransaction(d)
+		if err == nil && (t == nil || t.j.ID != id) {
+			t.close()
+			return nil
+		}
+		if err == nil {
+			deadline = t.j.DeadlineAt
+			ph := t.phase()
+			runner := t.j.PID
+			alive := started(runner) == t.j.Started
+			t.close()
+			late := bootTime() >= deadline
+			// A run that hangs past the deadline holds the lock: it is in our way.
+			if late && alive && bootTime() >= deadline+5000 && ph != done && ph != undone && ph != committed {
+				_ = unix.Kill(runner, unix.SIGKILL)
+			}
+			if ph != waiting || late {
+				switch done, err := e.expire(d, id); {
+				case err == nil && done:
+					return nil
+				case err != nil && !errors.Is(err, store.ErrLocked):
+					e.log("undo", "cause", err)
+					wait = min(2*wait, 10*time.Second)
+				}
+			}
+		}
+		time.Sleep(wait)
+	}
+}
+
+// expire does what is due now, if nobody else is at it.
+func (e *Engine) expire(d *store.Dir, id string) (ended bool, err error) {
+	unlock, err := d.Lock(lockFile, false)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	t, err := openTransaction(d)
+	if err != nil {
+		return false, err
+	}
+	if t == nil || t.j.ID != id {
+		t.close()
+		return true, nil
+	}
+	// Between the arming and the first step the run has the lock. Whoever gets it while
+	// nothing waits has found it dead.
+	t.close()
+	out, err := e.resume(d)
+	return out != nil && err == nil, err
+}
+
+// Expire is what a timer starts when the time is up.
+func (e *Engine) Expire(ctx context.Context, id string) error {
+	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
+	d, err := e.layer().OpenPrivate(e.stateDir())
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	wait := poll
+	for begun := bootTime(); ; time.Sleep(wait) {
+		ended, err := e.expire(d, id)
+		switch {
+		case ended:
+			return nil
+		case ctx.Err() != nil:
+			return errors.Join(ctx.Err(), err)
+		case errors.Is(err, store.ErrLocked):
+			if bootTime() > begun+5000 {
+				if t, err := openTransaction(d); err == nil && t != nil {
+					if started(t.j.PID) == t.j.Started && t.phase() != committed {
+						_ = unix.Kill(t.j.PID, unix.SIGKILL)
+					}
+					t.close()
+				}
+			}
+		case err != nil:
+			e.log("undo", "cause", err)
+			wait = min(2*wait, 10*time.Second)
+		}
+	}
+}

@@ -1,0 +1,250 @@
+package apply
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sixfence/sixfence/internal/host/store"
+)
+
+// Socket is an established TCP connection.
+type Socket struct {
+	Local, Remote netip.AddrPort
+	Inode         uint64
+}
+
+func (s Socket) key() string { return s.Local.String() + " " + s.Remote.String() }
+
+func (s Socket) family() string {
+	if s.Remote.Addr().Is4() {
+		return "ipv4"
+	}
+	return "ipv6"
+}
+
+// Sockets reads the established TCP connections of the caller's network namespace.
+func Sockets() ([]Socket, error) {
+	var out []Socket
+	for _, name := range []string{"tcp", "tcp6"} {
+		f, err := os.Open("/proc/thread-self/net/" + name)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // no such family here
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read connections: %w", err)
+		}
+		sc := bufio.NewScanner(f)
+		sc.Scan() // names of the columns
+		for sc.Scan() {
+			w := strings.Fields(sc.Text())
+			if len(w) < 10 || w[3] != "01" {
+				continue
+			}
+			l, ok1 := procAddr(w[1])
+			r, ok2 := procAddr(w[2])
+			inode, err := strconv.ParseUint(w[9], 10, 64)
+			if ok1 && ok2 && err == nil {
+				out = append(out, Socket{Local: l, Remote: r, Inode: inode})
+			}
+		}
+		err = sc.Err()
+		f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("read connections: %w", err)
+		}
+	}
+	return out, nil
+}
+
+// procAddr reads an address of /proc/net/tcp: words of 32 bits in the host's order.
+func procAddr(s string) (netip.AddrPort, bool) {
+	a, p, ok := strings.Cut(s, ":")
+	b, err := hex.DecodeString(a)
+	port, err2 := strconv.ParseUint(p, 16, 16)
+	if !ok || err != nil || err2 != nil || len(b)%4 != 0 {
+		return netip.AddrPort{}, false
+	}
+	if binary.NativeEndian.Uint16([]byte{1, 0}) == 1 {
+		for i := 0; i < len(b); i += 4 {
+			b[i], b[i+1], b[i+2], b[i+3] = b[i+3], b[i+2], b[i+1], b[i]
+		}
+	}
+	addr, ok := netip.AddrFromSlice(b)
+	return netip.AddrPortFrom(addr.Unmap(), uint16(port)), ok
+}
+
+// Ancestors are the sockets that a process and those that started it hold.
+func Ancestors(pid int) (map[uint64]bool, error) {
+	if pid == 0 {
+		pid = os.Getpid()
+	}
+	out := map[uint64]bool{}
+	for range 64 {
+		if pid <= 1 {
+			return out, nil
+		}
+		dir := "/proc/" + strconv.Itoa(pid)
+		fds, err := os.ReadDir(dir + "/fd")
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", dir, err)
+		}
+		for _, f := range fds {
+			l, err := os.Readlink(dir + "/fd/" + f.Name())
+			if err != nil {
+				continue
+			}
+			if n, ok := strings.CutPrefix(l, "socket:["); ok {
+				if i, err := strconv.ParseUint(strings.TrimSuffix(n, "]"), 10, 64); err == nil {
+					out[i] = true
+				}
+			}
+		}
+		b, err := os.ReadFile(dir + "/stat")
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", dir, err)
+		}
+		_, rest, _ := strings.Cut(string(b[strings.LastIndex(string(b), ")")-1:]), ") ")
+		w := strings.Fields(rest)
+		if len(w) < 2 {
+			return nil, fmt.Errorf("read %s/stat: not understood", dir)
+		}
+		if pid, err = strconv.Atoi(w[1]); err != nil {
+			return nil, fmt.Errorf("read %s/stat: %w", dir, err)
+		}
+	}
+	return out, nil
+}
+
+func (t *transaction) readProof() (p proof) {
+	b, _, err := t.dir.Read(proofFile, 1<<20)
+	if err == nil {
+		_ = json.Unmarshal(b, &p)
+	}
+	return p
+}
+
+func (t *transaction) prove(p proof) error {
+	b, err := json.Marshal(p)
+	if err != nil {
+		return fmt.Errorf("encode proof: %w", err)
+	}
+	if err := t.dir.Replace(proofFile, b, store.Attr{}); err != nil {
+		return fmt.Errorf("note the proof: %w", err)
+	}
+	return nil
+}
+
+// checkTimeout bounds one attempt of a check.
+const checkTimeout = 5 * time.Second
+
+// check answers one of a plan's checks: tcp://host:port, http(s)://…, icmp://address.
+// A new filter may need a moment, so it is tried three times.
+func (e *Engine) check(ctx context.Context, raw string) error {
+	f := e.Check
+	if f == nil {
+		f = answer
+	}
+	var err error
+	for try := range 3 {
+		if try > 0 {
+			select {
+			case <-time.After(time.Duration(try) * 300 * time.Millisecond):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if err = f(ctx, raw); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+func answer(ctx context.Context, raw string) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	u, err := url.Parse(raw)
+	if err != nil {
+		return fmt.Errorf("check: %w", err)
+	}
+	switch u.Scheme {
+	case "tcp":
+		var d net.Dialer
+		c, err := d.DialContext(ctx, "tcp", u.Host)
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	case "http", "https":
+		req, err := http.NewRequestWithContext(ctx, http.MethodHead, raw, nil)
+		if err != nil {
+			return err
+		}
+		c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+		r, err := c.Do(req)
+		if err != nil {
+			return err
+		}
+		return r.Body.Close()
+	case "icmp":
+		return ping(ctx, u.Hostname())
+	}
+	return fmt.Errorf("check %s: the scheme %q is not known", raw, u.Scheme)
+}
+
+// ping sends an echo request and waits for its reply.
+func ping(ctx context.Context, host string) error {
+	a, err := netip.ParseAddr(host)
+	if err != nil {
+		return fmt.Errorf("ping: %w", err)
+	}
+	network, request, reply := "ip4:icmp", byte(8), byte(0)
+	if a.Is6() {
+		network, request, reply = "ip6:ipv6-icmp", 128, 129
+	}
+	c, err := (&net.Dialer{}).DialContext(ctx, network, host)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if d, ok := ctx.Deadline(); ok {
+		_ = c.SetDeadline(d)
+	}
+	id := uint16(os.Getpid())
+	m := []byte{request, 0, 0, 0, byte(id >> 8), byte(id), 0, 1, 's', 'i', 'x', 'f'}
+	if a.Is4() {
+		var sum uint32
+		for i := 0; i < len(m); i += 2 {
+			sum += uint32(m[i])<<8 | uint32(m[i+1])
+		}
+		sum = sum>>16 + sum&0xffff
+		sum += sum >> 16
+		m[2], m[3] = byte(^sum>>8), byte(^sum)
+	}
+	if _, err := c.Write(m); err != nil {
+		return err
+	}
+	buf := make([]byte, 2048)
+	for {
+		n, err := c.Read(buf)
+		if err != nil {
+			return err
+		}
+		if n >= 8 && buf[0] == reply && buf[4] == byte(id>>8) && buf[5] == byte(id) {
+			return nil
+		}
+	}
+}

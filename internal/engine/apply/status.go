@@ -1,0 +1,291 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sixfence/sixfence/internal/host/store"
+	"github.com/sixfence/sixfence/internal/model/change"
+)
+
+// Status is where the host stands.
+type Status struct {
+	Pending *Pending `json:"pending,omitempty"`
+	// Confirmed is the last change that was kept, if any.
+	Confirmed *Record `json:"confirmed,omitempty"`
+	// Unseen are changes that were taken back while nobody looked.
+	Unseen []Record `json:"unseen,omitempty"`
+	// Drift are objects that are no longer as the last kept change left them.
+	Drift  []Drift  `json:"drift,omitempty"`
+	Alerts []string `json:"alerts,omitempty"`
+}
+
+// Drift is one object that is not as intended.
+type Drift struct {
+	ID    string `json:"id"` // of the step
+	Where string `json:"where"`
+	Want  string `json:"want"`
+	Now   string `json:"now"`
+	// By is who may have done it, as far as can be told.
+	By []string `json:"by,omitempty"`
+}
+
+// Status reads where the host stands. It finishes what an interrupted run left, if
+// nobody else is at it.
+func (e *Engine) Status() (*Status, error) {
+	s := &Status{}
+	d, err := e.layer().Open(e.stateDir())
+	if errors.Is(err, unix.ENOENT) {
+		return s, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open state directory: %w", err)
+	}
+	defer d.Close()
+	if unlock, err := d.Lock(lockFile, false); err == nil {
+		_, err := e.resume(d)
+		unlock()
+		if err != nil {
+			s.Alerts = append(s.Alerts, err.Error())
+		}
+	}
+	t, err := openTransaction(d)
+	switch {
+	case err != nil:
+		s.Alerts = append(s.Alerts, err.Error())
+	case t != nil:
+		s.Pending = e.describe(t)
+		t.close()
+	}
+	names, _ := d.List()
+	slices.Sort(names)
+	for _, n := range names {
+		if strings.HasPrefix(n, "corrupt") {
+			s.Alerts = append(s.Alerts, "a damaged journal is kept as "+d.Path()+"/"+n+"; look at it, and remove it")
+		}
+	}
+	rs, _, _, err := readHistory(d)
+	if err != nil {
+		s.Alerts = append(s.Alerts, err.Error())
+	}
+	past, err := d.Sub(pastDir)
+	if err != nil {
+		return s, nil
+	}
+	defer past.Close()
+	for _, r := range rs {
+		if r.Event != "rolled-back" && r.Event != "reverted-by-reboot" {
+			continue
+		}
+		if p, err := past.Sub(r.Transaction); err == nil {
+			if p.Has("is-" + unseen) {
+				s.Unseen = append(s.Unseen, r)
+			}
+			p.Close()
+		}
+	}
+	for i := len(rs) - 1; i >= 0; i-- {
+		if rs[i].Event != "confirmed" {
+			continue
+		}
+		s.Confirmed = &rs[i]
+		if s.Pending == nil {
+			s.Drift, err = e.drift(past, rs[i].Transaction)
+			if err != nil {
+				s.Alerts = append(s.Alerts, err.Error())
+			}
+		}
+		break
+	}
+	return s, nil
+}
+
+// drift compares the host with what the transaction left.
+func (e *Engine) drift(past *store.Dir, id string) ([]Drift, error) {
+	p, err := past.Sub(id)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	j, err := readJournal(p)
+	if err != nil {
+		return nil, err
+	}
+	var out []Drift
+	for i, s := range j.Plan.Steps {
+		if s.Kind == change.Action {
+			continue
+		}
+		where := "kernel"
+		if s.Phase != change.Runtime {
+			where = "disk"
+		}
+		now, err := e.Host.State(s.Kind, s.Target)
+		if err != nil {
+			now = err.Error()
+		}
+		if now != j.Entries[i].Ours {
+			out = append(out, Drift{ID: s.ID, Where: where, Want: j.Entries[i].Ours, Now: now})
+		}
+	}
+	return out, nil
+}
+
+// Acknowledge marks every undo that nobody saw as seen.
+func (e *Engine) Acknowledge() error {
+	d, unlock, err := e.open(false)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	past, err := d.Sub(pastDir)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer past.Close()
+	ids, err := past.List()
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		p, err := past.Sub(id)
+		if err != nil {
+			return err
+		}
+		if p.Has("is-" + unseen) {
+			err = errors.Join(p.Remove("is-"+unseen), p.Sync())
+		}
+		p.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *Engine) describe(t *transaction) *Pending {
+	p := &Pending{
+		ID: t.j.ID, PlanID: t.j.Plan.ID, IntentHash: t.j.Plan.IntentHash, Phase: string(t.phase()), Begun: t.j.Begun, Deadline: t.j.Deadline,
+		Remaining: max(0, t.j.DeadlineAt-bootTime()) / 1000, Armed: t.arming(), Who: t.j.Who, Administered: t.j.Plan.Administered,
+	}
+	for f := range t.readProof().New {
+		p.Proven = append(p.Proven, f)
+	}
+	slices.Sort(p.Proven)
+	for _, s := range t.j.Plan.Steps {
+		if s.Kind == change.File && s.Phase != change.Runtime {
+			p.Staged = append(p.Staged, s.Target)
+		}
+	}
+	return p
+}
+
+// Rollback takes the change back that waits, at once. When none waits it returns
+// ErrNothing: what was kept is taken back by a plan, see Former.
+func (e *Engine) Rollback(_ context.Context) (*Outcome, error) {
+	d, unlock, err := e.open(false)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if out, err := e.resume(d); out != nil || err != nil {
+		return out, err
+	}
+	t, err := openTransaction(d)
+	if err != nil {
+		return nil, err
+	}
+	if t == nil {
+		return nil, ErrNothing
+	}
+	defer t.close()
+	out, err := e.undo(d, t, "it was taken back by hand", false)
+	return &out, err
+}
+
+// Resume finishes what an interrupted run left: the boot does so, and every verb.
+func (e *Engine) Resume() (*Outcome, error) {
+	d, unlock, err := e.open(false)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return e.resume(d)
+}
+
+// Former makes the plan that takes a kept change back: the same steps, the other way
+// round. Without an id it is the last one. It is applied and confirmed as any other.
+func (e *Engine) Former(id string) (*change.Plan, string, error) {
+	d, err := e.layer().Open(e.stateDir())
+	if err != nil {
+		return nil, "", fmt.Errorf("open state directory: %w", err)
+	}
+	defer d.Close()
+	rs, _, _, err := readHistory(d)
+	if err != nil {
+		return nil, "", err
+	}
+	back := map[string]bool{} // taken back already
+	for i := len(rs) - 1; i >= 0 && id == ""; i-- {
+		r := rs[i]
+		if r.Event != "confirmed" || back[r.Transaction] {
+			continue
+		}
+		if r.Former != "" {
+			back[r.Former] = true
+			continue
+		}
+		id = r.Transaction
+	}
+	if id == "" {
+		return nil, "", ErrNothing
+	}
+	past, err := d.Sub(pastDir)
+	if err != nil {
+		return nil, "", err
+	}
+	defer past.Close()
+	p, err := past.Sub(id)
+	if err != nil {
+		return nil, "", fmt.Errorf("find change %s: %w", id, err)
+	}
+	defer p.Close()
+	t := &transaction{dir: p}
+	if t.j, err = readJournal(p); err != nil {
+		return nil, "", err
+	}
+	if t.phase() != done {
+		return nil, "", &RefusedError{Why: "change " + id + " was never kept: there is nothing to take back"}
+	}
+	t.readProgress()
+	return inverse(t), id, nil
+}
+
+func inverse(t *transaction) *change.Plan {
+	p := t.j.Plan
+	out := &change.Plan{SchemaVersion: p.SchemaVersion, IntentHash: p.IntentHash, Namespace: p.Namespace, Checks: p.Checks, Administered: p.Administered}
+	for i := len(p.Steps) - 1; i >= 0; i-- {
+		s := p.Steps[i]
+		s.Before, s.After = s.After, s.Before
+		s.Destroys, s.Restores = nil, nil
+		if saved, ok := t.p.saved[i]; ok {
+			for _, o := range saved.Saved {
+				if o.ValidLifetime == 0 { // what had a lifetime came from the network, and comes again
+					s.Restores = append(s.Restores, o)
+				}
+			}
+		}
+		out.Steps = append(out.Steps, s)
+	}
+	slices.SortStableFunc(out.Steps, func(a, b change.Step) int { return rank(a) - rank(b) })
+	out.ID = out.Sum()
+	return out
+}

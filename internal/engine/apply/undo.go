@@ -1,0 +1,340 @@
+package apply
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/sixfence/sixfence/internal/host/mutate"
+	"github.com/sixfence/sixfence/internal/host/store"
+	"github.com/sixfence/sixfence/internal/model/change"
+)
+
+// undo takes a transaction back. It may be repeated, and goes on where it was
+// interrupted. unattended says that nobody sees the outcome now, so that Status shows
+// it until somebody has.
+func (e *Engine) undo(d *store.Dir, t *transaction, why string, unattended bool) (Outcome, error) {
+	out := Outcome{ID: t.j.ID, Result: "rolled-back", Why: why}
+	was := t.phase()
+	if was == committed || was == done {
+		unattended = true
+	}
+	if was != undone {
+		if err := t.enter(aborting); err != nil {
+			return out, err
+		}
+		if unattended && t.dir.Has("next-"+unseen) {
+			if err := t.dir.Rename("next-"+unseen, "is-"+unseen); err != nil {
+				return out, fmt.Errorf("note the undo: %w", err)
+			}
+		}
+		if err := e.undoFiles(t, &out); err != nil {
+			return out, err
+		}
+		if t.j.Boot != e.bootID() {
+			out.Result = "reverted-by-reboot" // the kernel of then is gone, and with it all that we changed in it
+		} else {
+			e.undoKernel(t, &out)
+		}
+		if len(out.Failed) > 0 {
+			return out, fmt.Errorf("undo: %s", strings.Join(out.Failed, "; "))
+		}
+		if err := e.boundary("undone"); err != nil {
+			return out, err
+		}
+		if err := t.enter(undone); err != nil {
+			return out, err
+		}
+	}
+	return out, e.finish(d, t, out)
+}
+
+// rank is when an object is undone: what may lock somebody out first, what a change
+// back would take away again last.
+func rank(s change.Step) int {
+	w := strings.Split(s.Target, "/")
+	switch key := w[len(w)-1]; {
+	case s.Kind == change.Table:
+		return 0
+	case s.Kind == change.Sysctl && (key == "forwarding" || key == "ip_forward" || strings.HasPrefix(key, "accept_ra")):
+		return 3
+	case s.Kind == change.Neighbour:
+		return 2
+	}
+	return 1
+}
+
+func (e *Engine) undoKernel(t *transaction, out *Outcome) {
+	fail := func(s change.Step, err error) {
+		if mutate.Gone(err) {
+			out.Conflicts = append(out.Conflicts, s.ID+": what it hung on is gone")
+			return
+		}
+		out.Failed = append(out.Failed, fmt.Sprintf("%s: %v", s.ID, err))
+	}
+	for r := range 4 {
+		for i := len(t.j.Plan.Steps) - 1; i >= 0; i-- {
+			s := t.j.Plan.Steps[i]
+			if s.Phase != change.Runtime || rank(s) != r || !t.p.begun[i] && !t.p.damaged {
+				continue
+			}
+			if err := e.boundary("undo %d", i); err != nil {
+				fail(s, err)
+				continue
+			}
+			if err := e.undoStep(t, i, s, out); err != nil {
+				fail(s, err)
+			}
+		}
+		if r == 1 {
+			e.restore(t, out)
+		}
+	}
+}
+
+func (e *Engine) undoStep(t *transaction, i int, s change.Step, out *Outcome) error {
+	en := t.j.Entries[i]
+	now, err := e.Host.State(s.Kind, s.Target)
+	if err != nil {
+		return err
+	}
+	switch {
+	case en.Before == en.Ours || now == en.Before:
+	case now != en.Ours:
+		out.Conflicts = append(out.Conflicts, fmt.Sprintf("%s: somebody else made it %s meanwhile, which is kept", s.ID, now))
+	default:
+		if err := t.note(note{What: "undo", Step: i}); err != nil {
+			// A full disk must not keep us from going back: without the note, only an undo
+			// that is interrupted as well could miss what is restored below.
+			t.p.take(note{What: "undo", Step: i})
+		}
+		if err := e.Host.Set(s.Kind, s.Target, s.Before); err != nil {
+			return err
+		}
+		if now, err = e.Host.State(s.Kind, s.Target); err != nil {
+			return err
+		}
+		if now != en.Before {
+			return fmt.Errorf("it is %s after the undo, not %s", now, en.Before)
+		}
+	}
+	return e.undoOverwritten(t, i, s, out)
+}
+
+// undoOverwritten restores what the step wrote besides.
+func (e *Engine) undoOverwritten(t *transaction, i int, s change.Step, out *Outcome) error {
+	if !t.p.done[i] && !t.p.undoing[i] {
+		return nil // it was not performed
+	}
+	over := t.p.over[i]
+	if over == nil {
+		over = t.p.saved[i].Overwrites
+	}
+	var errs []error
+	for _, v := range over {
+		now, err := e.Host.State(change.Sysctl, v.Target)
+		if mutate.Gone(err) {
+			continue
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if now == v.Before {
+			continue
+		}
+		// Setting conf/all back has just overwritten it once more.
+		if v.Ours != "" && now != v.Ours && now != t.j.Entries[i].Before {
+			out.Conflicts = append(out.Conflicts, fmt.Sprintf("%s: somebody else made it %s meanwhile, which is kept", v.Target, now))
+			continue
+		}
+		if err := e.Host.Set(change.Sysctl, v.Target, change.Image{Text: mutate.Text(v.Before)}); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// restore makes again what steps destroyed: addresses first, then neighbours, then
+// routes, of which those without a gateway come before those that need them.
+func (e *Engine) restore(t *transaction, out *Outcome) {
+	for _, k := range []change.Kind{change.AddressObj, change.Neighbour, change.RouteObj} {
+		for _, gateway := range []bool{false, true} {
+			if gateway && k != change.RouteObj {
+				continue
+			}
+			for i, s := range t.j.Plan.Steps {
+				if s.Phase != change.Runtime || !t.p.done[i] && !t.p.undoing[i] {
+					continue
+				}
+				en, ok := t.p.saved[i]
+				if !ok {
+					en = t.j.Entries[i]
+				}
+				elapsed := uint32(max(0, bootTime()-en.SavedAt) / 1000)
+				for _, o := range en.Saved {
+					if o.Kind != k || k == change.RouteObj && strings.Contains(o.Target, " via ") != gateway {
+						continue
+					}
+					if err := e.Host.Restore(o, elapsed); err != nil {
+						if mutate.Gone(err) {
+							out.Conflicts = append(out.Conflicts, o.Target+": its interface is gone")
+							continue
+						}
+						out.Failed = append(out.Failed, fmt.Sprintf("%s: %v", s.ID, err))
+					}
+				}
+			}
+		}
+	}
+}
+
+// undoFiles puts the files back that were promoted, and removes what was staged. A
+// transaction that was never committed has none.
+func (e *Engine) undoFiles(t *transaction, out *Outcome) error {
+	var errs []error
+	for i := len(t.j.Plan.Steps) - 1; i >= 0; i-- {
+		s, en := t.j.Plan.Steps[i], t.j.Entries[i]
+		if s.Phase == change.AfterConfirm && s.Kind == change.Unit && t.dir.Has("is-"+string(committed)) {
+			if now, err := e.Host.State(s.Kind, s.Target); err == nil && now == en.Ours && now != en.Before {
+				errs = append(errs, e.Host.Set(s.Kind, s.Target, s.Before))
+			}
+		}
+		if s.Phase == change.Runtime || s.Kind != change.File {
+			continue
+		}
+		if err := e.boundary("demote %d", i); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if t.dir.Has("is-" + string(committed)) {
+			err := e.Host.Demote(s.Target, t.j.ID, en.Before, en.Ours)
+			if c := (*mutate.ConflictError)(nil); errors.As(err, &c) {
+				out.Conflicts = append(out.Conflicts, err.Error())
+				err = nil
+			}
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+		}
+		errs = append(errs, e.Host.Forget(s.Target, t.j.ID))
+		e.Host.RemoveDirs(en.Dirs)
+	}
+	return errors.Join(errs...)
+}
+
+// finish writes the end of a transaction into the history, puts it away and takes
+// the alarm off.
+func (e *Engine) finish(d *store.Dir, t *transaction, out Outcome) error {
+	if err := e.boundary("finish"); err != nil {
+		return err
+	}
+	if err := e.record(d, Record{Event: out.Result, Transaction: t.j.ID, PlanID: t.j.Plan.ID, IntentHash: t.j.Plan.IntentHash, Who: t.j.Who, Why: out.Why, Conflicts: out.Conflicts, Proof: t.proof(), Former: t.j.Former}); err != nil {
+		return err
+	}
+	if t.phase() == done {
+		for i, s := range t.j.Plan.Steps {
+			if s.Kind == change.File && s.Phase != change.Runtime {
+				if err := e.Host.Forget(s.Target, t.j.ID); err != nil {
+					return fmt.Errorf("clean up after step %d: %w", i, err)
+				}
+			}
+		}
+	}
+	past, err := d.Sub(pastDir)
+	if err != nil {
+		if past, err = d.Mkdir(pastDir); err != nil {
+			return err
+		}
+		if err := d.Sync(); err != nil {
+			past.Close()
+			return err
+		}
+	}
+	defer past.Close()
+	arming := t.arming()
+	if err := d.MoveTo(pendingDir, past, t.j.ID); err != nil {
+		return fmt.Errorf("put transaction away: %w", err)
+	}
+	if err := errors.Join(past.Sync(), d.Sync()); err != nil {
+		return err
+	}
+	_ = t.dir.Remove(programFile) // a process that runs from it keeps it
+	e.disarm(arming)
+	e.log("change ended", "id", t.j.ID, "result", out.Result, "why", out.Why, "conflicts", len(out.Conflicts))
+	return nil
+}
+
+// resume finishes what an earlier run left. It holds the lock. The outcome is nil
+// when there was nothing to finish.
+func (e *Engine) resume(d *store.Dir) (*Outcome, error) {
+	names, err := d.List()
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range names {
+		if strings.HasPrefix(n, newPrefix) { // died before its transaction began: nothing was changed
+			if err := d.RemoveAll(n); err != nil {
+				return nil, err
+			}
+		}
+	}
+	t, err := openTransaction(d)
+	if c := (*CorruptError)(nil); errors.As(err, &c) {
+		return nil, e.quarantine(d, c)
+	}
+	if err != nil || t == nil {
+		return nil, err
+	}
+	defer t.close()
+	var out Outcome
+	same := t.j.Boot == e.bootID()
+	switch p := t.phase(); {
+	case p == done:
+		out = Outcome{ID: t.j.ID, Result: "confirmed"}
+		return &out, e.finish(d, t, out)
+	case p == undone:
+		out = Outcome{ID: t.j.ID, Result: "rolled-back"}
+		return &out, e.finish(d, t, out)
+	case p == committed:
+		out, err = e.forward(d, t)
+		return &out, err
+	case !same:
+		out, err = e.undo(d, t, "the host was started again before the change was confirmed", true)
+	case p == waiting && bootTime() < t.j.DeadlineAt:
+		return nil, nil
+	case p == waiting:
+		out, err = e.undo(d, t, "nobody confirmed it in time", true)
+	default:
+		out, err = e.undo(d, t, "the run that applied it ended too early", true)
+	}
+	return &out, err
+}
+
+// quarantine puts a transaction aside that cannot be read. What it changed in the
+// running kernel cannot be told any more; a reboot takes it away, since no file was
+// promoted, or the last confirmed state is on the disk.
+func (e *Engine) quarantine(d *store.Dir, c *CorruptError) error {
+	if c.Hint != "" {
+		return c // a newer one: it is good, and not ours to touch
+	}
+	p, err := d.Sub(pendingDir)
+	if err != nil {
+		return err
+	}
+	id := "corrupt"
+	for n := 1; d.Has(id); n++ {
+		id = fmt.Sprintf("corrupt-%d", n)
+	}
+	p.Close()
+	if err := d.Move(pendingDir, id); err != nil {
+		return errors.Join(c, err)
+	}
+	_ = d.Sync()
+	if err := e.record(d, Record{Event: "corrupt", Why: c.Error()}); err != nil {
+		return errors.Join(c, err)
+	}
+	c.Hint = "the damaged journal is kept as " + d.Path() + "/" + id + "; no file of the system was changed by an unconfirmed change: a reboot brings the last confirmed state"
+	return c
+}
