@@ -256,7 +256,7 @@ func (q *question) lack(v []abyte) {
 		case kUnknown:
 			q.needs |= 1 << b.idx
 			if b.idx == fieldNone {
-				q.opaque["a field that the question does not have"] = true
+				q.opaque[unfixedField] = true
 			}
 		case kSport:
 			q.needs |= 1 << fieldSport

@@ -18,17 +18,23 @@ func prefixes(s packetset.Set, is4 bool) []netip.Prefix {
 	return []netip.Prefix{}
 }
 
+// maxDeciders is how many rules an answer names.
+const maxDeciders = 8
+
 // deciders are the rules that decide about the sources that matter: those that
 // accept, or those that block when nothing is accepted.
 func (sp *Space) deciders(a *Answer, must, may packetset.Set) []RuleRef {
-	const most = 8
 	about := packetset.All(a.Space.Len())
 	if len(may) > 0 {
 		about = sp.told.touching(a.Space, may)
 	}
 	out := []RuleRef{}
-	for _, d := range a.Deciders(about) {
-		if len(out) == most {
+	ds := a.Deciders(about)
+	if len(must) == 0 && len(may) > 0 {
+		ds = a.contenders(about)
+	}
+	for _, d := range ds {
+		if len(out) == maxDeciders {
 			break
 		}
 		if d.Chain != nil || d.Rule != nil {
@@ -138,6 +144,16 @@ func Describe(s, all packetset.Set, is4 bool) string {
 			w = append(w, fmt.Sprintf("%d more prefixes", n-maxWords))
 		}
 		return strings.Join(w, ", ")
+	}
+	if min(nIn, nOut) > 2 && len(s) <= manyIntervals {
+		// Holes in prefixes: what is around them is shorter.
+		if in, out := carve(s, all, is4); len(out) > 0 && len(in)+len(out) < min(nIn, nOut) {
+			where := list(in, len(in))
+			if in[0].Bits() == 0 {
+				where = "anywhere"
+			}
+			return where + " except " + list(out, len(out))
+		}
 	}
 	if nOut < nIn {
 		return "anywhere except " + list(out, nOut)

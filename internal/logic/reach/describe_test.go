@@ -32,12 +32,25 @@ func TestDescribe(t *testing.T) {
 		{false, []string{"2001:db8:bad::/48", "2001:db8:bad2::/48"}, true, "anywhere except 2001:db8:bad::/48, 2001:db8:bad2::/48"},
 		{true, []string{"128.0.0.0/1"}, false, "128.0.0.0/1"}, // 224.0.0.0/4 is nobody's: no need to say it
 		{true, []string{"10.1.0.1/32", "10.2.0.1/32", "10.3.0.1/32", "10.4.0.1/32", "10.5.0.1/32", "10.6.0.1/32"}, false, "10.1.0.1, 10.2.0.1, 10.3.0.1, 10.4.0.1, 2 more prefixes"},
+		{false, []string{"fd00:20::/64", "2001:db8::7/128", "!fd00:20::1/128"}, false, "2001:db8::7, fd00:20::/64 except fd00:20::1"},
+		{false, []string{"fe80::/10", "!fe80::7/128", "!fe80::9/128"}, false, "link-local except fe80::7, fe80::9"},
+		{true, []string{"10.20.0.0/24", "!10.20.0.1/32"}, false, "10.20.0.0/24 except 10.20.0.1"},
+		{true, []string{"10.0.0.0/9", "10.128.0.0/10"}, false, "10.0.0.0/9, 10.128.0.0/10"}, // not 10.0.0.0/8 except …
+		{true, []string{"0.0.0.0/0", "!10.0.0.0/8", "!192.0.2.5/32"}, false, "anywhere except 10.0.0.0/8, 192.0.2.5"},
 	} {
 		all := all6
 		if c.is4 {
 			all = all4
 		}
-		s := set(c.in...)
+		var in, holes []string
+		for _, p := range c.in {
+			if hole, is := strings.CutPrefix(p, "!"); is {
+				holes = append(holes, hole)
+				continue
+			}
+			in = append(in, p)
+		}
+		s := set(in...).Intersect(set(holes...).Complement(c.is4))
 		if c.not {
 			s = s.Complement(c.is4)
 		}
@@ -67,19 +80,27 @@ func TestDescriptionsAreExact(t *testing.T) {
 		if rapid.Bool().Draw(t, "not") {
 			s = s.Complement(is4)
 		}
+		if len(s) > 0 && rapid.Bool().Draw(t, "holes") {
+			var holes []packetset.Interval
+			for range rapid.IntRange(1, 3).Draw(t, "n holes") {
+				iv := s[rapid.IntRange(0, len(s)-1).Draw(t, "where")]
+				holes = append(holes, packetset.PrefixInterval(netip.PrefixFrom(iv.From.IP(is4), rapid.IntRange(width-8, width).Draw(t, "hole")).Masked()))
+			}
+			s = s.Intersect(packetset.Normalise(holes).Complement(is4))
+		}
 		text := Describe(s, all, is4)
 		if strings.Contains(text, "more prefixes") {
 			t.Skip("shortened")
 		}
-		var back packetset.Set
-		list, except := strings.CutPrefix(text, "anywhere except ")
-		switch text {
-		case "anywhere":
-			back = all
-		case "nobody":
-		case "link-local only":
-			back = llSet
-		default:
+		read := func(list string) packetset.Set {
+			switch list {
+			case "anywhere":
+				return all
+			case "nobody", "":
+				return nil
+			case "link-local only":
+				return llSet
+			}
 			var l []packetset.Interval
 			for _, w := range strings.Split(list, ", ") {
 				if w == "link-local" {
@@ -92,11 +113,10 @@ func TestDescriptionsAreExact(t *testing.T) {
 				}
 				l = append(l, packetset.PrefixInterval(p))
 			}
-			back = packetset.Normalise(l)
-			if except {
-				back = back.Complement(is4)
-			}
+			return packetset.Normalise(l)
 		}
+		list, except, _ := strings.Cut(text, " except ")
+		back := read(list).Intersect(read(except).Complement(is4))
 		if !slices.Equal(back.Intersect(all), s.Intersect(all)) {
 			t.Fatalf("%q is %v, not %v", text, back.Intersect(all), s.Intersect(all))
 		}

@@ -130,8 +130,8 @@ func (sp *Space) ask(proto string, port uint16, f rs.Family, door *fact.Link, da
 	must, may := sp.told.of(a.Space, a.must()), sp.told.of(a.Space, a.may())
 	assumes := sp.Obstacles(FamilyWord(f), door.Name)
 	assumes = append(assumes, unsure...)
-	for _, w := range a.Opaque {
-		if !equalSets(must, may) {
+	if !equalSets(must, may) {
+		for _, w := range sp.open(a, may.Intersect(must.Complement(is4))) {
 			assumes = append(assumes, fact.Gap{Reason: fact.UnsupportedGap, What: w})
 		}
 	}

@@ -203,28 +203,10 @@ func (sp *Space) decide(k Kind, h rs.Hook, only bool, ok, maybe packetset.Set, g
 		return f
 	}
 	unsure := f.May.Intersect(f.Must.Complement(is4))
-	for _, w := range append(slices.Clone(a.Opaque), a.Needs...) {
-		f.Unclear = append(f.Unclear, fact.Gap{Reason: fact.UnsupportedGap, What: sp.blame(a, unsure, w)})
-	}
-	if len(f.Unclear) == 0 {
-		f.Unclear = append(f.Unclear, fact.Gap{Reason: fact.UnsupportedGap, What: sp.blame(a, unsure, "more than the packet")})
+	for _, w := range sp.open(a, unsure) {
+		f.Unclear = append(f.Unclear, fact.Gap{Reason: fact.UnsupportedGap, What: w})
 	}
 	return f
-}
-
-// blame names what leaves the answer open for some sources, and a rule that is in its way.
-func (sp *Space) blame(a *Answer, unsure packetset.Set, what string) string {
-	for _, d := range a.Deciders(a.Space.Touching(unsure)) {
-		if d.Rule == nil {
-			continue
-		}
-		r := sp.Model.Ref(d.Chain, d.Rule)
-		if r.Handle != 0 {
-			return fmt.Sprintf("rules that depend on %s (%s %s handle %d)", what, r.Table, r.Chain, r.Handle)
-		}
-		return fmt.Sprintf("rules that depend on %s (%s %s %s)", what, r.Table, r.Chain, r.Rule)
-	}
-	return "rules that depend on " + what
 }
 
 // answer asks the rules, once for all interfaces that they do not tell apart.

@@ -66,10 +66,21 @@ func (q *question) fib(reg *regs, x rs.Fib, e *env) cond {
 		}
 		return load(q.u32(t))
 	}
-	if x.Result == fibResultAddrType && x.Flags&fibSaddr != 0 && q.p.Saddr.Set {
+	if x.Result == fibResultAddrType && x.Flags&fibSaddr != 0 && (q.p.Saddr.Set || q.is4()) {
 		iface := ""
 		if x.Flags&fibIIF != 0 {
 			iface = q.p.IIF.V
+		}
+		if !q.p.Saddr.Set {
+			by, ok := q.world.FibTypes4(iface)
+			if !ok {
+				return lost()
+			}
+			var alts []alternative
+			for t, set := range by {
+				alts = append(alts, alternative{cond{yes: set, may: set}, q.order.AppendUint32(nil, t)})
+			}
+			return load(q.choose(alts))
 		}
 		t, ok := q.world.FibType(q.p.Saddr.V, iface)
 		if !ok {

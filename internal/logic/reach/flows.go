@@ -379,8 +379,7 @@ func (sp *Space) verdictOf(p Packet, h rs.Hook, ok, maybe packetset.Set, d netip
 		v.Assumes = append(v.Assumes, g.What)
 	}
 	if !equalSets(must, may) {
-		v.Assumes = append(v.Assumes, a.Opaque...)
-		v.Assumes = append(v.Assumes, a.Needs...)
+		v.Assumes = append(v.Assumes, sp.open(a, may.Intersect(must.Complement(is4)))...)
 	}
 	sp.list(&v, must, may, is4)
 	v.Limited = len(a.Limited.Set(a.Space).Intersect(may)) > 0

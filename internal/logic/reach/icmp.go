@@ -88,11 +88,8 @@ func (sp *Space) fate(p Packet, door *fact.Link, from netip.Prefix) Fate {
 		f.Must, f.May = nil, asked
 	}
 	if !equalSets(f.Must, f.May) {
-		for _, w := range append(a.Opaque, a.Needs...) {
+		for _, w := range sp.open(a, f.May.Intersect(f.Must.Complement(p.Family == rs.IPv4))) {
 			f.Unclear = append(f.Unclear, fact.Gap{Reason: fact.UnsupportedGap, What: w})
-		}
-		if len(f.Unclear) == 0 {
-			f.Unclear = append(f.Unclear, fact.Gap{Reason: fact.UnsupportedGap, What: "a rule that depends on more than the packet"})
 		}
 	}
 	return f

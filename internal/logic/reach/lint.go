@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/sixfence/sixfence/internal/model/fact"
 	rs "github.com/sixfence/sixfence/internal/model/ruleset"
@@ -108,6 +109,7 @@ type linter struct {
 	untracks bool // a rule may keep packets out of connection tracking
 	x        *boxFields
 	shapes   map[*rs.Rule]*shape
+	trackers map[*rs.Rule]bool // rules without which nothing switches connection tracking on
 }
 
 // shape is a rule by itself, whatever its chain is called for.
@@ -131,8 +133,46 @@ func (l *linter) add(id, severity string, t *rs.Table, c *rs.Chain, r *rs.Rule, 
 	}
 	if r != nil {
 		x.Handle, x.Rule = r.Handle, l.text(r)
+		if strings.Contains(remedy, "delete") && l.alone(r) {
+			x.Remedy = "leave it: the rules before it decide about every packet, but it is the only one that switches connection tracking on, which also puts fragments together before the rules; or make another rule ask for ct state, then " + remedy
+		}
 	}
 	l.out = append(l.out, x)
+}
+
+// alone tells that nothing but a rule switches connection tracking on, for some family:
+// what stands in a rule counts even where no packet comes to it.
+func (l *linter) alone(r *rs.Rule) bool {
+	tracks := func(t *rs.Table, x *rs.Rule, f rs.Family) bool {
+		one := &rs.Table{Family: t.Family, Name: t.Name, Sets: t.Sets, Chains: []*rs.Chain{{Rules: []*rs.Rule{x}}}}
+		return usesOf(&rs.Ruleset{Tables: []*rs.Table{one}}, f).track
+	}
+	if !tracks(r.Chain.Table, r, rs.IPv4) && !tracks(r.Chain.Table, r, rs.IPv6) {
+		return false
+	}
+	if l.trackers == nil {
+		l.trackers = map[*rs.Rule]bool{}
+		for _, f := range []rs.Family{rs.IPv4, rs.IPv6} {
+			var bare []*rs.Table
+			var found []*rs.Rule
+			for _, t := range l.sp.Model.Set.Tables {
+				c := &rs.Table{Family: t.Family, Name: t.Name, Sets: t.Sets, Objects: t.Objects}
+				for _, ch := range t.Chains {
+					c.Chains = append(c.Chains, &rs.Chain{Table: c, Name: ch.Name, Base: ch.Base})
+					for _, x := range ch.Rules {
+						if len(found) < 2 && tracks(t, x, f) {
+							found = append(found, x)
+						}
+					}
+				}
+				bare = append(bare, c)
+			}
+			if len(found) == 1 && !usesOf(&rs.Ruleset{Tables: bare}, f).track {
+				l.trackers[found[0]] = true
+			}
+		}
+	}
+	return l.trackers[r]
 }
 
 func tableName(t *rs.Table) string {

@@ -188,3 +188,29 @@ func guarded(rules string, more ...string) string {
  }
 }`
 }
+
+// TestRemedyKeepsConnectionTracking: the only rule that asks for ct may be dead, and its
+// deletion is no clean-up, because the kernel then stops to put fragments together.
+func TestRemedyKeepsConnectionTracking(t *testing.T) {
+	for script, keeps := range map[string]bool{
+		"table ip6 t { chain in { type filter hook input priority 0; accept; ct state established accept; }; }":                                                                                       true,
+		"table ip6 t { chain in { type filter hook input priority 0; accept; tcp dport 22 accept; }; }":                                                                                               false,
+		"table ip6 t { chain in { type filter hook input priority 0; ct state invalid drop; accept; ct state established accept; }; }":                                                                false,
+		"table ip6 t { chain in { type filter hook input priority 0; accept; ct state established accept; }; chain n { type nat hook postrouting priority 100; }; }":                                  false,
+		"table ip6 t { chain in { type filter hook input priority 0; accept; ct state established accept; }; }; table ip t { chain in { type filter hook input priority 0; ct state new accept; }; }": true,
+	} {
+		dead := 0
+		for _, l := range lintOf(t, script) {
+			if l.ID != reach.LintUnreachable && l.ID != reach.LintDuplicate {
+				continue
+			}
+			dead++
+			if strings.Contains(l.Remedy, "connection tracking") != keeps {
+				t.Errorf("%s: %s", script, l.Remedy)
+			}
+		}
+		if dead != 1 {
+			t.Errorf("%s: %d dead rules", script, dead)
+		}
+	}
+}

@@ -109,8 +109,7 @@ func (sp *Space) At(q Probe) V {
 	v.Sources = sp.describe(must, may, all, is4)
 	v.DecidedBy = sp.deciders(a, must, may)
 	if !equalSets(must, may) {
-		v.Assumes = append(v.Assumes, a.Opaque...)
-		v.Assumes = append(v.Assumes, a.Needs...)
+		v.Assumes = append(v.Assumes, sp.open(a, may.Intersect(must.Complement(is4)))...)
 	}
 	for _, g := range lacks {
 		v.Assumes = append(v.Assumes, g.What)

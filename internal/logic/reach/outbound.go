@@ -232,7 +232,7 @@ func (sp *Space) sent(m *mirror, f rs.Family, proto string, ports Range, oif str
 	}
 	if !equalSets(must, may) {
 		for _, w := range a.Opaque {
-			note(w)
+			note(CauseWords(w))
 		}
 		for _, n := range a.Needs {
 			note("rules for what leaves depend on " + ownWords[n])

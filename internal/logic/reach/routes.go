@@ -449,3 +449,37 @@ func (r *Routes) notUnicast4() packetset.Set {
 // tables: without rp_filter the way back is then not looked up
 // (fib_validate_source, fib_has_custom_local_routes, fib4_has_custom_rules).
 func (r *Routes) plain4() bool { return r.of(true).ok && !r.custom4 }
+
+// FibTypes4 implements World.
+func (r *Routes) FibTypes4(iface string) (map[uint32]packetset.Set, bool) {
+	f := r.of(true)
+	want := r.names[iface]
+	if !f.ok || iface != "" && want == 0 {
+		return nil, false
+	}
+	every := packetset.Set{{To: packetset.Last(true)}}
+	fixed := map[uint32]packetset.Set{
+		rtnBroadcast: packetset.Normalise([]packetset.Interval{{}, {From: packetset.Last(true), To: packetset.Last(true)}}),
+		rtnMulticast: {packetset.PrefixInterval(netip.MustParsePrefix("224.0.0.0/4"))},
+	}
+	parts := map[uint32][]packetset.Interval{}
+	for t, s := range fixed {
+		parts[t] = append(parts[t], s...)
+		every = every.Intersect(s.Complement(true))
+	}
+	var covered []packetset.Interval
+	for _, s := range f.tables[0] {
+		if want != 0 && !slices.Contains(s.alt[0].devs, want) {
+			continue
+		}
+		t := uint32(s.alt[0].typ)
+		parts[t] = append(parts[t], every.Intersect(packetset.Set{s.iv})...)
+		covered = append(covered, s.iv)
+	}
+	parts[rtnUnicast] = append(parts[rtnUnicast], every.Intersect(packetset.Normalise(covered).Complement(true))...)
+	out := map[uint32]packetset.Set{}
+	for t, ivs := range parts {
+		out[t] = packetset.Normalise(ivs)
+	}
+	return out, true
+}

@@ -46,6 +46,8 @@ type World interface {
 	// FibType is the RTN_* type of an address (1 unicast, 2 local, 3 broadcast,
 	// 5 multicast …), asked for on an interface ("" = any).
 	FibType(a netip.Addr, iface string) (uint32, bool)
+	// FibTypes4 is FibType of every IPv4 address: the addresses of each type.
+	FibTypes4(iface string) (map[uint32]packetset.Set, bool)
 	// To is the interface by which the host sends to an address; local when it keeps
 	// it. ok is false when the routes are not known, or name several.
 	To(a netip.Addr) (ifindex uint32, local, ok bool)

@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"bytes"
 	"fmt"
 	"strconv"
 	"strings"
@@ -234,11 +235,24 @@ func (w *renderer) fib(x Fib) term {
 		}
 	}
 	if x.Flags&32 != 0 {
-		t.show = named(map[byte]string{0: "missing", 1: "exists"})
+		// The kernel stores one byte, nft compares one to four, in either order.
+		t.show = func(b []byte) string {
+			if len(bytes.Trim(b, "\x00")) == 0 {
+				return "missing"
+			}
+			return "exists"
+		}
 	} else if x.Result == 1 {
 		t.show = func(b []byte) string {
-			if len(b) == 4 && w.order.Uint32(b) == 0 {
+			if len(b) != 4 {
+				return w.host(b)
+			}
+			i := w.order.Uint32(b)
+			switch name := w.ifs[i]; {
+			case i == 0:
 				return "missing"
+			case name != "":
+				return strconv.Quote(name)
 			}
 			return w.host(b)
 		}

@@ -26,7 +26,11 @@ func TestRender(t *testing.T) {
 		`iif "eth0" iifname "veth*" counter jump web`: {
 			Meta{Key: 4}, Cmp{Data: []byte{2, 0, 0, 0}}, Meta{Key: 6}, Cmp{Data: []byte("veth")}, Nothing{Name: "counter"}, Conclude{Verdict: Jump, Chain: "web"},
 		},
-		"[tunnel, not understood] accept": {Opaque{Name: "tunnel"}, Conclude{Verdict: Accept}},
+		"fib saddr . iif oif missing drop":       {Fib{Result: 1, Flags: 1 | 8 | 32}, Cmp{Data: []byte{0}}, Conclude{Verdict: Drop}},
+		"fib saddr . iif oif exists accept":      {Fib{Result: 1, Flags: 1 | 8 | 32}, Cmp{Data: []byte{0, 0, 0, 1}}, Conclude{Verdict: Accept}},
+		"fib saddr . mark . iif oif exists drop": {Fib{Result: 1, Flags: 1 | 4 | 8 | 32}, Cmp{Data: []byte{1, 0, 0, 0}}, Conclude{Verdict: Drop}},
+		`fib saddr oif "eth0" accept`:            {Fib{Result: 1, Flags: 1}, Cmp{Data: []byte{2, 0, 0, 0}}, Conclude{Verdict: Accept}},
+		"[tunnel, not understood] accept":        {Opaque{Name: "tunnel"}, Conclude{Verdict: Accept}},
 	} {
 		r := &Rule{Chain: c, Exprs: exprs}
 		if got := r.Render(binary.LittleEndian, map[uint32]string{2: "eth0"}); got != want {

@@ -29,13 +29,12 @@ func (v *reachView) cell(netns string, vs []reach.V, is4 bool) (string, reach.Cl
 	if local {
 		return "this host", reach.Closed
 	}
-	words := vs[0].Sources
-	same := true
+	words, same := "", true
 	for _, x := range vs {
 		if v.inside(netns, &x) {
 			continue
 		}
-		if words == vs[0].Sources && x.Sources != words {
+		if words == "" {
 			words = x.Sources
 		}
 		same = same && x.Sources == words
