@@ -86,23 +86,39 @@ func (sp *Space) blame(a *Answer, unsure packetset.Set, what string) string {
 // does not is the last.
 func (a *Answer) contenders(about *packetset.Cells) []Decider {
 	last := a.Deciders(about)
-	used := make([]bool, len(a.by))
-	for _, d := range a.log {
-		if about.Word(int(d.word))&d.bits != 0 {
-			used[d.by] = true
-		}
-	}
 	tables := map[*rs.Table]bool{}
 	for _, l := range last {
 		if l.Chain != nil {
 			tables[l.Chain.Table] = true
 		}
 	}
+	used := make([]bool, len(a.by))
+	for _, d := range a.log {
+		if a.by[d.by].swath != nil || about.Word(int(d.word))&d.bits != 0 {
+			used[d.by] = true
+		}
+	}
 	var out []Decider
-	for i, d := range a.by {
-		if used[i] && d.Rule != nil && tables[d.Chain.Table] && !slices.Contains(out, d) {
-			if out = append(out, d); len(out) == maxDeciders {
-				return out
+	for i := range a.by {
+		if !used[i] {
+			continue
+		}
+		met := []Decider{a.by[i].Decider}
+		if u := a.by[i].swath; u != nil {
+			met = nil
+			rules := make([]bool, len(u.rules))
+			u.deciders(about.Clone(), rules)
+			for k, yes := range rules {
+				if yes && len(met) < maxDeciders {
+					met = append(met, Decider{Chain: u.c.chain, Rule: u.c.rules[u.rules[k].num].rule})
+				}
+			}
+		}
+		for _, d := range met {
+			if d.Rule != nil && tables[d.Chain.Table] && !slices.Contains(out, d) {
+				if out = append(out, d); len(out) == maxDeciders {
+					return out
+				}
 			}
 		}
 	}

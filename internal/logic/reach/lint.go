@@ -145,7 +145,7 @@ func (l *linter) add(id, severity string, t *rs.Table, c *rs.Chain, r *rs.Rule, 
 func (l *linter) alone(r *rs.Rule) bool {
 	tracks := func(t *rs.Table, x *rs.Rule, f rs.Family) bool {
 		one := &rs.Table{Family: t.Family, Name: t.Name, Sets: t.Sets, Chains: []*rs.Chain{{Rules: []*rs.Rule{x}}}}
-		return usesOf(&rs.Ruleset{Tables: []*rs.Table{one}}, f).track
+		return usesOf(&rs.Ruleset{Tables: []*rs.Table{one}}, f).track != no
 	}
 	if !tracks(r.Chain.Table, r, rs.IPv4) && !tracks(r.Chain.Table, r, rs.IPv6) {
 		return false
@@ -167,7 +167,7 @@ func (l *linter) alone(r *rs.Rule) bool {
 				}
 				bare = append(bare, c)
 			}
-			if len(found) == 1 && !usesOf(&rs.Ruleset{Tables: bare}, f).track {
+			if len(found) == 1 && usesOf(&rs.Ruleset{Tables: bare}, f).track == no {
 				l.trackers[found[0]] = true
 			}
 		}

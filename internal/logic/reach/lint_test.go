@@ -196,7 +196,7 @@ func TestRemedyKeepsConnectionTracking(t *testing.T) {
 		"table ip6 t { chain in { type filter hook input priority 0; accept; ct state established accept; }; }":                                                                                       true,
 		"table ip6 t { chain in { type filter hook input priority 0; accept; tcp dport 22 accept; }; }":                                                                                               false,
 		"table ip6 t { chain in { type filter hook input priority 0; ct state invalid drop; accept; ct state established accept; }; }":                                                                false,
-		"table ip6 t { chain in { type filter hook input priority 0; accept; ct state established accept; }; chain n { type nat hook postrouting priority 100; }; }":                                  false,
+		"table ip6 t { chain in { type filter hook input priority 0; accept; ct state established accept; }; chain n { type nat hook postrouting priority 100; masquerade; }; }":                      false,
 		"table ip6 t { chain in { type filter hook input priority 0; accept; ct state established accept; }; }; table ip t { chain in { type filter hook input priority 0; ct state new accept; }; }": true,
 	} {
 		dead := 0
