@@ -95,43 +95,33 @@ func (r *nftReader) elementsOf(family uint8, table, name string) (msgs [][]byte,
 	}
 	req := request(unix.NFT_MSG_GETSETELEM, netlink.Dump)
 	req.Data = append([]byte{family, 0, 0, 0}, attrs...)
-	sent, err := r.c.Send(req)
-	if err != nil {
-		return nil, false, fmt.Errorf("ask for elements of %s: %w", name, err)
-	}
-	count, moved := 0, false
-	for m, err := range r.c.ReceiveIter() {
-		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENOENT) {
-			return nil, false, errMoved
-		}
-		if err != nil {
-			return nil, false, fmt.Errorf("receive elements of %s: %w", name, err)
-		}
-		if m.Header.Sequence != sent.Header.Sequence {
-			continue
-		}
-		moved = moved || m.Header.Flags&netlink.DumpInterrupted != 0
-		count += countElements(m.Data)
-		if count > r.elementsMax {
+	count := 0
+	moved, err := r.wire.dump(req, func(m []byte) bool {
+		if count += countElements(m); count > r.elementsMax {
 			// The kernel would list the rest, for minutes: a socket that is closed ends that.
 			full, msgs = true, nil
-			break
+			return false
 		}
-		if r.full = r.b.Take("packet filter", 1, len(m.Data)); r.full != nil {
-			return msgs, true, nil
+		if r.full = r.b.Take("packet filter", 1, len(m)); r.full != nil {
+			return false
 		}
-		msgs = append(msgs, m.Data)
-	}
-	if moved {
+		msgs = append(msgs, m)
+		return true
+	})
+	switch {
+	case r.full != nil:
+		return msgs, true, nil
+	case moved, errors.Is(err, unix.EINTR), errors.Is(err, unix.ENOENT):
 		return nil, false, errMoved
-	}
-	if full {
-		c, err := dial(r.b)
+	case err != nil:
+		return nil, false, fmt.Errorf("read elements of %s: %w", name, err)
+	case full:
+		w, err := dialWire(r.b)
 		if err != nil {
 			return nil, false, fmt.Errorf("ask for elements of %s: %w", name, err)
 		}
-		r.c.Close()
-		r.c = c
+		r.wire.c.Close()
+		r.wire = w
 	}
 	return msgs, full, nil
 }
@@ -142,22 +132,25 @@ func countElements(m []byte) int {
 		return 0
 	}
 	n := 0
-	ad, err := netlink.NewAttributeDecoder(m[4:])
-	if err != nil {
-		return 0
-	}
-	for ad.Next() {
-		if ad.Type() != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
-			continue
+	attributes(m, func(t uint16, v []byte) bool {
+		if t == unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+			n += countList(v)
 		}
-		for b := ad.Bytes(); len(b) >= 4; {
-			l := (int(binary.NativeEndian.Uint16(b)) + 3) &^ 3
-			if l < 4 || l > len(b) {
-				break
-			}
-			b = b[l:]
-			n++
+		return true
+	})
+	return n
+}
+
+// countList counts the attributes of a list.
+func countList(b []byte) int {
+	n := 0
+	for len(b) >= 4 {
+		l := (int(binary.NativeEndian.Uint16(b)) + 3) &^ 3
+		if l < 4 || l > len(b) {
+			break
 		}
+		b = b[l:]
+		n++
 	}
 	return n
 }

@@ -1,6 +1,7 @@
 package packetfilter
 
 import (
+	"encoding/binary"
 	"testing"
 
 	"github.com/mdlayher/netlink"
@@ -45,4 +46,40 @@ func TestSameButForCounters(t *testing.T) {
 	if same([][]byte{msg("a", 1)}, [][]byte{msg("b", 1)}) || same([][]byte{msg("a", 1)}, nil) {
 		t.Error("another chain is the same")
 	}
+}
+
+// FuzzAnswer: whatever is received is cut into messages that lie within it, and ends.
+func FuzzAnswer(f *testing.F) {
+	msg := func(kind, flags uint16, data ...byte) []byte {
+		b := binary.NativeEndian.AppendUint32(nil, uint32(16+len(data)))
+		b = binary.NativeEndian.AppendUint16(binary.NativeEndian.AppendUint16(b, kind), flags)
+		b = append(binary.NativeEndian.AppendUint32(b, 7), 0, 0, 0, 0)
+		b = append(b, data...)
+		return append(b, make([]byte, -len(b)&3)...)
+	}
+	f.Add(append(msg(0xa06, 2, 1, 0, 0, 0, 5, 0, 1, 0, 't'), msg(3, 2, 0, 0, 0, 0)...))
+	f.Add(msg(2, 0, 0xfe, 0xff, 0xff, 0xff))
+	f.Add([]byte{15, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		total := 0
+		for rest := b; len(rest) > 0; {
+			m, after, err := cut(rest)
+			if err != nil {
+				break
+			}
+			total += 16 + len(m.data)
+			if len(after) >= len(rest) {
+				t.Fatalf("%d bytes are left of %d", len(after), len(rest))
+			}
+			rest = after
+			_ = failureOf(m.data)
+			_, _ = nameOf(m.data)
+			if n := countElements(m.data); n > len(m.data)/4 {
+				t.Errorf("%d elements in %d bytes", n, len(m.data))
+			}
+		}
+		if total > len(b) {
+			t.Errorf("%d bytes of messages in %d", total, len(b))
+		}
+	})
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"slices"
 	"time"
 
@@ -45,15 +46,20 @@ func readNFTables(a *ask.Asker, b *ask.Budget, elements int, advice string) fact
 		return fact.Absent[fact.NFTables]() // nothing is there that could hold a table
 	}
 	a.Note("netlink", "socket NETLINK_NETFILTER")
-	c, err := dial(b)
+	w, err := dialWire(b)
 	if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EAFNOSUPPORT) {
 		return fact.Unsupported[fact.NFTables]()
 	}
 	if err != nil {
 		return fact.Missing[fact.NFTables](gapOf(err, "nf_tables"))
 	}
-	r := nftReader{c: c, a: a, b: b, elementsMax: elements, advice: advice}
-	defer func() { r.c.Close() }()
+	r := nftReader{wire: w, a: a, b: b, elementsMax: elements, advice: advice}
+	defer func() {
+		r.wire.c.Close()
+		if r.second != nil {
+			r.second.c.Close()
+		}
+	}()
 	for try := range tries {
 		n, err := r.generation()
 		switch {
@@ -83,10 +89,12 @@ func dial(b *ask.Budget) (*netlink.Conn, error) {
 }
 
 type nftReader struct {
-	c    *netlink.Conn
-	a    *ask.Asker
-	b    *ask.Budget
-	full *fact.Gap // the budget is spent
+	wire *wire
+	// second is another socket, for dumps at the same time; nil until it is needed.
+	second *wire
+	a      *ask.Asker
+	b      *ask.Budget
+	full   *fact.Gap // the budget is spent
 	// elementsMax is how many elements of one set are read; 0: none of any.
 	elementsMax int
 	// advice ends the reason why a set was not read.
@@ -136,7 +144,12 @@ func (r *nftReader) generation() (fact.NFTables, error) {
 		{partTables, &again[0]},
 		{partChains, &again[1]},
 	} {
-		if *p.to, err = r.dump(p.part); err != nil {
+		if p.get == partRules.get {
+			*p.to, err = r.rules(n.Chains)
+		} else {
+			*p.to, err = r.dump(p.part)
+		}
+		if err != nil {
 			return n, err
 		}
 		if r.full != nil {
@@ -171,39 +184,39 @@ func repeats(msgs [][]byte, key []uint16) bool {
 	if len(msgs) < 2 {
 		return false
 	}
-	seen := make(map[string]bool, len(msgs))
+	seen := make(map[uint64]struct{}, len(msgs))
 	var id []byte
 	for _, m := range msgs {
 		if len(m) < 4 {
 			continue
 		}
-		ad, err := netlink.NewAttributeDecoder(m[4:])
-		if err != nil {
-			continue
-		}
 		id = append(id[:0], m[0])
 		found := 0
-		for found < len(key) && ad.Next() {
-			if slices.Contains(key, ad.Type()) {
+		attributes(m, func(t uint16, v []byte) bool {
+			if slices.Contains(key, t) {
 				found++
-				id = append(append(id, byte(ad.Type()), byte(ad.Len())), ad.Bytes()...)
+				id = append(append(id, byte(t), byte(len(v))), v...)
 			}
-		}
+			return found < len(key)
+		})
 		if found < len(key) {
 			continue
 		}
-		if seen[string(id)] {
+		h := maphash.Bytes(seed, id)
+		if _, twice := seen[h]; twice {
 			return true
 		}
-		seen[string(id)] = true
+		seen[h] = struct{}{}
 	}
 	return false
 }
 
+var seed = maphash.MakeSeed()
+
 // same compares two dumps, but for the packet counters of chains.
 func same(a, b [][]byte) bool {
 	return slices.EqualFunc(a, b, func(x, y []byte) bool {
-		return bytes.Equal(withoutCounters(x), withoutCounters(y))
+		return bytes.Equal(x, y) || bytes.Equal(withoutCounters(x), withoutCounters(y))
 	})
 }
 
@@ -235,7 +248,7 @@ func request(get uint16, flags netlink.HeaderFlags) netlink.Message {
 // genID asks for the number of the ruleset's generation (NFTA_GEN_ID).
 func (r *nftReader) genID() (uint32, error) {
 	r.a.Note("netlink", "NFT_MSG_GETGEN")
-	msgs, err := r.c.Execute(request(unix.NFT_MSG_GETGEN, 0))
+	msgs, err := r.wire.c.Execute(request(unix.NFT_MSG_GETGEN, 0))
 	if err != nil {
 		return 0, fmt.Errorf("read nf_tables generation: %w", err)
 	}
@@ -262,34 +275,28 @@ func (r *nftReader) genID() (uint32, error) {
 // what there is and r.full set.
 func (r *nftReader) dump(p part) ([][]byte, error) {
 	r.a.Note("netlink", p.name)
-	req, err := r.c.Send(request(p.get, netlink.Dump))
-	if err != nil {
-		return nil, fmt.Errorf("send %s: %w", p.name, err)
+	out, full, err := r.list(r.wire, p.name, request(p.get, netlink.Dump))
+	r.full = full
+	return out, err
+}
+
+// list reads the answer to a request.
+func (r *nftReader) list(w *wire, what string, req netlink.Message) (out [][]byte, full *fact.Gap, err error) {
+	moved, err := w.dump(req, func(m []byte) bool {
+		if full = r.b.Take("packet filter", 1, len(m)); full != nil {
+			w.abandon() // the rest would be read and thrown away
+			return false
+		}
+		out = append(out, m)
+		return true
+	})
+	switch {
+	case full != nil:
+		return out, full, nil
+	case moved, errors.Is(err, unix.EINTR):
+		return nil, nil, errMoved
+	case err != nil:
+		return nil, nil, fmt.Errorf("read %s: %w", what, err)
 	}
-	var out [][]byte
-	moved := false
-	for m, err := range r.c.ReceiveIter() {
-		if err != nil {
-			if errors.Is(err, unix.EINTR) {
-				return nil, errMoved
-			}
-			return nil, fmt.Errorf("receive %s: %w", p.name, err)
-		}
-		if m.Header.Sequence != req.Header.Sequence {
-			continue
-		}
-		if m.Header.Flags&netlink.DumpInterrupted != 0 {
-			moved = true
-		}
-		if r.full = r.b.Take("packet filter", 1, len(m.Data)); r.full != nil {
-			// The rest would be read and thrown away: a deadline in the past ends that.
-			_ = r.c.SetDeadline(time.Unix(1, 0))
-			return out, nil
-		}
-		out = append(out, m.Data)
-	}
-	if moved {
-		return nil, errMoved
-	}
-	return out, nil
+	return out, nil, nil
 }

@@ -462,3 +462,66 @@ func BenchmarkDumpRules(b *testing.B) {
 		})
 	}
 }
+
+// Reading chain by chain gives the messages of one dump of all rules, in its order: also
+// for chains of one name in several tables and families, and for those without a rule.
+func TestRulesByChain(t *testing.T) {
+	t.Parallel()
+	n := testlab.NewNS(t, "pf")
+	var b strings.Builder
+	for _, table := range []string{"ip a", "ip6 a", "inet a", "inet b"} {
+		fmt.Fprintf(&b, "table %s {\n chain empty { }\n", table)
+		for c := range 4 {
+			fmt.Fprintf(&b, " chain c%d {\n", c)
+			for i := range 400 {
+				fmt.Fprintf(&b, "  tcp dport %d counter accept\n", 1+c*400+i)
+			}
+			b.WriteString(" }\n")
+		}
+		b.WriteString("}\n")
+	}
+	nft(t, n, b.String())
+	var whole, byChain, chosen [][]byte
+	var err error
+	a := ask.New(everything, true)
+	n.Do(func() { whole, byChain, chosen, err = packetfilter.RulesBothWays(a, budget()) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(whole) != 4*4*400 {
+		t.Errorf("%d rules", len(whole))
+	}
+	if !slices.EqualFunc(whole, byChain, bytes.Equal) {
+		t.Errorf("one dump has %d rules, chain by chain there are %d, or others", len(whole), len(byChain))
+	}
+	if !slices.EqualFunc(whole, chosen, bytes.Equal) {
+		t.Errorf("one dump has %d rules, the product reads %d, or others", len(whole), len(chosen))
+	}
+	requests := 0
+	for _, e := range a.Log() {
+		if e.What == "NFT_MSG_GETRULE" {
+			requests++
+		}
+	}
+	if want := 1 + 20 + 20; requests != want {
+		t.Errorf("%d requests for rules, want %d: the product reads so many chain by chain", requests, want)
+	}
+}
+
+// A budget that ends while chains are read says so.
+func TestBudgetEndsChains(t *testing.T) {
+	t.Parallel()
+	n := testlab.NewNS(t, "pf")
+	var b strings.Builder
+	b.WriteString("table ip6 a {\n")
+	for c := range 4 {
+		fmt.Fprintf(&b, " chain c%d {\n%s }\n", c, strings.Repeat("  tcp dport 22 accept\n", 1200))
+	}
+	b.WriteString("}\n")
+	nft(t, n, b.String())
+	pf, _ := read(n, everything, ask.NewBudget("test", 10*time.Second, 2000, 1<<28))
+	got, ok := pf.NFTables.Get()
+	if !ok || got.Truncated == nil || len(got.Rules) == 0 || len(got.Rules) > 2000 {
+		t.Errorf("%d rules, truncated %v, %v", len(got.Rules), got.Truncated, ok)
+	}
+}
