@@ -158,10 +158,8 @@ func (m *Model) askAs(p Packet, h rs.Hook, only, trace bool, daddrType uint32) *
 	set, order := m.Set, m.Order
 	q := &question{p: &p, l: p.layout(), set: set, order: order, world: m.World, opaque: map[string]bool{}, uses: m.usesOf(p.Family)}
 	q.defrag = p.reassembled()
-	hooks := hooksOf(h)
-	if only {
-		hooks = []rs.Hook{h}
-	}
+	q.ports()
+	ways, why := q.ways(h, only)
 	prog := m.program(p.Family)
 	if !p.Saddr.Set {
 		prog = m.fit(q, prog)
@@ -169,7 +167,7 @@ func (m *Model) askAs(p Packet, h rs.Hook, only, trace bool, daddrType uint32) *
 	q.daddrType = daddrType
 	key := ""
 	if !p.Saddr.Set && !trace && !m.plain && daddrType == 0 { // others are joined
-		if key = q.class(prog, hooks); key != "" {
+		if key = q.class(prog, ways); key != "" {
 			if a := prog.answers.get(key); a != nil {
 				return a
 			}
@@ -181,7 +179,12 @@ func (m *Model) askAs(p Packet, h rs.Hook, only, trace bool, daddrType uint32) *
 	}
 	a.Limited = packetset.NewCells(a.Space.Len())
 	w := &walker{q: q, asked: h, ans: a, prog: prog, trace: trace, plain: trace || m.plain}
-	w.hooks(hooks, []group{{env: w.q.fresh(), cells: packetset.All(a.Space.Len())}})
+	for _, way := range ways {
+		w.hooks(way, []group{{env: w.q.fresh(), cells: packetset.All(a.Space.Len())}})
+	}
+	if why != "" {
+		q.opaque[why] = true
+	}
 	w.finish()
 	for f := fieldIIF; f < fieldCount; f++ {
 		if q.needs>>f&1 != 0 {

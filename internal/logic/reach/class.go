@@ -4,8 +4,6 @@ import (
 	"encoding/binary"
 	"slices"
 	"sync"
-
-	rs "github.com/sixfence/sixfence/internal/model/ruleset"
 )
 
 // classify finds for every load which values no test tells apart.
@@ -87,8 +85,8 @@ func (a number) after(n uint8) (number, bool) {
 
 // class names the questions that a pure program answers alike: those whose loads have,
 // at every base chain, values that no test tells apart. "" is a class of its own.
-func (q *question) class(p *program, hooks []rs.Hook) string {
-	if !p.pure || q.uses.nat || q.defrag != nil || len(p.loads) > 64 {
+func (q *question) class(p *program, ways [][]stop) string {
+	if !p.pure || q.uses.nat || q.defrag != nil || len(p.loads) > 64 || len(ways) > 1 {
 		return ""
 	}
 	// What is loaded here only to compare it is not what the rules looked at.
@@ -97,15 +95,19 @@ func (q *question) class(p *program, hooks []rs.Hook) string {
 	defer func() { q.at, q.needs, q.opaque = at, needs, opaque }()
 	var key []byte
 	e := q.fresh()
-	for _, h := range hooks {
-		key = append(key, '|', byte(h))
-		for _, c := range chainsAt(q.set, h, q.p) {
+	for _, s := range ways[0] {
+		if s.bridge {
+			return ""
+		}
+		key = append(key, '|', byte(s.hook))
+		q.way = s
+		for _, c := range chainsAt(q.set, s, q.p) {
 			cc := p.chains[c]
 			if cc == nil {
 				return ""
 			}
 			key = binary.LittleEndian.AppendUint32(append(key, '/'), uint32(cc.num))
-			v := view{p: p, q: q, env: e, at: place{hook: h, prio: priority(c)}, vals: make([]value, len(p.loads))}
+			v := view{p: p, q: q, env: e, at: placeOf(c), vals: make([]value, len(p.loads))}
 			for i := range p.loads {
 				x := v.value(uint16(i))
 				key = append(key, byte(x.state))

@@ -186,7 +186,7 @@ func compile(m *Model, f rs.Family, u *uses) *program {
 	q := &question{p: pkt, l: pkt.layout(), set: m.Set, order: m.Order, opaque: map[string]bool{}, uses: u, at: place{any: true}}
 	for _, t := range m.Set.Tables {
 		switch t.Family {
-		case f, rs.Inet, rs.Netdev:
+		case f, rs.Inet, rs.Netdev, rs.Bridge:
 		default:
 			continue
 		}

@@ -32,12 +32,15 @@ type uses struct {
 	daddrType bool             // rules ask for the type of the destination
 	dynamic   map[*rs.Set]bool // sets that rules add to or delete from
 	deletes   map[*rs.Set]bool // sets that rules delete from
+	bridged   bool             // base chains of family bridge see packets
+	atCall    map[rs.Hook]bool // … at the priority of br_netfilter
+	devices   []string         // that chains hang on
 }
 
 // usesOf looks at every rule: an expression switches conntrack on wherever it is, even
 // where no packet comes.
 func usesOf(set *rs.Ruleset, f rs.Family) *uses {
-	u := &uses{dynamic: map[*rs.Set]bool{}, deletes: map[*rs.Set]bool{}}
+	u := &uses{dynamic: map[*rs.Set]bool{}, deletes: map[*rs.Set]bool{}, atCall: map[rs.Hook]bool{}}
 	for _, t := range set.Tables {
 		mine := t.Family == rs.Inet || t.Family == f
 		for _, o := range t.Objects { // these switch it on where no rule uses them
@@ -53,6 +56,13 @@ func usesOf(set *rs.Ruleset, f rs.Family) *uses {
 		for _, c := range t.Chains {
 			// An empty chain of type nat does not switch connection tracking on.
 			u.nat = u.nat || mine && c.Base != nil && c.Base.Type == "nat"
+			if c.Base != nil && !t.Dormant {
+				u.devices = append(u.devices, c.Base.Devices...)
+				if t.Family == rs.Bridge {
+					u.bridged = true
+					u.atCall[c.Base.Hook] = u.atCall[c.Base.Hook] || c.Base.Priority == priorityOfCall(c.Base.Hook)
+				}
+			}
 			for _, r := range c.Rules {
 				for _, e := range flat(r.Exprs) {
 					switch e := e.(type) {
@@ -116,6 +126,8 @@ func (q *question) tracked() tri {
 	switch {
 	case q.at.any:
 		return maybe
+	case q.way.bare:
+		return no
 	case q.p.IIF.Set && q.p.IIF.V == "lo" && (q.at.hook == rs.Ingress || q.at.hook == rs.Prerouting):
 		return yes // on its way out, already
 	case q.at.hook == rs.Ingress, q.at.hook == rs.Egress && q.p.Local:
@@ -154,6 +166,10 @@ func untrackable(p *Packet) tri {
 // state is the packet's ct state at this place; 0 when it is not known. conn tells
 // whether it has a connection.
 func (q *question) state(e *env) (state uint32, conn tri) {
+	if q.way.bridge && !q.at.any { // where bridges track connections themselves
+		q.opaque["connection tracking on a bridge"] = true
+		return 0, maybe
+	}
 	if e.zonedLate || e.zoned && q.tracked() != yes {
 		q.opaque["zone of conntrack"] = true
 		return 0, maybe

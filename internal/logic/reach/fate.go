@@ -255,7 +255,7 @@ func (sp *Space) Kin(name string) string {
 		sp.tests, sp.unlike = interfaceTests(sp.Model.Set)
 	}
 	k := "=" + name
-	if !sp.unlike {
+	if !sp.unlike && !sp.switches(name) {
 		var b strings.Builder
 		for _, t := range sp.tests {
 			b.WriteByte("01"[bit(t(name, sp.Routes.names[name]))])
@@ -264,6 +264,17 @@ func (sp *Space) Kin(name string) string {
 	}
 	sp.kinOf[name] = k
 	return k
+}
+
+// switches tells that an interface is a bridge or a port of one: packets that go over it
+// meet other chains.
+func (sp *Space) switches(name string) bool {
+	for bridge, ports := range sp.Model.Set.Bridges {
+		if name == bridge || slices.Contains(ports, name) {
+			return true
+		}
+	}
+	return false
 }
 
 func bit(b bool) int {

@@ -15,19 +15,8 @@ func (q *question) payload(reg *regs, x rs.Payload, e *env) cond {
 	exact, c := q.l.exact, always
 	switch x.Base {
 	case rs.LinkHeader:
-		src = q.l.link
-		switch {
-		case q.p.Local:
-			return never // made here: it has no link header yet
-		case q.at.any, q.at.hook == rs.Postrouting, q.at.hook == rs.Egress:
-			c = perhaps // the one it came with, or the next one
-			q.opaque["link header"] = true
-		case !q.ethernet():
-			c = perhaps
-			q.opaque["interface type"] = true
-			if !q.p.IIF.Set {
-				q.needs |= 1 << fieldIIF
-			}
+		if src, c = q.linkHeader(e); c.impossible() {
+			return never
 		}
 		exact = false
 	case rs.NetworkHeader:
@@ -78,6 +67,40 @@ func (q *question) payload(reg *regs, x rs.Payload, e *env) cond {
 	return c
 }
 
+// linkHeader is the link header at this place; never where there is none.
+func (q *question) linkHeader(e *env) ([]abyte, cond) {
+	switch q.way.link {
+	case noHeader:
+		if !q.at.any {
+			return nil, never // made here: it has no link header yet
+		}
+	case cameWith:
+		switch {
+		case q.at.any:
+		case q.ethernet():
+			return q.l.link, always
+		default:
+			q.opaque["interface type"] = true
+			if !q.p.IIF.Set {
+				q.needs |= 1 << fieldIIF
+			}
+			return q.l.link, perhaps
+		}
+	case leavesBy: // the neighbour's address is not in the question
+		out := append(open(12), q.l.link[12:]...)
+		if mac, ok := q.set.MACs[q.p.OIF.V]; ok && !e.rerouted {
+			copy(out[6:], knownBytes(mac[:]))
+		}
+		if t, ok := q.set.Types[q.way.out.V]; ok && t == arphrdEther && !q.at.any {
+			return out, always
+		}
+		q.opaque["interface type"] = true
+		return out, perhaps
+	}
+	q.opaque["link header"] = true
+	return q.l.link, perhaps
+}
+
 // wrote tells whether rules changed the packet into something that is not known.
 func (q *question) wrote(e *env) bool {
 	return !q.at.any && (e.netLost|e.transLost != 0 || e.saddrLost || e.daddrLost || e.daddr.IsValid() || e.dport != -1)
@@ -125,7 +148,7 @@ const arphrdEther = 1
 
 // net is the network header after NAT and after what rules wrote.
 func (q *question) net(e *env) []abyte {
-	hop := !q.p.Local && (q.at.hook == rs.Forward || q.at.hook == rs.Postrouting || q.at.hook == rs.Egress)
+	hop := q.way.routed && !q.at.any
 	if !e.daddr.IsValid() && !e.daddrLost && !e.saddrLost && e.netLost == 0 && !hop {
 		return q.l.net
 	}
@@ -315,6 +338,9 @@ const (
 	metaPktType  = 19
 	metaIIFKind  = 26
 	metaOIFKind  = 27
+
+	metaBridgeIn  = 17
+	metaBridgeOut = 18
 )
 
 // device returns the interface that a hook shows: nothing of the way out before
@@ -322,8 +348,19 @@ const (
 func (q *question) device(out bool, e *env) Opt[string] {
 	o := q.p.IIF
 	none := q.p.Local
+	switch {
+	case q.at.any:
+	case q.way.bridge && out:
+		return q.way.out
+	case q.way.bridge:
+		return q.way.in
+	default:
+		o = q.way.in
+	}
 	if out {
-		o = q.p.OIF
+		if o = q.p.OIF; !q.at.any {
+			o = q.way.out
+		}
 		none = q.at.hook == rs.Ingress || q.at.hook == rs.Prerouting || q.at.hook == rs.Input
 	}
 	if none && !q.at.any {
@@ -361,8 +398,8 @@ func (q *question) meta(reg *regs, x rs.Meta, e *env) cond {
 	switch x.Key {
 	case metaLen:
 		b = open(4)
-		if q.l.exact {
-			b = q.u32(uint32(len(q.l.net) + len(q.l.trans)))
+		if n, ok := q.frameLen(); ok {
+			b = q.u32(uint32(n))
 		} else {
 			q.opaque["packet length"] = true
 		}
@@ -407,7 +444,7 @@ func (q *question) meta(reg *regs, x rs.Meta, e *env) cond {
 		if !out {
 			t, ok = q.ifType(name)
 		}
-		if !out && (q.p.Local || q.at.hook == rs.Postrouting || q.at.hook == rs.Egress) && !q.at.any {
+		if !out && (q.p.Local || q.at.hook == rs.Postrouting || q.at.hook == rs.Egress || q.way.bridge && q.way.in == nowhere) && !q.at.any {
 			// Linux 6.18 looks at skb->dev, which may be the way out already; others at the
 			// way in.
 			o := q.device(true, e)
@@ -458,10 +495,26 @@ func (q *question) meta(reg *regs, x rs.Meta, e *env) cond {
 		}
 	case metaNFProto:
 		n := byte(rs.IPv6)
-		if q.is4() {
+		switch {
+		case q.at.any:
+		case q.way.bridge:
+			n = byte(rs.Bridge)
+		case q.at.device:
+			n = byte(rs.Netdev)
+		case q.is4():
 			n = byte(rs.IPv4)
 		}
 		b = []abyte{known(n)}
+		if q.at.any {
+			b = open(1)
+		}
+	case metaBridgeIn, metaBridgeOut:
+		name := q.bridgeName(x.Key == metaBridgeOut)
+		if !name.Set {
+			b = lacking(16, f)
+		} else {
+			b = ifname(name.V)
+		}
 	case metaL4Proto:
 		b = []abyte{q.l.l4proto}
 		if at := map[bool]int{true: 9, false: 6}[q.is4()]; e.netLost>>at&1 != 0 {
@@ -501,29 +554,50 @@ func (x *run) metaSet(e rs.MetaSet) {
 	}
 }
 
-// pktType is PACKET_HOST, PACKET_BROADCAST or PACKET_MULTICAST, as the link-layer address
-// has it that belongs to the destination (RFC 894, 1112, 2464).
+// pktType is PACKET_HOST, PACKET_BROADCAST, PACKET_MULTICAST or PACKET_OTHERHOST, as the
+// link-layer address has it that belongs to the destination (RFC 894, 1112, 2464).
 func (q *question) pktType() (t byte, ok bool) {
-	const host, broadcast, multicast = 0, 1, 2
-	a := q.p.Daddr.V
-	if q.p.Local || !q.p.Daddr.Set {
+	const host, broadcast, multicast, otherHost = 0, 1, 2, 3
+	if !q.p.Daddr.Set {
 		return 0, false
 	}
-	wire := q.p.IIF.Set && q.p.IIF.V != "lo" // looped back it would be PACKET_LOOPBACK
+	to, ok := q.addressed(q.p.Daddr.V)
+	switch {
+	case !ok:
+		return 0, false
+	case to == rtnUnicast && q.at.any:
+		return host, !q.p.Local
+	case to == rtnUnicast && q.p.Local: // a new buffer has it, and eth_header leaves it alone
+		return host, true
+	case to == rtnUnicast && q.way.other:
+		return otherHost, true
+	case to == rtnUnicast:
+		// A port may have another address than its bridge.
+		return host, q.way.hook != rs.Ingress || q.way.in == q.p.IIF
+	}
+	wire := !q.p.Local && q.p.IIF.Set && q.p.IIF.V != "lo" // looped back it would be PACKET_LOOPBACK
+	if to == rtnMulticast {
+		return multicast, wire && q.ethernet()
+	}
+	return broadcast, wire && q.ethernet()
+}
+
+// addressed tells whether an address is one host's, a group's, or everybody's on a link.
+func (q *question) addressed(a netip.Addr) (uint32, bool) {
 	switch {
 	case a.IsMulticast():
-		return multicast, wire && q.ethernet()
+		return rtnMulticast, true
 	case a.Is6():
-		return host, true
+		return rtnUnicast, true
 	case a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return broadcast, wire && q.ethernet()
+		return rtnBroadcast, true
 	case q.world != nil:
 		if t, ok := q.world.FibType(a, ""); !ok || t != rtnBroadcast {
-			return host, ok
+			return rtnUnicast, ok
 		}
-		return broadcast, wire && q.ethernet()
+		return rtnBroadcast, true
 	}
 	const bits = 3 // that every subnet with a broadcast address has for hosts
 	last := a.As4()[3] & bits
-	return host, last != 0 && last != bits
+	return rtnUnicast, last != 0 && last != bits
 }

@@ -29,11 +29,11 @@ func (sp *Space) mirrored(f rs.Family) *mirror {
 		return m
 	}
 	base := sp.unnamed()
-	set := &rs.Ruleset{Interfaces: base.Set.Interfaces, Types: base.Set.Types, Kinds: base.Set.Kinds}
+	set := &rs.Ruleset{Interfaces: base.Set.Interfaces, Types: base.Set.Types, Kinds: base.Set.Kinds, MACs: base.Set.MACs, Bridges: base.Set.Bridges, BridgeCalls: base.Set.BridgeCalls}
 	m := &mirror{rules: map[*rs.Rule]*rs.Rule{}, chains: map[*rs.Chain]*rs.Chain{}}
 	g := glass{m: m, is4: f == rs.IPv4, order: base.Order, typed: base.World != nil && sp.Routes.of(f == rs.IPv4).ok}
 	for _, t := range base.Set.Tables {
-		if t.Family == f || t.Family == rs.Inet || t.Family == rs.Netdev {
+		if t.Family == f || t.Family == rs.Inet || t.Family == rs.Netdev || t.Family == rs.Bridge {
 			set.Tables = append(set.Tables, g.table(t))
 		}
 	}
@@ -237,7 +237,7 @@ func (g *glass) parts(base rs.Header, off, n uint32) []part {
 
 func (g *glass) payload(e rs.Payload) []rs.Expr {
 	unknown := rs.Opaque{Name: "a field that is half an address", Dreg: e.Dreg, Loads: true, Len: e.Len}
-	if g.of.Family == rs.Netdev && e.Base == rs.LinkHeader {
+	if (g.of.Family == rs.Netdev || g.of.Family == rs.Bridge) && e.Base == rs.LinkHeader {
 		unknown.Name = "the link header of a packet that leaves"
 		return []rs.Expr{unknown}
 	}

@@ -144,11 +144,11 @@ func (w *walker) asNew(h rs.Hook, g group) (new []trial, dropped *packetset.Cell
 	q.p.Ct = Some(uint32(CtNew))
 	t := &walker{q: q, ans: &Answer{Space: w.ans.Space}, prog: w.prog, plain: true}
 	groups := []group{{env: g.env, cells: g.cells.Clone()}}
-	for _, c := range chainsAt(q.set, h, q.p) {
+	for _, c := range chainsAt(q.set, q.way, q.p) {
 		if c.Base.Type != "nat" {
 			continue
 		}
-		q.at = place{hook: h, prio: priority(c)}
+		q.at = placeOf(c)
 		t.accepted, t.views, t.seen = nil, nil, nil
 		through := t.passNAT(c, &groups)
 		for _, f := range t.chain(c, groups) {

@@ -22,6 +22,9 @@ type question struct {
 	cuts      *[]packetset.Interval // where conditions part the sources, while they are collected
 	uses      *uses
 	at        place
+	way       stop // where on its way the packet is
+	// port and outPort are the ports of bridges that the question named as interfaces.
+	port, outPort string
 	// needs collects the open fields that an answer depended on.
 	needs uint32 // bits by field
 	// opaque is set when an Opaque expression or a state that the packet does not
@@ -34,6 +37,8 @@ type place struct {
 	hook rs.Hook
 	prio int32
 	any  bool // any place: the boundaries of a ruleset are being collected
+	// device: a chain of family netdev, which is told of no family of IP
+	device bool
 }
 
 // World is what rules ask about besides the packet; nil knows nothing.
@@ -381,9 +386,8 @@ const maxLength = 1<<16 + 40 + 18
 // within tells whether the packet is short enough for a rate.
 func (q *question) within(l rs.Limit) tri {
 	least, most := uint64(len(q.l.net)), uint64(maxLength)
-	if q.l.exact && q.at.hook != rs.Egress { // there the link header counts
-		least += uint64(len(q.l.trans))
-		most = least
+	if n, ok := q.frameLen(); ok {
+		least, most = n, n
 	}
 	switch {
 	case !l.HasRoom || most <= l.Room:
@@ -392,6 +396,18 @@ func (q *question) within(l rs.Limit) tri {
 		return no
 	}
 	return maybe
+}
+
+// frameLen is the length of the packet in bytes; where it leaves, its link header counts.
+func (q *question) frameLen() (uint64, bool) {
+	n := uint64(len(q.l.net) + len(q.l.trans))
+	if q.at.hook == rs.Egress && !q.at.any {
+		if t, ok := q.set.Types[q.way.out.V]; !ok || t != arphrdEther {
+			return 0, false
+		}
+		n += 14
+	}
+	return n, q.l.exact
 }
 
 // exceed follows the packets for which a rate is exceeded: with over they go on in the

@@ -1,6 +1,7 @@
 package reach
 
 import (
+	"encoding/hex"
 	"strings"
 
 	"github.com/sixfence/sixfence/internal/logic/pfdecode"
@@ -64,13 +65,17 @@ func WithRules(s *fact.Snapshot, n *fact.Namespace, tables []*rs.Table, order By
 
 func bare(s *fact.Snapshot, n *fact.Namespace) *Space {
 	sp := &Space{Namespace: n, host: &s.Host, Routes: NewRoutes(n)}
-	set := &rs.Ruleset{Interfaces: map[uint32]string{}, Types: map[string]uint16{}, Kinds: map[string]string{}}
+	set := &rs.Ruleset{Interfaces: map[uint32]string{}, Types: map[string]uint16{}, Kinds: map[string]string{}, MACs: map[string][6]byte{}}
 	sp.links, _ = n.Links.Get()
 	for _, l := range sp.links {
 		set.Interfaces[uint32(l.Index)] = l.Name
 		set.Types[l.Name] = l.Type
 		set.Kinds[l.Name] = l.Kind
+		if mac, err := hex.DecodeString(strings.ReplaceAll(l.MAC, ":", "")); err == nil && len(mac) == 6 && l.Type == arphrdEther {
+			set.MACs[l.Name] = [6]byte(mac)
+		}
 	}
+	readBridges(n, set, sp.links)
 	sp.Model = &Model{Set: set, Order: OrderOf(s.Host.ByteOrder), World: sp.Routes}
 	return sp
 }
@@ -164,9 +169,9 @@ func (sp *Space) readObstacles() {
 				block(fact.UnsupportedGap, "", l.Name, "the flow table of Open vSwitch decides what arrives on "+l.Name)
 			case below.Kind == "vrf":
 				block(fact.UnsupportedGap, "", l.Name, "packets of the VRF "+below.Name+" meet the rules twice, by two interfaces")
-			case below.Index != l.Index && sp.filtersDevice(below.Name):
+			case below.Index != l.Index && !portOf(below, l) && sp.filtersDevice(below.Name):
 				block(fact.UnsupportedGap, "", l.Name, "an ingress chain on "+below.Name+", below "+l.Name)
-			case (below.Kind == "bridge" || below.SlaveKind == "bridge") && sp.filtersBridge():
+			case below.Index != l.Index && !portOf(below, l) && (below.Kind == "bridge" || below.SlaveKind == "bridge") && sp.filtersBridge():
 				block(fact.UnsupportedGap, "", l.Name, "chains of family bridge see frames before "+l.Name+" does")
 			}
 		}
@@ -196,6 +201,47 @@ func (sp *Space) readObstacles() {
 		}
 		family := map[uint8]string{uint8(rs.IPv4): "ipv4", uint8(rs.IPv6): "ipv6"}[b.Family]
 		block(fact.UnsupportedGap, family, "", "a BPF program on a netfilter hook decides beside the rules")
+	}
+}
+
+// portOf tells that an interface is a port of a bridge: what happens between them is
+// followed.
+func portOf(port, bridge *fact.Link) bool {
+	return bridge.Kind == "bridge" && port.Master == bridge.Index
+}
+
+// readBridges says which interfaces are bridges, and what those hand to the hooks of IP.
+func readBridges(n *fact.Namespace, set *rs.Ruleset, links []fact.Link) {
+	set.Bridges, set.BridgeCalls = map[string][]string{}, map[rs.Family]bool{}
+	own := map[rs.Family]bool{}
+	known := true
+	for i := range links {
+		b := &links[i]
+		if b.Kind != "bridge" {
+			continue
+		}
+		set.Bridges[b.Name] = []string{}
+		for j := range links {
+			if portOf(&links[j], b) {
+				set.Bridges[b.Name] = append(set.Bridges[b.Name], links[j].Name)
+			}
+		}
+		if b.Bridge == nil {
+			known = false
+			continue
+		}
+		own[rs.IPv4], own[rs.IPv6] = own[rs.IPv4] || b.Bridge.CallIPTables, own[rs.IPv6] || b.Bridge.CallIP6Tables
+	}
+	t, _ := n.Sysctls.Get()
+	for f, key := range map[rs.Family]string{rs.IPv4: "net/bridge/bridge-nf-call-iptables", rs.IPv6: "net/bridge/bridge-nf-call-ip6tables"} {
+		v := t.Get(key)
+		word, has := v.Get()
+		switch {
+		case has && word != "0":
+			set.BridgeCalls[f] = true
+		case known && !own[f] && (has || v.State() == fact.StateUnsupported):
+			set.BridgeCalls[f] = false
+		}
 	}
 }
 

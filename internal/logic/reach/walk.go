@@ -224,13 +224,15 @@ func hooksOf(h rs.Hook) []rs.Hook {
 
 // chainsAt lists the base chains of a hook that see a packet, in the order the
 // kernel runs them.
-func chainsAt(set *rs.Ruleset, h rs.Hook, p *Packet) []*rs.Chain {
+func chainsAt(set *rs.Ruleset, s stop, p *Packet) []*rs.Chain {
 	var out []*rs.Chain
+	h := s.hook
 	for _, t := range set.Tables {
-		if t.Dormant {
+		if t.Dormant || (t.Family == rs.Bridge) != s.bridge {
 			continue
 		}
 		switch t.Family {
+		case rs.Bridge:
 		case rs.Inet:
 		case rs.IPv4, rs.IPv6:
 			if t.Family != p.Family {
@@ -247,7 +249,7 @@ func chainsAt(set *rs.Ruleset, h rs.Hook, p *Packet) []*rs.Chain {
 			if c.Base == nil || c.Base.Hook != h {
 				continue
 			}
-			if hooked(c, deviceOf(p, h)) == no {
+			if c.Base.Priority < s.from || c.Base.Priority > s.to || hooked(c, s.device()) == no {
 				continue
 			}
 			// NAT is for packets of connections.
@@ -289,11 +291,17 @@ func deviceField(h rs.Hook) field {
 	return fieldIIF
 }
 
-func deviceOf(p *Packet, h rs.Hook) Opt[string] {
-	if h == rs.Egress {
-		return p.OIF
+// device is the one whose ingress or egress chains see the packet.
+func (s *stop) device() Opt[string] {
+	if s.hook == rs.Egress {
+		return s.out
 	}
-	return p.IIF
+	return s.in
+}
+
+// placeOf is where a base chain runs.
+func placeOf(c *rs.Chain) place {
+	return place{hook: c.Base.Hook, prio: priority(c), device: c.Table.Family == rs.Netdev}
 }
 
 // hooked tells whether a base chain sees packets of a device: ingress and egress chains
@@ -407,12 +415,18 @@ var anySet = packetset.Set{{}}
 // delivered drops the groups whose packet type, as a rule set it, keeps the stack from
 // passing them on: ip_rcv and ipv6_rcv want none for another host, ip_forward and
 // ip6_forward only those for this one.
-func (w *walker) delivered(groups []group, from, to rs.Hook) []group {
+func (w *walker) delivered(groups []group, from, to *stop) []group {
 	const host, otherHost = 0, 3
 	var out []group
 	for _, g := range groups {
 		t := int(g.env.pktType) - 1
-		if from == rs.Ingress && t == otherHost || to == rs.Forward && t > host {
+		if t >= 0 && (from.bridge || to.bridge || to.called) {
+			w.q.opaque["meta pkttype"] = true
+			w.reach(g, Accepted|Dropped)
+			out = append(out, g)
+			continue
+		}
+		if from.hook == rs.Ingress && t == otherHost || to.hook == rs.Forward && t > host {
 			w.end(g, Dropped, Decider{})
 			continue
 		}
@@ -452,8 +466,9 @@ func (q *question) tied(chains []*rs.Chain) []*rs.Chain {
 }
 
 // pass runs groups through the chains of a hook, and returns what they let pass.
-func (w *walker) pass(h rs.Hook, chains []*rs.Chain, groups []group) []group {
-	translated := !w.q.flowing() || !hasConn(h)
+func (w *walker) pass(s *stop, chains []*rs.Chain, groups []group) []group {
+	h := s.hook
+	translated := !w.q.flowing() || !hasConn(h) || s.bridge
 	for _, c := range chains {
 		if !translated && (c.Base.Type == "nat" || priority(c) >= natPriority(h)) {
 			translated = true
@@ -462,11 +477,11 @@ func (w *walker) pass(h rs.Hook, chains []*rs.Chain, groups []group) []group {
 		if c.Base.Type == "nat" && w.q.flowing() {
 			continue // it sees the first packet of a flow only
 		}
-		w.q.at = place{hook: h, prio: priority(c)}
+		w.q.at = placeOf(c)
 		groups = w.reassemble(groups)
 		w.accepted, w.views, w.seen = nil, nil, nil
 		through := w.passNAT(c, &groups)
-		if hooked(c, deviceOf(w.q.p, h)) == maybe {
+		if hooked(c, s.device()) == maybe {
 			w.q.needs |= 1 << deviceField(h)
 			through = slices.Clone(groups)
 		}
@@ -502,46 +517,57 @@ func (w *walker) pass(h rs.Hook, chains []*rs.Chain, groups []group) []group {
 	return groups
 }
 
-// hooks runs groups through hooks; those that pass the last one are accepted.
-func (w *walker) hooks(hooks []rs.Hook, groups []group) {
-	for i, h := range hooks {
-		if i > 0 && hooks[i-1] == rs.Prerouting {
-			if there := w.route(&groups, h); len(there) > 0 {
+// hooks runs groups along a way; those that pass its last hook are accepted.
+func (w *walker) hooks(way []stop, groups []group) {
+	for i := range way {
+		s := &way[i]
+		w.q.way = *s
+		if s.decides {
+			if there := w.route(&groups, s.hook); len(there) > 0 {
 				// Destination NAT sent these the other way.
 				other := rs.Forward
-				if h == rs.Forward {
+				if s.hook == rs.Forward {
 					other = rs.Input
 				}
-				to := hooksOf(other)
-				w.hooks(to[2:], there)
+				w.strays(there, rs.Forward == other)
+				on := w.q.direct(other, false)[2:]
+				on[0].decides = false
+				w.hooks(on, there)
+				w.q.way = *s
 			}
 		}
 		if i > 0 {
-			groups = w.delivered(groups, hooks[i-1], h)
+			groups = w.delivered(groups, &way[i-1], s)
 		}
 		if len(groups) == 0 {
 			return
 		}
-		chains := chainsAt(w.q.set, h, w.q.p)
+		if s.bridge && s.link == leavesBy {
+			w.strays(slices.DeleteFunc(slices.Clone(groups), func(g group) bool { return !g.env.rerouted }), true)
+		}
+		chains := chainsAt(w.q.set, *s, w.q.p)
 		if other := w.q.tied(chains); other != nil {
 			w.q.opaque["order of NAT and chain"] = true
 			again := cloneGroups(groups)
-			groups = w.pass(h, chains, groups)
-			for _, g := range w.pass(h, other, again) {
+			groups = w.pass(s, chains, groups)
+			for _, g := range w.pass(s, other, again) {
 				groups = add(groups, g)
 			}
 		} else {
-			groups = w.pass(h, chains, groups)
+			groups = w.pass(s, chains, groups)
+		}
+		if s.called && s.hook == rs.Prerouting {
+			w.switchedNAT(groups)
 		}
 		if len(groups) == 0 {
 			return
 		}
-		w.q.at = place{hook: h, prio: 1<<31 - 1}
+		w.q.at = place{hook: s.hook, prio: 1<<31 - 1}
 		groups = w.reassemble(groups)
 	}
 	for _, g := range groups {
 		w.reach(g, Accepted)
-		if hooks[len(hooks)-1] == rs.Input && w.q.unparsable(&g.env) {
+		if way[len(way)-1].hook == rs.Input && w.q.unparsable(&g.env) {
 			w.q.opaque["a header that the host loses its place in"] = true
 			w.reach(g, Dropped)
 		}
@@ -602,7 +628,7 @@ func (w *walker) passNAT(c *rs.Chain, groups *[]group) (through []group) {
 // waits, and may be dropped.
 func (w *walker) reassemble(groups []group) []group {
 	q := w.q
-	if q.defrag == nil || q.uses.track == no && !q.uses.defrag || q.at.hook == rs.Ingress || (q.at.hook == rs.Prerouting || q.at.hook == rs.Output) && q.at.prio <= prioDefrag {
+	if q.defrag == nil || q.uses.track == no && !q.uses.defrag || q.way.bridge || q.way.bare || q.at.hook == rs.Ingress || (q.at.hook == rs.Prerouting || q.at.hook == rs.Output) && q.at.prio <= prioDefrag {
 		return groups
 	}
 	var out []group

@@ -85,6 +85,14 @@ type Link struct {
 	TCIngress Known[bool] `json:"tcIngress,omitzero"`
 	// BridgePort holds IFLA_BRPORT_* facts of a bridge port.
 	BridgePort *BridgePort `json:"bridgePort,omitempty"`
+	// Bridge holds IFLA_BR_* facts of a bridge.
+	Bridge *Bridge `json:"bridge,omitempty"`
+}
+
+// Bridge is what a bridge does with the packets of IP that it passes on.
+type Bridge struct {
+	CallIPTables  bool `json:"callIptables"`  // IFLA_BR_NF_CALL_IPTABLES, whatever the sysctl says
+	CallIP6Tables bool `json:"callIp6tables"` // IFLA_BR_NF_CALL_IP6TABLES
 }
 
 // BridgePort is what matters for RA guard on a bridge port.

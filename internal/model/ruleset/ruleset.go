@@ -86,6 +86,13 @@ type Ruleset struct {
 	// Kinds maps a name to what made the interface (IFLA_INFO_KIND: bridge, veth …;
 	// empty for hardware); missing when it is not known.
 	Kinds map[string]string
+	// MACs are the hardware addresses of Ethernet interfaces, as far as they are known.
+	MACs map[string][6]byte
+	// Bridges maps a bridge to its ports; with Types it says that no other interface is one.
+	Bridges map[string][]string
+	// BridgeCalls tells of a family whether bridges hand its packets to the hooks of IP
+	// (br_netfilter); missing when it is not known.
+	BridgeCalls map[Family]bool
 }
 
 // Table is a table of one family.

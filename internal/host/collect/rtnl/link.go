@@ -18,7 +18,10 @@ const (
 	iflaXDPAttached      = 2
 	iflaBridgeIsolated   = 33 // IFLA_BRPORT_ISOLATED
 	iflaVLANID           = 1
-	iflaVLANProtocol     = 5
+
+	iflaBridgeCallIPTables  = 36 // IFLA_BR_NF_CALL_IPTABLES
+	iflaBridgeCallIP6Tables = 37 // IFLA_BR_NF_CALL_IP6TABLES
+	iflaVLANProtocol        = 5
 )
 
 // link decodes struct ifinfomsg.
@@ -154,6 +157,21 @@ func decodeLinkInfo(b []byte, out *fact.Link) bool {
 		for n.next() {
 			if n.typ == iflaBridgeIsolated {
 				out.BridgePort.Isolated = n.u8() != 0
+			}
+		}
+		if n.bad {
+			return false
+		}
+	}
+	if out.Kind == "bridge" {
+		out.Bridge = &fact.Bridge{}
+		n := attrs{rest: data}
+		for n.next() {
+			switch n.typ {
+			case iflaBridgeCallIPTables:
+				out.Bridge.CallIPTables = n.u8() != 0
+			case iflaBridgeCallIP6Tables:
+				out.Bridge.CallIP6Tables = n.u8() != 0
 			}
 		}
 		if n.bad {
