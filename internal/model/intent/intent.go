@@ -100,6 +100,9 @@ type Interface struct {
 	PinGateway bool `json:"pinGateway,omitempty"`
 	// GuardBridged applies the guards to frames of bridged guests too.
 	GuardBridged bool `json:"guardBridged,omitempty"`
+	// AsymmetricRouting says that packets may come in by this interface although the
+	// way back is by another: their sources are then not held to the routes.
+	AsymmetricRouting bool `json:"asymmetricRouting,omitempty"`
 }
 
 // Match selects interfaces. Every member given must match; globs are those of
@@ -265,6 +268,9 @@ func Mechanisms() []string {
 type Limits struct {
 	EchoPerSecond uint32 `json:"echoPerSecond,omitempty"` // per source (IPv6: per /64)
 	NDPerSecond   uint32 `json:"ndPerSecond,omitempty"`   // per sender's MAC
+	// Exempt are sources (monitors) whose echo requests are never counted. Declared
+	// routers and the sources of services that administer the host are exempt anyway.
+	Exempt []netip.Prefix `json:"exempt,omitempty"`
 }
 
 // Logging says what is written to the kernel log, rate limited.

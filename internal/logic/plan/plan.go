@@ -1,0 +1,393 @@
+package plan
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/sixfence/sixfence/internal/model/change"
+	"github.com/sixfence/sixfence/internal/model/fact"
+	"github.com/sixfence/sixfence/internal/model/intent"
+	rs "github.com/sixfence/sixfence/internal/model/ruleset"
+)
+
+func lower(s string) string { return strings.ToLower(s) }
+
+// New says what it takes to make a host what the intent wants. What stands in the way is
+// in Refusals, and what could not be known in Gaps; the Plan itself is never an error.
+func New(in intent.Intent, s *fact.Snapshot, o Options) change.Plan {
+	p := change.Plan{SchemaVersion: change.Version, Checks: in.Checks, Administered: o.Administered}
+	p.IntentHash, _ = in.Hash()
+	ns := namespace(s, o.Namespace)
+	if ns == nil {
+		p.Refusals = append(p.Refusals, change.Refusal{ID: "no-namespace", Title: "The network namespace is not in the Snapshot", WayOut: "read the host as root"})
+		return sealed(p)
+	}
+	p.Namespace = ns.Name
+	st := newSite(&in, s, ns)
+	b := &builder{site: st, p: &p, o: o}
+	b.unaccepted()
+	text := st.rules()
+	settings := st.settings()
+	p.Steps = append(p.Steps, st.pins()...)
+	b.table(text)
+	live, gap := st.live(settings)
+	if gap != nil {
+		p.Gaps = append(p.Gaps, *gap)
+	}
+	p.Steps = append(p.Steps, live...)
+	b.files(st.files(text, settings), text)
+	b.risks(live)
+	b.routers()
+	b.prove(text)
+	for _, f := range st.faults {
+		p.Refusals = append(p.Refusals, change.Refusal{ID: "intent", Title: f.Error(), WayOut: f.Hint})
+	}
+	return sealed(p)
+}
+
+// sealed gives a Plan its ID.
+func sealed(p change.Plan) change.Plan {
+	if p.Steps == nil {
+		p.Steps = []change.Step{}
+	}
+	p.ID = ""
+	b, err := json.Marshal(p)
+	if err != nil { // cannot be: a Plan is made of text and numbers
+		p.Refusals = append(p.Refusals, change.Refusal{ID: "internal", Title: err.Error(), WayOut: "report it"})
+	}
+	h := sha256.Sum256(b)
+	p.ID = hex.EncodeToString(h[:])
+	return p
+}
+
+// builder fills a Plan.
+type builder struct {
+	*site
+	p       *change.Plan
+	o       Options
+	planned []*rs.Table // as the kernel would hold them; nil: not known, or none
+	decoded bool
+}
+
+func (b *builder) refuse(id, title, wayOut, detail string) {
+	b.p.Refusals = append(b.p.Refusals, change.Refusal{ID: id, Title: title, WayOut: wayOut, Detail: detail})
+}
+
+func (b *builder) risk(r change.Risk) { b.p.Risks = append(b.p.Risks, r) }
+
+func (b *builder) gap(reason fact.Reason, what string) {
+	b.p.Gaps = append(b.p.Gaps, fact.Gap{Reason: reason, What: what})
+}
+
+// unaccepted refuses routers that nobody has looked at.
+func (b *builder) unaccepted() {
+	for _, f := range b.ifaces {
+		for j, r := range f.Routers {
+			if r.Accepted != nil && !*r.Accepted && !f.LearnOnce {
+				b.refuse("router-unaccepted", fmt.Sprintf("Nobody has accepted the router %s of %s", r.Address, f.key),
+					fmt.Sprintf("make sure that it is yours (its MAC address is %s), then set interfaces.%s.routers[%d].accepted to true, or delete the entry", orUnknown(r.MAC), f.key, j),
+					"It was seen when the file was written. A rogue that was there at that moment would be believed for good.")
+			}
+		}
+	}
+}
+
+func orUnknown(s string) string {
+	if s == "" {
+		return "not known"
+	}
+	return s
+}
+
+// table adds the step that loads the rules, when they differ from what is loaded.
+func (b *builder) table(text string) {
+	old := b.ours()
+	st := change.Step{ID: "table:" + Table, Kind: change.Table, Phase: change.Runtime, Target: Table, Before: change.Image{Absent: true}, After: change.Image{Absent: true}, Why: []string{"firewall"}}
+	if old != nil {
+		st.Before = change.Image{Text: b.o.Table}
+		if b.o.Table == "" {
+			st.Before.Text = canonical(old)
+		}
+	}
+	if text != "" {
+		st.After = change.Image{Text: text}
+		if b.o.Decode == nil {
+			b.gap(fact.NotCollected, "who reaches what after the change: the rules were not decoded")
+		} else if set, err := b.o.Decode(text); err != nil {
+			b.gap(fact.NotCollected, "who reaches what after the change: "+err.Error())
+		} else {
+			b.planned, b.decoded = set.Tables, true
+		}
+	} else {
+		b.decoded = true
+	}
+	switch {
+	case old == nil && text == "":
+		return
+	case old != nil && text != "" && b.decoded && len(b.planned) == 1 && canonical(old) == canonical(b.planned[0]):
+		return
+	}
+	b.p.Steps = append(b.p.Steps, st)
+}
+
+// files adds the steps that write, and those that take away what an earlier intent
+// wanted.
+func (b *builder) files(list []file, rules string) {
+	changed := map[string]bool{}
+	have := map[string]bool{}
+	for _, f := range list {
+		have[f.path] = true
+		before := b.read(f.path)
+		after := change.Image{Text: f.text, Mode: f.mode}
+		if !before.Absent && before.Text == f.text && before.Mode == f.mode && before.UID == 0 && before.GID == 0 {
+			continue
+		}
+		changed[f.path] = true
+		b.p.Steps = append(b.p.Steps, change.Step{ID: "file:" + f.path, Kind: change.File, Phase: change.Persist, Target: f.path, Before: before, After: after, Why: f.why})
+	}
+	for _, path := range []string{RulesFile, UnitFile, SysctlFile, LateFile, ModprobeFile, IfupFile} {
+		if have[path] {
+			continue
+		}
+		if before := b.read(path); !before.Absent {
+			changed[path] = true
+			b.p.Steps = append(b.p.Steps, change.Step{ID: "file:" + path, Kind: change.File, Phase: change.Persist, Target: path, Before: before, After: change.Image{Absent: true}, Why: []string{"intent"}})
+		}
+	}
+	for _, u := range []struct{ name, file, wants string }{{UnitName, UnitFile, "sysinit.target"}, {LateName, LateFile, "multi-user.target"}} {
+		enabled := !b.read("/etc/systemd/system/" + u.wants + ".wants/" + u.name).Absent
+		word := map[bool]string{true: "enabled", false: "disabled"}
+		if want := have[u.file]; want != enabled {
+			b.p.Steps = append(b.p.Steps, change.Step{ID: "unit:" + u.name, Kind: change.Unit, Phase: change.AfterConfirm, Target: u.name, Before: change.Image{Text: word[enabled]}, After: change.Image{Text: word[want]}, Why: []string{"FW-32"}})
+		}
+	}
+	action := func(name string, why ...string) {
+		b.p.Steps = append(b.p.Steps, change.Step{ID: "action:" + name, Kind: change.Action, Phase: change.AfterConfirm, Target: name, Why: why})
+	}
+	if loadable, ok := b.snap.Host.Modules.Supported.Get(); changed[ModprobeFile] && (!ok || loadable) {
+		action("initramfs", "TUN-05")
+	}
+	for p := range changed {
+		if strings.HasPrefix(p, "/etc/systemd/network/") {
+			action("networkctl-reload", "RA-02")
+			break
+		}
+	}
+}
+
+func (b *builder) read(p string) change.Image {
+	if b.o.Read == nil {
+		return change.Image{Absent: true}
+	}
+	im, err := b.o.Read(p)
+	if err != nil {
+		b.gap(fact.Permission, "file "+p+": "+err.Error())
+		return change.Image{Absent: true}
+	}
+	return im
+}
+
+// routers refuses what would take the live default route away (RB-06).
+func (b *builder) routers() {
+	if disabled(b.in) {
+		return
+	}
+	routes, ok := b.ns.Routes.Get()
+	if !ok {
+		b.gap(fact.NotCollected, "default routes")
+		return
+	}
+	// Another default route that does not come from an RA carries what the RA's did.
+	fixed := false
+	for _, r := range routes {
+		if r.Family == "ipv6" && r.Dst.Bits() == 0 && r.Type == 1 && r.Table == 254 && r.Protocol != fact.ProtoRA {
+			fixed = true
+		}
+	}
+	for _, r := range routes {
+		if r.Family != "ipv6" || r.Dst.Bits() != 0 || r.Type != 1 || r.Table == 255 || r.Protocol != fact.ProtoRA {
+			continue
+		}
+		for _, h := range r.NextHops {
+			name := b.linkName(h.Index)
+			f := b.in.Of(b.sel, name)
+			key := b.sel.Keys[name]
+			why := ""
+			switch {
+			case f.Addressing == intent.NoIPv6:
+				continue // it is meant to go
+			case f.Addressing != intent.SLAAC && f.Addressing != intent.DHCPv6:
+				why = "addressing is static there: no Router Advertisement is believed"
+			case !slices.ContainsFunc(f.Routers, func(x intent.Router) bool { return x.Address == h.Via }):
+				why = "the router is not among interfaces." + key + ".routers"
+			case !slices.ContainsFunc(f.Routers, func(x intent.Router) bool { return x.Address == h.Via && b.sameMAC(h, x.MAC) }):
+				why = "its MAC address is another than interfaces." + key + ".routers says"
+			}
+			if why == "" {
+				continue
+			}
+			detail := fmt.Sprintf("The default route via %s on %s comes from Router Advertisements, and %s. It would stay until its lifetime ends, and then be gone.", h.Via, name, why)
+			if fixed {
+				b.risk(change.Risk{ID: "ra-default-route-expires", Severity: "medium", Title: "A default route that comes from Router Advertisements ends", Detail: detail, Evidence: []string{fmt.Sprintf("default via %s dev %s proto ra", h.Via, name)}, Remedy: "another default route is there; delete this one once it is not needed"})
+				continue
+			}
+			b.refuse("default-router-lost", "The default route over IPv6 would go", fmt.Sprintf("add {address: %q} to interfaces.%s.routers with addressing: slaac or dhcpv6 if the router is yours, or configure a static default route first", h.Via, orName(key, name)), detail)
+		}
+	}
+}
+
+func orName(key, name string) string {
+	if key == "" {
+		return name
+	}
+	return key
+}
+
+// sameMAC tells whether a next hop is the machine that was declared, as far as the
+// neighbour cache knows.
+func (b *builder) sameMAC(h fact.NextHop, mac string) bool {
+	ns, _ := b.ns.Neighbours.Get()
+	for _, n := range ns {
+		if n.Index == h.Index && n.Address == h.Via && n.MAC != "" && mac != "" {
+			return strings.EqualFold(n.MAC, mac)
+		}
+	}
+	return true
+}
+
+// risks are the trade-offs that apply to this host.
+func (b *builder) risks(live []change.Step) {
+	text := func(p netip.Prefix) string { return p.String() }
+	if disabled(b.in) {
+		var gone []string
+		for _, st := range live {
+			for _, o := range st.Destroys {
+				gone = append(gone, string(o.Kind)+" "+o.Target)
+			}
+		}
+		if len(gone) > 0 {
+			b.risk(change.Risk{ID: "disable-destroys", Severity: "high", Title: "Switching IPv6 off deletes addresses, routes and neighbours", Detail: "Switching it on again brings back ::1 and link-local addresses only. They are kept in the journal for the way back.", Evidence: gone, Remedy: "sixfence harden rollback"})
+		}
+	}
+	// Services on ::1.
+	if b.in.Families == intent.Disabled {
+		socks, _ := b.ns.Sockets.Get()
+		var on []string
+		for _, k := range socks {
+			if k.Local.Is6() && k.Local.IsLoopback() {
+				on = append(on, fmt.Sprintf("%s [::1]:%d", k.Protocol, k.Port))
+			}
+		}
+		if len(on) > 0 {
+			b.risk(change.Risk{ID: "loopback-services", Severity: "high", Title: "Services that listen on ::1 can no longer be reached", Evidence: sortedUnique(on), Remedy: "families: disabled-keep-loopback, or let them listen on 127.0.0.1"})
+		}
+	}
+	// Addresses that RAs gave.
+	as, _ := b.ns.Addresses.Get()
+	var expiring []string
+	for _, a := range as {
+		name := b.linkName(a.Index)
+		f := b.in.Of(b.sel, name)
+		if a.Prefix.Addr().Is6() && !a.Prefix.Addr().IsLinkLocalUnicast() && a.Flags&fact.AddrPermanent == 0 && a.Valid != fact.Forever && f.Addressing != intent.SLAAC && f.Addressing != intent.DHCPv6 && !disabled(b.in) {
+			expiring = append(expiring, fmt.Sprintf("%s on %s", text(a.Prefix), name))
+		}
+	}
+	if len(expiring) > 0 {
+		b.risk(change.Risk{ID: "ra-addresses-expire", Severity: "high", Title: "Addresses that came from Router Advertisements or DHCPv6 end with their lifetime", Evidence: expiring, Remedy: "configure them statically, or write addressing: slaac or dhcpv6"})
+	}
+	b.tunnelRisks()
+	b.moduleRisks()
+	if b.ours() == nil && b.hasRules() {
+		b.risk(change.Risk{ID: "idle-flows", Severity: "medium", Title: "Connections that are open now are new to connection tracking", Detail: "Those that end on this host are listed when the rules are loaded, and stay. What is only forwarded, and what containers hold open, is cut when the far side speaks first.", Remedy: "let those who are connected through this host know"})
+	}
+	var others []string
+	for i := range b.snap.Namespaces {
+		if n := &b.snap.Namespaces[i]; n != b.ns && n.Users > 0 {
+			others = append(others, n.Name)
+		}
+	}
+	if len(others) > 0 {
+		b.risk(change.Risk{ID: "namespaces-not-covered", Severity: "medium", Title: "Containers have network namespaces of their own, which this does not harden", Evidence: sortedUnique(others), Remedy: "harden their images, or their runtime's defaults"})
+	}
+	if v, _ := b.forwards(false); v == "" && b.in.Role == intent.RoleServer && b.containers() {
+		b.risk(change.Risk{ID: "forwarding-left", Severity: "low", Title: "Forwarding is left as it is, since something here forwards for containers or guests", Remedy: "say forwarding: {ipv6: true} or false"})
+	}
+	for _, m := range b.managers() {
+		if m.Name != "NetworkManager" && m.Name != "dhcpcd" {
+			continue
+		}
+		for _, f := range b.ifaces {
+			for _, n := range b.present(f) {
+				if !slices.ContainsFunc(m.Interfaces, func(i fact.ManagedInterface) bool { return b.covers(i, n) && i.AcceptRA.Or(true) }) || f.Addressing == intent.SLAAC || f.Addressing == intent.DHCPv6 {
+					continue
+				}
+				remedy := fmt.Sprintf("nmcli connection modify CONNECTION ipv6.method manual (of %s)", n)
+				if m.Name == "dhcpcd" {
+					remedy = fmt.Sprintf("add to /etc/dhcpcd.conf: interface %s, and below it noipv6rs", n)
+				}
+				b.risk(change.Risk{ID: "manager-takes-ra", Severity: "medium", Title: m.Name + " listens to Router Advertisements on " + n + " by itself", Detail: "The rules keep rogue ones away; its own file is left alone.", Remedy: remedy})
+			}
+		}
+	}
+}
+
+func (b *builder) hasRules() bool { v4, v6 := manages(b.in); return v4 || v6 }
+
+func sortedUnique(l []string) []string {
+	slices.Sort(l)
+	return slices.Compact(l)
+}
+
+// kindMechanism is which mechanism an interface of a kind is.
+var kindMechanism = map[string]string{"sit": "6in4", "ipip": "ipip", "gre": "gre", "gretap": "gre", "ip6gre": "ip6gre", "ip6gretap": "ip6gre", "ip6tnl": "ip6tnl", "vti": "vti", "vti6": "vti6", "l2tp": "l2tp"}
+
+func (b *builder) tunnelRisks() {
+	if b.in.Tunnels.Policy == intent.TunnelsAllow {
+		return
+	}
+	links, _ := b.ns.Links.Get()
+	var used []string
+	for _, l := range links {
+		m := kindMechanism[l.Kind]
+		if m == "" || l.Flags&1 == 0 || l.Tunnel != nil && l.Tunnel.Fallback {
+			continue
+		}
+		if !slices.ContainsFunc(b.in.Tunnels.List, func(t intent.Tunnel) bool {
+			return slices.Equal(mechanisms[t.Mechanism].protos, mechanisms[m].protos)
+		}) {
+			used = append(used, l.Name+" ("+l.Kind+")")
+		}
+	}
+	if len(used) > 0 {
+		b.risk(change.Risk{ID: "tunnels-in-use", Severity: "high", Title: "Tunnels that are in use stop", Evidence: used, Remedy: "list them under tunnels: with their mechanism and peer"})
+	}
+	if v4, v6 := manages(b.in); v6 && !v4 {
+		b.risk(change.Risk{ID: "tunnels-over-ipv4", Severity: "medium", Title: "IPv6 inside IPv4 (6in4, Teredo) is not stopped", Detail: "No rule matches an IPv4 packet, as firewall.manage says.", Remedy: "firewall: {manage: both}, or block protocol 41 and udp/3544 where IPv4 is filtered"})
+	}
+}
+
+func (b *builder) moduleRisks() {
+	m := b.snap.Host.Modules
+	loaded, _ := m.Loaded.Get()
+	builtin, _ := m.Builtin.Get()
+	var on, fixed []string
+	for _, n := range b.blocked() {
+		if slices.Contains(loaded, n) {
+			on = append(on, n)
+		}
+		if slices.Contains(builtin, n) {
+			fixed = append(fixed, n)
+		}
+	}
+	if len(on) > 0 {
+		b.risk(change.Risk{ID: "modules-loaded", Severity: "low", Title: "Modules that are to be blocked are loaded, and stay until a reboot", Evidence: on, Remedy: "rmmod " + strings.Join(on, " ") + ", or reboot"})
+	}
+	if len(fixed) > 0 {
+		b.risk(change.Risk{ID: "modules-builtin", Severity: "low", Title: "Tunnels are built into this kernel: no file keeps them out", Evidence: fixed, Remedy: "the rules stop their packets; another kernel would lack them"})
+	}
+}

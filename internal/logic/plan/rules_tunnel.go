@@ -1,0 +1,139 @@
+package plan
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/sixfence/sixfence/internal/model/intent"
+)
+
+// mechanism is how a tunnel looks on the wire.
+type mechanism struct {
+	protos []uint8 // IP protocols
+	udp    []span
+	tcp    []span
+	to     []string // well-known destinations
+}
+
+// mechanisms are those that intents may name.
+var mechanisms = map[string]mechanism{
+	"6in4":      {protos: []uint8{41}},
+	"6to4":      {protos: []uint8{41}, to: []string{"192.88.99.0/24", "2002::/16"}},
+	"6rd":       {protos: []uint8{41}},
+	"isatap":    {protos: []uint8{41}},
+	"teredo":    {udp: []span{{3544, 3544}}, to: []string{"2001::/32"}},
+	"gre":       {protos: []uint8{47}},
+	"ip6gre":    {protos: []uint8{47}},
+	"ipip":      {protos: []uint8{4}},
+	"ip6tnl":    {protos: []uint8{4, 41}},
+	"vti":       {protos: []uint8{50, 51}, udp: []span{{500, 500}, {4500, 4500}}},
+	"vti6":      {protos: []uint8{50, 51}, udp: []span{{500, 500}, {4500, 4500}}},
+	"ipsec":     {protos: []uint8{50, 51}, udp: []span{{500, 500}, {4500, 4500}}},
+	"l2tp":      {protos: []uint8{115}, udp: []span{{1701, 1701}}},
+	"wireguard": {udp: []span{{51820, 51820}}},
+	"openvpn":   {udp: []span{{1194, 1194}}, tcp: []span{{1194, 1194}}},
+	"vxlan":     {udp: []span{{4789, 4789}, {8472, 8472}}},
+	"geneve":    {udp: []span{{6081, 6081}}},
+	"fou":       {udp: []span{{5555, 5555}}},
+	"gue":       {udp: []span{{6080, 6080}}},
+}
+
+// What a policy of deny keeps in and out: the encapsulations that carry packets past a
+// firewall without keys, and the transition mechanisms that hosts use by themselves.
+var (
+	deniedProtos = []uint8{4, 41, 47, 94, 97, 98, 115, 137}
+	deniedUDP    = []span{{3544, 3544}, {3653, 3653}, {5072, 5072}}
+	deniedTCP    = []span{{3653, 3653}, {3874, 3874}}
+	deniedTo     = []string{"192.88.99.0/24", "2001::/32", "2002::/16"}
+)
+
+// tunnelRules are the lines about tunnels.
+type tunnelRules struct {
+	inAllow, inDrop, outAllow, outDrop []string
+	guard                              string
+}
+
+func (s *site) tunnelRules() tunnelRules {
+	var t tunnelRules
+	v4, v6 := manages(s.in)
+	if !v4 {
+		t.guard = "meta nfproto ipv6"
+	}
+	v6 = v6 && !disabled(s.in)
+	if s.in.Tunnels.Policy == intent.TunnelsAllow {
+		return t
+	}
+	protos, udp, to := slices.Clone(deniedProtos), slices.Clone(deniedUDP), slices.Clone(deniedTo)
+	for i, x := range s.in.Tunnels.List {
+		path := fmt.Sprintf("tunnels[%d]", i)
+		m, ok := mechanisms[x.Mechanism]
+		if !ok {
+			s.fault(path+".mechanism", "one of "+strings.Join(intent.Mechanisms(), ", "), "%q is no tunnel that is known", x.Mechanism)
+			continue
+		}
+		saddr, daddr := "", ""
+		if x.Peer.IsValid() {
+			is4 := x.Peer.Addr().Is4()
+			if is4 && !v4 || !is4 && !v6 {
+				s.fault(path+".peer", "let the firewall manage both families", "no rules are written for the family of %s", x.Peer)
+				continue
+			}
+			ps := s.split(path+".peer", []netip.Prefix{x.Peer}, is4)
+			saddr, daddr = addresses(is4, "@saddr", ps), addresses(is4, "@daddr", ps)
+		}
+		line := func(addr, what string) string {
+			return strings.TrimSpace(addr+" "+what) + ` counter accept comment "` + path + `"`
+		}
+		if len(m.protos) > 0 {
+			w := "meta l4proto " + braces(numbers(m.protos))
+			t.inAllow = append(t.inAllow, line(saddr, w))
+			t.outAllow = append(t.outAllow, line(daddr, w))
+		}
+		for _, p := range []struct {
+			name string
+			list []span
+		}{{"udp", m.udp}, {"tcp", m.tcp}} {
+			if len(p.list) > 0 {
+				t.inAllow = append(t.inAllow, line(saddr, p.name+" dport "+portList(p.list)))
+				t.outAllow = append(t.outAllow, line(daddr, p.name+" dport "+portList(p.list)))
+			}
+		}
+		to = slices.DeleteFunc(to, func(d string) bool { return slices.Contains(m.to, d) })
+	}
+	for _, v := range s.in.Services { // who lists a protocol as a service wants it
+		for _, w := range v.Ports {
+			if p, err := intent.ParsePort(w); err == nil && p.Whole() {
+				protos = slices.DeleteFunc(protos, func(n uint8) bool { return n == p.Proto })
+			}
+		}
+	}
+	t.inDrop = append(t.inDrop, "meta l4proto "+braces(numbers(protos))+` counter drop comment "tunnels"`)
+	t.outDrop = append(t.outDrop, "meta l4proto "+braces(numbers(protos))+` counter drop comment "tunnels"`,
+		"udp dport "+portList(udp)+` counter drop comment "tunnels: Teredo, TSP, AYIYA"`,
+		"tcp dport "+portList(deniedTCP)+` counter drop comment "tunnels: TSP, TIC"`)
+	var four, six []string
+	for _, d := range to {
+		if strings.Contains(d, ":") {
+			six = append(six, d)
+		} else {
+			four = append(four, d)
+		}
+	}
+	if v4 && len(four) > 0 {
+		t.outDrop = append(t.outDrop, "ip daddr "+braces(four)+` counter drop comment "tunnels: 6to4 relays"`)
+	}
+	if v6 && len(six) > 0 {
+		t.outDrop = append(t.outDrop, "ip6 daddr "+braces(six)+` counter drop comment "tunnels: 6to4, Teredo"`)
+	}
+	return t
+}
+
+func numbers(list []uint8) []string {
+	out := make([]string, len(list))
+	for i, n := range list {
+		out[i] = fmt.Sprint(n)
+	}
+	return out
+}
