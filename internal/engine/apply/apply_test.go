@@ -1,0 +1,147 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sixfence/sixfence/internal/model/change"
+	"github.com/sixfence/sixfence/internal/testlab"
+)
+
+var labContext = context.Background()
+
+func (l *lab) plan(steps []change.Step) *change.Plan {
+	p := &change.Plan{SchemaVersion: change.Version, IntentHash: "i", Namespace: "self", Steps: steps}
+	l.write(p)
+	return p
+}
+
+// settled waits until the projection is the wanted one: duplicate address detection
+// and the route garbage collector take their time.
+func (l *lab) settled(p *change.Plan, want []string, d time.Duration) string {
+	var got string
+	for end := time.Now().Add(d); ; time.Sleep(50 * time.Millisecond) {
+		if got = diff(want, l.projection(p)); got == "" || time.Now().After(end) {
+			return got
+		}
+	}
+}
+
+func (l *lab) ended(d time.Duration) bool {
+	for end := time.Now().Add(d); ; time.Sleep(20 * time.Millisecond) {
+		if _, err := os.Stat(l.state() + "/pending"); errors.Is(err, os.ErrNotExist) {
+			return true
+		}
+		if time.Now().After(end) {
+			return false
+		}
+	}
+}
+
+func (l *lab) log() string {
+	b, _ := os.ReadFile(l.dir + "/undo.log")
+	return string(b)
+}
+
+func TestConfirmedAndTakenBack(t *testing.T) {
+	l := newLab(t)
+	p := l.plan(l.all(false))
+	before := l.projection(p)
+	want := intended(t, p)
+	if diff(before, want) == "" {
+		t.Fatal("the plan changes nothing")
+	}
+	if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=60000"); err != nil {
+		t.Fatalf("apply: %v\n%s", err, out)
+	}
+	s, err := l.engine().Status()
+	if err != nil || s.Pending == nil || s.Pending.Phase != "waiting" || s.Pending.Armed.How != "process" {
+		t.Fatalf("status: %+v, %v", s, err)
+	}
+	for _, line := range l.tree() {
+		if strings.Contains(line, "90-sixfence") {
+			t.Errorf("before confirm there is %s", line)
+		}
+	}
+	if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=60000"); err == nil || !strings.Contains(out, "waits for its confirmation") {
+		t.Errorf("a second apply: %v\n%s", err, out)
+	}
+	if out, err := l.play("confirm"); err != nil {
+		t.Fatalf("confirm: %v\n%s", err, out)
+	}
+	if d := l.settled(p, want, 5*time.Second); d != "" {
+		t.Fatalf("after confirm:\n%s", d)
+	}
+	l.ns.Do(func() {
+		if s, err = l.engine().Status(); err != nil || len(s.Drift) > 0 || s.Confirmed == nil || s.Pending != nil {
+			t.Errorf("status: %+v, %v", s, err)
+		}
+	})
+	// Twice changes nothing: the pre-images no longer fit.
+	if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=60000"); err == nil || !strings.Contains(out, "changed since the plan") {
+		t.Errorf("the same plan again: %v\n%s", err, out)
+	}
+	back, id, err := l.engine().Former("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.write(back)
+	_ = id
+	if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=60000"); err != nil {
+		t.Fatalf("apply the way back: %v\n%s", err, out)
+	}
+	if out, err := l.play("confirm"); err != nil {
+		t.Fatalf("confirm the way back: %v\n%s", err, out)
+	}
+	// What had a lifetime came from the network, and comes from there again. The
+	// directory that was made for a file stays.
+	want = nil
+	for _, b := range before {
+		if !strings.Contains(b, "finite true") && !strings.Contains(b, "2001:db8:1::12") {
+			want = append(want, b)
+		}
+	}
+	var d string
+	testlab.Eventually(t, 5*time.Second, "the former state", func() bool {
+		d = ""
+		for _, line := range strings.Split(diff(want, l.projection(p)), "\n") {
+			if strings.HasPrefix(line, "  - ") {
+				d += line + "\n"
+			}
+		}
+		return d == ""
+	})
+	rs, err := l.engine().History()
+	if err != nil || len(rs) != 4 {
+		t.Errorf("history: %+v, %v", rs, err)
+	}
+}
+
+func TestExpires(t *testing.T) {
+	l := newLab(t)
+	p := l.plan(l.all(false))
+	before := l.projection(p)
+	if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=1500"); err != nil {
+		t.Fatalf("apply: %v\n%s", err, out)
+	}
+	if !l.ended(20 * time.Second) {
+		t.Fatalf("not undone: %s", l.log())
+	}
+	if d := l.settled(p, before, 5*time.Second); d != "" {
+		t.Fatalf("after the undo:\n%s", d)
+	}
+	s, err := l.engine().Status()
+	if err != nil || len(s.Unseen) != 1 {
+		t.Fatalf("status: %+v, %v", s, err)
+	}
+	if err := l.engine().Acknowledge(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = l.engine().Status(); err != nil || len(s.Unseen) != 0 {
+		t.Errorf("status after it was seen: %+v, %v", s, err)
+	}
+}

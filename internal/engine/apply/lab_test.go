@@ -1,0 +1,494 @@
+package apply
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sixfence/sixfence/internal/host/collect/ask"
+	"github.com/sixfence/sixfence/internal/host/collect/rtnl"
+	"github.com/sixfence/sixfence/internal/host/mutate"
+	"github.com/sixfence/sixfence/internal/host/run"
+	"github.com/sixfence/sixfence/internal/host/store"
+	"github.com/sixfence/sixfence/internal/model/change"
+	"github.com/sixfence/sixfence/internal/model/fact"
+	"github.com/sixfence/sixfence/internal/testlab"
+)
+
+// lab is a host: a network namespace, and a tree of files.
+type lab struct {
+	t     testing.TB
+	ns    *testlab.NS
+	dir   string
+	host  *mutate.Host
+	boot  string
+	files map[string]string // of the tree, before
+}
+
+func newLab(t testing.TB) *lab {
+	t.Helper()
+	l := &lab{t: t, ns: testlab.NewNS(t, "apply"), dir: t.TempDir(), boot: "first-boot"}
+	for _, k := range []string{"all", "default"} {
+		l.ns.Sysctl("net/ipv6/conf/"+k+"/accept_dad", "0")
+	}
+	l.ns.Sysctl("net/ipv6/conf/default/router_solicitations", "0")
+	l.ns.Sysctl("net/ipv6/conf/default/mldv2_unsolicited_report_interval", "10")
+	script := "link add eth0 address 02:00:00:00:01:00 type veth peer name p0 address 02:00:00:00:01:01\nlink add eth1 address 02:00:00:00:02:00 type veth peer name p1 address 02:00:00:00:02:01\n"
+	for _, i := range []string{"eth0", "p0", "eth1", "p1"} {
+		script += "link set " + i + " up\n"
+	}
+	script += `address add 2001:db8:1::10/64 dev eth0
+address add 2001:db8:1::11/64 dev eth0 nodad noprefixroute
+address add 2001:db8:1::12/64 dev eth0 valid_lft 9000 preferred_lft 9000
+address add 2001:db8:2::10/64 dev eth1
+neigh add fe80::99 lladdr 02:00:00:00:00:99 dev eth0 nud permanent
+neigh add proxy 2001:db8:1::77 dev eth0
+route add 2001:db8:77::/48 via fe80::99 dev eth0 proto static metric 77 src 2001:db8:1::11
+route add default via fe80::99 dev eth0 proto ra metric 1024 expires 1700
+route add default via fe80::98 dev eth1 proto static metric 2048
+route add 2001:db8:78::/48 dev eth0 table 100 mtu 1400
+rule add from 2001:db8:1::/64 table 100 priority 500
+`
+	c := exec.Command("ip", "-6", "-n", l.ns.Name, "-batch", "-")
+	c.Stdin = strings.NewReader(script)
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("ip: %v\n%s", err, out)
+	}
+	l.nft("table ip6 other { chain in { type filter hook input priority 0; ip6 saddr 2001:db8:bad::/48 drop; }; }")
+	l.host = &mutate.Host{Root: l.dir + "/root", Layer: &store.Layer{}}
+	for name, text := range map[string]string{
+		"/etc/sysctl.d/99-admin.conf": "net.ipv6.conf.all.use_tempaddr = 0\n",
+		"/etc/modprobe.d/old.conf":    "# to be removed\n",
+		"/etc/sixfence/nftables.nft":  "# former\n",
+	} {
+		p := l.host.Root + name
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(p, []byte(text), 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(l.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.end)
+	return l
+}
+
+// end waits for the process that waits: it must not outlive its namespace.
+func (l *lab) end() {
+	for range 200 {
+		out, _ := exec.Command("ip", "netns", "pids", l.ns.Name).Output()
+		pids := strings.Fields(string(out))
+		if len(pids) == 0 {
+			return
+		}
+		for _, p := range pids {
+			var pid int
+			if _, err := fmt.Sscan(p, &pid); err == nil && pid > 1 && pid != os.Getpid() {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func (l *lab) nft(script string) {
+	l.t.Helper()
+	c := exec.Command("ip", "netns", "exec", l.ns.Name, "nft", "-f", "-")
+	c.Stdin = strings.NewReader(script)
+	if out, err := c.CombinedOutput(); err != nil {
+		l.t.Fatalf("nft: %v\n%s", err, out)
+	}
+}
+
+func (l *lab) state() string { return l.dir + "/state" }
+
+// engine works in this process; call it inside l.ns.Do where the kernel is concerned.
+func (l *lab) engine() *Engine { return &Engine{StateDir: l.state(), Host: l.host, BootID: l.boot} }
+
+// command prepares a process of the lab.
+func (l *lab) command(role string, env ...string) *exec.Cmd {
+	self, err := os.Executable()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	c := exec.Command("nsenter", "--net=/run/netns/"+l.ns.Name, self)
+	c.Env = append([]string{"PATH=" + os.Getenv("PATH"), "SIXFENCE_TEST_ROLE=" + role, "SIXFENCE_TEST_ROOT=" + l.host.Root, "SIXFENCE_TEST_STATE=" + l.state(),
+		"SIXFENCE_TEST_BOOT=" + l.boot, "SIXFENCE_TEST_PLAN=" + l.dir + "/plan.json", "SIXFENCE_TEST_LOG=" + l.dir + "/undo.log"}, env...)
+	return c
+}
+
+func (l *lab) play(role string, env ...string) (string, error) {
+	c := l.command(role, env...)
+	var out bytes.Buffer
+	c.Stdout, c.Stderr = &out, &out
+	err := c.Run()
+	return out.String(), err
+}
+
+func (l *lab) write(p *change.Plan) {
+	l.t.Helper()
+	p.ID = p.Sum()
+	b, err := json.Marshal(p)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	if err := os.WriteFile(l.dir+"/plan.json", b, 0o600); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+const (
+	ruleset = `table inet sixfence {
+	counter seen { }
+	set admins { type ipv6_addr; flags interval; elements = { 2001:db8:aa::/48, 2001:db8:ab::1 }; }
+	set echo { type ipv6_addr; size 64; flags dynamic,timeout; timeout 1m; }
+	chain guard { type filter hook input priority -10; policy accept;
+		icmpv6 type nd-router-advert iifname "eth0" ip6 saddr != fe80::1 counter drop comment "intent"
+		ip6 saddr @admins tcp dport { 22, 443 } counter name seen accept
+		icmpv6 type echo-request update @echo { ip6 saddr limit rate over 10/second } drop
+	}
+}`
+	former = `table inet sixfence {
+	chain guard { type filter hook input priority -10; policy accept; tcp dport 23 drop; };
+}`
+)
+
+// all are the steps that a plan may have.
+func (l *lab) all(withFormer bool) []change.Step {
+	sysctl := func(target, before, after string) change.Step {
+		return change.Step{ID: "sysctl:" + target, Kind: change.Sysctl, Phase: change.Runtime, Target: target, Before: change.Image{Text: before}, After: change.Image{Text: after}}
+	}
+	before := change.Image{Absent: true}
+	if withFormer {
+		before = change.Image{Text: former}
+	}
+	none := change.Image{Absent: true}
+	return []change.Step{
+		{ID: "table", Kind: change.Table, Phase: change.Runtime, Target: "inet sixfence", Before: before, After: change.Image{Text: ruleset}},
+		sysctl("net/ipv6/conf/eth0/accept_redirects", "1", "0"),
+		sysctl("net/ipv6/conf/eth1/accept_ra", "1", "0"),
+		sysctl("net/ipv6/conf/eth1/max_addresses", "16", "8"),
+		{ID: "neighbour", Kind: change.Neighbour, Phase: change.Runtime, Target: "eth1 fe80::98", Before: none, After: change.Image{Text: "02:00:00:00:00:98"}},
+		{ID: "address", Kind: change.AddressObj, Phase: change.Runtime, Target: "eth1 2001:db8:2::53/64", Before: none, After: change.Image{}},
+		{ID: "route", Kind: change.RouteObj, Phase: change.Runtime, Target: "blackhole 2001:db8:dead::/48 metric 512", Before: none, After: change.Image{}},
+		sysctl("net/ipv6/conf/all/forwarding", "0", "1"),
+		sysctl("net/ipv6/conf/eth0/disable_ipv6", "0", "1"),
+		{ID: "file:new", Kind: change.File, Phase: change.Persist, Target: "/etc/sysctl.d/90-sixfence.conf", Before: none, After: change.Image{Text: "net.ipv6.conf.eth0.accept_ra = 0\n", Mode: 0o644}},
+		{ID: "file:deep", Kind: change.File, Phase: change.Persist, Target: "/etc/systemd/network/eth0.network.d/90-sixfence.conf", Before: none, After: change.Image{Text: "[Network]\nIPv6AcceptRA=no\n", Mode: 0o644}},
+		{ID: "file:changed", Kind: change.File, Phase: change.Persist, Target: "/etc/sixfence/nftables.nft", Before: change.Image{Text: "# former\n", Mode: 0o640}, After: change.Image{Text: ruleset, Mode: 0o600}},
+		{ID: "file:gone", Kind: change.File, Phase: change.Persist, Target: "/etc/modprobe.d/old.conf", Before: change.Image{Text: "# to be removed\n", Mode: 0o640}, After: none},
+	}
+}
+
+// random is a plan of some of them.
+func (l *lab) random(r *rand.Rand) *change.Plan {
+	withFormer := r.IntN(3) == 0
+	if withFormer {
+		l.nft(former)
+	}
+	p := &change.Plan{SchemaVersion: change.Version, IntentHash: "i", Namespace: "self"}
+	steps := l.all(withFormer)
+	if r.IntN(3) == 0 {
+		steps = append(steps[:8:8], steps[9:]...) // no disable_ipv6
+		steps = append(steps, change.Step{ID: "all-off", Kind: change.Sysctl, Phase: change.Runtime, Target: "net/ipv6/conf/all/disable_ipv6", Before: change.Image{Text: "0"}, After: change.Image{Text: "1"}})
+		steps = slices.DeleteFunc(steps, func(s change.Step) bool { return s.Kind == change.AddressObj || s.Kind == change.Neighbour })
+	}
+	for _, s := range steps {
+		if r.IntN(4) > 0 {
+			p.Steps = append(p.Steps, s)
+		}
+	}
+	if len(p.Steps) == 0 {
+		p.Steps = steps[:1]
+	}
+	return p
+}
+
+// projection is all that is managed, and all that a change of ours may destroy: one
+// line for each object.
+func (l *lab) projection(p *change.Plan) []string {
+	l.t.Helper()
+	var out []string
+	l.ns.Do(func() {
+		for _, s := range p.Steps {
+			now, err := l.host.State(s.Kind, s.Target)
+			if err != nil {
+				now = err.Error()
+			}
+			out = append(out, s.ID+" "+now)
+		}
+		var ns fact.Namespace
+		rtnl.Read(ask.New(func(string) bool { return true }, false), ask.NewBudget("lab", 10*time.Second, 100000, 1<<26)).Decode(&ns)
+		names := map[int]string{0: "-"}
+		links, _ := ns.Links.Get()
+		for _, x := range links {
+			names[x.Index] = x.Name
+		}
+		as, ok := ns.Addresses.Get()
+		if !ok {
+			out = append(out, "addresses unknown")
+		}
+		for _, a := range as {
+			if a.Prefix.Addr().Is6() && !foreignAddress(a.Prefix.Addr().String()) {
+				out = append(out, fmt.Sprintf("address %s %s flags %#x scope %d proto %d", names[a.Index], a.Prefix, a.Flags&^(unix.IFA_F_TENTATIVE|unix.IFA_F_OPTIMISTIC), a.Scope, a.Protocol))
+			}
+		}
+		rs, ok := ns.Routes.Get()
+		if !ok {
+			out = append(out, "routes unknown")
+		}
+		for _, r := range rs {
+			if r.Family != "ipv6" || foreignAddress(r.Dst.Addr().String()) {
+				continue
+			}
+			_, finite := r.Expires.Get()
+			s := fmt.Sprintf("route %s table %d type %d proto %d metric %d flags %#x finite %v src %v", r.Dst, r.Table, r.Type, r.Protocol, r.Priority, r.Flags, finite, r.PrefSrc)
+			for _, h := range r.NextHops {
+				s += fmt.Sprintf(" via %v dev %s", h.Via, names[h.Index])
+			}
+			out = append(out, s)
+		}
+		nb, _ := ns.Neighbours.Get()
+		for _, n := range nb {
+			if n.State&unix.NUD_PERMANENT != 0 {
+				out = append(out, fmt.Sprintf("neighbour %s %s %s", names[n.Index], n.Address, n.MAC))
+			}
+		}
+		pn, _ := ns.ProxyNeighbours.Get()
+		for _, n := range pn {
+			out = append(out, fmt.Sprintf("proxy %s %s", names[n.Index], n.Address))
+		}
+		ru, _ := ns.Rules.Get()
+		for _, x := range ru {
+			if x.Family == "ipv6" {
+				out = append(out, fmt.Sprintf("rule %d %v table %d", x.Priority, x.Src, x.Table))
+			}
+		}
+		for _, i := range []string{"all", "default", "eth0", "eth1", "p0", "p1", "lo"} {
+			for _, k := range []string{"disable_ipv6", "forwarding", "accept_ra", "accept_redirects", "accept_dad", "addr_gen_mode"} {
+				b, _ := os.ReadFile("/proc/sys/net/ipv6/conf/" + i + "/" + k)
+				out = append(out, i+"/"+k+" "+strings.TrimSpace(string(b)))
+			}
+		}
+	})
+	slices.Sort(out)
+	return append(out, l.tree()...)
+}
+
+// tree is every file and directory below the root, with what it is.
+func (l *lab) tree() []string {
+	var out []string
+	_ = filepath.WalkDir(l.host.Root, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			out = append(out, err.Error())
+			return nil
+		}
+		st, err := d.Info()
+		if err != nil {
+			out = append(out, err.Error())
+			return nil
+		}
+		s := fmt.Sprintf("%s %v", strings.TrimPrefix(path, l.host.Root), st.Mode())
+		if st.Mode().IsRegular() {
+			b, _ := os.ReadFile(path)
+			s += fmt.Sprintf(" %q", b)
+		}
+		out = append(out, s)
+		return nil
+	})
+	return out
+}
+
+func diff(want, got []string) string {
+	var b strings.Builder
+	for _, w := range want {
+		if !slices.Contains(got, w) {
+			fmt.Fprintf(&b, "  - %.200s\n", w)
+		}
+	}
+	for _, g := range got {
+		if !slices.Contains(want, g) {
+			fmt.Fprintf(&b, "  + %.200s\n", g)
+		}
+	}
+	return b.String()
+}
+
+// intended is the projection that a plan leads to, found by doing it step by step
+// without this package, in a lab of its own.
+func intended(t testing.TB, p *change.Plan) []string {
+	l := newLab(t)
+	for _, s := range p.Steps {
+		if s.Kind == change.Table && !s.Before.Absent {
+			l.nft(former)
+		}
+	}
+	l.ns.Do(func() {
+		for _, s := range p.Steps {
+			if s.Phase != change.Runtime {
+				continue
+			}
+			if err := l.host.Set(s.Kind, s.Target, s.After); err != nil {
+				t.Errorf("intended: %v", err)
+			}
+		}
+	})
+	for _, s := range p.Steps {
+		if s.Phase == change.Runtime {
+			continue
+		}
+		path := l.host.Root + s.Target
+		if s.After.Absent {
+			_ = os.Remove(path)
+			continue
+		}
+		_ = os.MkdirAll(filepath.Dir(path), 0o755)
+		if err := os.WriteFile(path, []byte(s.After.Text), 0o600); err != nil {
+			t.Error(err)
+		}
+		_ = os.Chmod(path, os.FileMode(s.After.Mode))
+	}
+	return l.projection(p)
+}
+
+// --- somebody else
+
+// foreignAddress tells the addresses that the foreign writer uses.
+func foreignAddress(s string) bool { return strings.HasPrefix(s, "2001:db8:f0") }
+
+// foreign adds and deletes what is its own, as kube-proxy, a container runtime,
+// fail2ban, a routing daemon and a DHCPv6 client do, until its input ends. Then it
+// says what is to be there, and what is not.
+func foreign(h *mutate.Host) int {
+	r := rand.New(rand.NewPCG(uint64(os.Getpid()), 1))
+	type object struct {
+		k      change.Kind
+		target string
+		on     change.Image
+	}
+	var objects []object
+	for i := range 6 {
+		objects = append(objects,
+			object{change.RouteObj, fmt.Sprintf("2001:db8:f0%02x::/48 via fe80::98 dev eth1 metric 3000", i), change.Image{}},
+			object{change.AddressObj, fmt.Sprintf("eth1 2001:db8:f0ff::%x/128", i+1), change.Image{}},
+			object{change.RouteObj, fmt.Sprintf("blackhole 2001:db8:f1%02x::/48 metric 3000", i), change.Image{}})
+	}
+	keys := []string{"net/ipv6/conf/eth1/hop_limit", "net/ipv4/ip_default_ttl", "net/ipv6/conf/p1/max_addresses"}
+	present := map[int]bool{}
+	values := map[string]string{}
+	rules := map[int]bool{}
+	off := func() bool { // while IPv6 is off nobody can add or remove
+		s, err := h.State(change.Sysctl, "net/ipv6/conf/eth1/disable_ipv6")
+		return err != nil || s != "= 0"
+	}
+	ended := make(chan struct{})
+	go func() {
+		_, _ = os.Stdin.Read(make([]byte, 1))
+		close(ended)
+	}()
+	n := 0
+	for done := false; !done; n++ {
+		select {
+		case <-ended:
+			done = true
+		default:
+		}
+		switch i := r.IntN(8); {
+		case i < 4:
+			k := r.IntN(len(objects))
+			o := objects[k]
+			img := o.on
+			if present[k] {
+				img = change.Image{Absent: true}
+			}
+			if o.k == change.RouteObj && strings.HasPrefix(o.target, "blackhole") || !off() {
+				if h.Set(o.k, o.target, img) == nil {
+					present[k] = !img.Absent
+				}
+			}
+		case i < 6:
+			k := keys[r.IntN(len(keys))]
+			v := fmt.Sprint(32 + r.IntN(64))
+			if h.Set(change.Sysctl, k, change.Image{Text: v}) == nil {
+				values[k] = v
+			}
+		case i == 6:
+			k := r.IntN(5)
+			script := fmt.Sprintf("add table ip foreign\nadd set ip foreign s { type ipv4_addr; }\nadd element ip foreign s { 192.0.2.%d }\n", k)
+			if rules[k] {
+				script = fmt.Sprintf("delete element ip foreign s { 192.0.2.%d }\n", k)
+			}
+			if x, err := run.Run(labContext, run.Program{Path: mutate.NFTPath(), Args: []string{"-f", "-"}, Stdin: []byte(script)}); err == nil && x.Exit == 0 {
+				rules[k] = !rules[k]
+			}
+		default:
+			time.Sleep(time.Duration(r.IntN(4000)) * time.Microsecond)
+		}
+		time.Sleep(500 * time.Microsecond)
+	}
+	for k, o := range objects {
+		want := mutate.Absent
+		if present[k] {
+			want = "present"
+		}
+		fmt.Printf("object\t%s\t%s\t%s\n", o.k, o.target, want)
+	}
+	for k, v := range values {
+		fmt.Printf("object\t%s\t%s\t= %s\n", change.Sysctl, k, v)
+	}
+	for k, v := range rules {
+		fmt.Printf("element\t192.0.2.%d\t%v\n", k, v)
+	}
+	fmt.Printf("operations\t%d\n", n)
+	return 0
+}
+
+// judge compares what the foreign writer says with what is there.
+func (l *lab) judge(said string) (lost []string, operations int) {
+	l.t.Helper()
+	listed := ""
+	for _, line := range strings.Split(said, "\n") {
+		w := strings.Split(line, "\t")
+		switch {
+		case len(w) == 4 && w[0] == "object":
+			l.ns.Do(func() {
+				now, err := l.host.State(change.Kind(w[1]), w[2])
+				if err != nil {
+					now = err.Error()
+				}
+				if now != w[3] {
+					lost = append(lost, fmt.Sprintf("%s: is %s, was left %s", w[2], now, w[3]))
+				}
+			})
+		case len(w) == 3 && w[0] == "element":
+			if listed == "" {
+				out, err := exec.Command("ip", "netns", "exec", l.ns.Name, "nft", "list", "table", "ip", "foreign").CombinedOutput()
+				if listed = string(out); err != nil {
+					lost = append(lost, "table ip foreign: "+listed)
+				}
+			}
+			if has := strings.Contains(listed, w[1]+" ") || strings.Contains(listed, w[1]+","); has != (w[2] == "true") {
+				lost = append(lost, fmt.Sprintf("%s in the set: %v, was left %s", w[1], has, w[2]))
+			}
+		case len(w) == 2 && w[0] == "operations":
+			_, _ = fmt.Sscan(w[1], &operations)
+		}
+	}
+	if operations == 0 {
+		lost = append(lost, "the foreign writer said nothing: "+said)
+	}
+	return lost, operations
+}
