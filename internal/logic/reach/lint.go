@@ -52,6 +52,7 @@ const (
 	LintFailClosed      = "dynset-fail-closed"
 	LintFailOpen        = "dynset-fail-open"
 	LintStaleInterface  = "stale-iif"
+	LintAbsentInterface = "absent-interface"
 	LintDormantTable    = "dormant-table"
 	LintNFTAndLegacy    = "nft-and-legacy"
 	LintTwoManagers     = "two-managers"
@@ -395,16 +396,37 @@ func (l *linter) rule(c *rs.Chain, r *rs.Rule, s *shape, x *boxFields) {
 			load = e
 		case rs.Cmp:
 			m, ok := load.(rs.Meta)
+			if ok && (m.Key == metaIIFName || m.Key == metaOIFName) && e.Op == rs.Eq {
+				l.absent(c, r, e.Data)
+			}
 			if !ok || m.Key != metaIIF && m.Key != metaOIF || len(e.Data) != 4 || e.Op != rs.Eq && e.Op != rs.Neq {
 				continue
 			}
 			if i := l.sp.Model.Order.Uint32(e.Data); i != 0 && l.sp.Model.Set.Interfaces[i] == "" {
 				l.add(LintStaleInterface, High, c.Table, c, r, fmt.Sprintf("The rule names an interface by its number %d, and there is none with it: it was made anew, and the rule matches it no more.", i), "write iifname (or oifname) instead, and load the rules again")
 			}
+		case rs.Lookup:
+			m, ok := load.(rs.Meta)
+			if set := c.Table.Sets[e.Set]; ok && (m.Key == metaIIFName || m.Key == metaOIFName) && !e.Invert && set != nil && set.Anonymous && !set.Interval {
+				for i := range set.Elements {
+					l.absent(c, r, set.Elements[i].From)
+				}
+			}
+			load = nil
 		default:
 			load = nil
 		}
 	}
+}
+
+// absent reports a rule that waits for an interface of a name (IFNAMSIZ bytes; shorter
+// is the start of one) that there is none of.
+func (l *linter) absent(c *rs.Chain, r *rs.Rule, data []byte) {
+	name, _, whole := strings.Cut(string(data), "\x00")
+	if !whole || name == "" || owned(c) || slices.ContainsFunc(l.sp.links, func(x fact.Link) bool { return x.Name == name }) {
+		return
+	}
+	l.add(LintAbsentInterface, Low, c.Table, c, r, fmt.Sprintf("No interface is called %s here now: the rule matches nothing before there is one.", name), "correct the name; leave it where the interface comes and goes (VPN, PPP, containers)")
 }
 
 // calledUnlimited tells that no rule that leads to a chain has a limit.

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/sixfence/sixfence/internal/logic/reach"
+	"github.com/sixfence/sixfence/internal/testlab/corpus"
 )
 
 func lintOf(t *testing.T, script string) []reach.Lint {
@@ -212,5 +213,33 @@ func TestRemedyKeepsConnectionTracking(t *testing.T) {
 		if dead != 1 {
 			t.Errorf("%s: %d dead rules", script, dead)
 		}
+	}
+}
+
+// TestAbsentInterface: a rule that waits for an interface which the host does not have is
+// named, and nothing is said of patterns, of negations and of rulesets without a host.
+func TestAbsentInterface(t *testing.T) {
+	e, err := corpus.Read("article")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := load(t, `table inet t { chain in { type filter hook input priority 0;
+		iifname "eth0" tcp dport 1 accept
+		iifname "etho" tcp dport 2 accept
+		iifname { "eth0", "wan7" } tcp dport 3 accept
+		iifname "tun*" tcp dport 4 accept
+		iifname != "dmz0" tcp dport 5 accept
+	}; }`)
+	var got []string
+	for _, l := range reach.WithRules(e.Snapshot, &e.Snapshot.Namespaces[0], set.Tables, binary.LittleEndian).Lint() {
+		if l.ID == reach.LintAbsentInterface {
+			got = append(got, strings.Fields(l.Message)[4])
+		}
+	}
+	if !slices.Equal(got, []string{"etho", "wan7"}) {
+		t.Errorf("absent: %q", got)
+	}
+	if ls := reach.FromRuleset(set, binary.LittleEndian).Lint(); slices.ContainsFunc(ls, func(l reach.Lint) bool { return l.ID == reach.LintAbsentInterface }) {
+		t.Errorf("without a host: %s", show(ls))
 	}
 }

@@ -316,6 +316,9 @@ func (s *spaces) named(doc *reach.Document, flt reachFilter) {
 	starts, whole := s.only.PortStarts()
 	if flt.port != 0 {
 		starts = []uint16{flt.port}
+	} else if !whole {
+		what := "ports besides those listed: rules tell them apart by a mask, or beside another field (--port asks about one)"
+		doc.Gaps = append(doc.Gaps, reach.DocumentGap{ID: gapID(what, s.only.Name), Reason: fact.UnsupportedGap, What: what, NetNS: s.only.Name})
 	}
 	for _, proto := range []string{"tcp", "udp"} {
 		if flt.proto != "" && flt.proto != proto {

@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 
@@ -191,7 +192,33 @@ func compareRules(a, b *reach.Space, flt reachFilter) []reach.Difference {
 			}
 		}
 	}
+	if (!wholeA || !wholeB) && flt.port == 0 && !sameRules(a.Model.Set, b.Model.Set) {
+		for _, proto := range []string{"tcp", "udp"} {
+			for _, f := range []rs.Family{rs.IPv4, rs.IPv6} {
+				if flt.proto == "" || flt.proto == proto {
+					out = append(out, reach.Difference{
+						NetNS: "ruleset", Hook: rs.Input.String(), Proto: proto, Port: 1, PortTo: 65535, Family: reach.FamilyWord(f), Change: reach.Unsure,
+						Before: fmt.Sprintf("compared at %d ports: the others are told apart by a mask, or beside another field", len(starts)),
+						After:  "not compared at the others (--port asks about one)", DecidedBy: []reach.RuleRef{},
+					})
+				}
+			}
+		}
+	}
 	return out
+}
+
+// sameRules tells that two rulesets are the same, but for handles and comments.
+func sameRules(a, b *rs.Ruleset) bool {
+	return slices.EqualFunc(a.Tables, b.Tables, func(x, y *rs.Table) bool {
+		return x.Family == y.Family && x.Name == y.Name && x.Dormant == y.Dormant && x.Source == y.Source &&
+			reflect.DeepEqual(x.Sets, y.Sets) && reflect.DeepEqual(x.Objects, y.Objects) &&
+			slices.EqualFunc(x.Chains, y.Chains, func(c, d *rs.Chain) bool {
+				return c.Name == d.Name && reflect.DeepEqual(c.Base, d.Base) && slices.EqualFunc(c.Rules, d.Rules, func(r, s *rs.Rule) bool {
+					return reflect.DeepEqual(r.Exprs, s.Exprs)
+				})
+			})
+	})
 }
 
 // join adds a difference; one that goes on where another ended is part of it.

@@ -193,7 +193,11 @@ func (a *app) renderTrace(w io.Writer, t reach.Trace, o traceOptions) error {
 		fmt.Fprintln(b, "it depends on: "+strings.Join(flags, ", "))
 	}
 	if len(t.Unclear) > 0 {
-		fmt.Fprintln(b, "not known: "+strings.Join(t.Unclear, "; "))
+		var words []string
+		for _, w := range t.Unclear {
+			words = append(words, reach.CauseWords(w))
+		}
+		fmt.Fprintln(b, "not known: "+strings.Join(words, "; "))
 	}
 	switch {
 	case len(t.Path) > 0:
