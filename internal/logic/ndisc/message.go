@@ -1,4 +1,4 @@
-package testlab
+package ndisc
 
 import (
 	"encoding/binary"
