@@ -104,7 +104,9 @@ func (sp *Space) destinations(l *Listener, f rs.Family, door *fact.Link) []netip
 			for _, g := range sp.groups(door) {
 				add(g)
 			}
-		case !l.local.IsValid():
+		case !l.local.IsValid() && !l.takes[1]:
+			// A socket of both families takes groups of IPv4 that it joined itself only:
+			// IP_MULTICAST_ALL is off there (inet6_create).
 			add(netip.MustParseAddr("224.0.0.1"))
 		}
 	}

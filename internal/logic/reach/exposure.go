@@ -147,6 +147,9 @@ func (sp *Space) ask(proto string, port uint16, f rs.Family, door *fact.Link, da
 		}
 	}
 	ok, maybe := sp.letIn(is4, proto, door)
+	if daddr.Set && linkGroups4.Contains(daddr.V) {
+		ok, maybe = unite(ok, anySet), unite(maybe, anySet) // from 0.0.0.0, too (ip_mc_validate_source)
+	}
 	must, may = sp.told.intersect(must, ok), sp.told.intersect(may, maybe)
 	if loopback(door) {
 		// A local packet passed output first.

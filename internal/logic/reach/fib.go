@@ -171,7 +171,7 @@ func (q *question) fibSkips() tri {
 			return yes // where sources part
 		case !d.Set:
 			return maybe
-		case d.V == netip.AddrFrom4([4]byte{255, 255, 255, 255}), netip.MustParsePrefix("224.0.0.0/24").Contains(d.V):
+		case d.V == netip.AddrFrom4([4]byte{255, 255, 255, 255}), linkGroups4.Contains(d.V):
 			return yes
 		}
 		return no
@@ -190,13 +190,10 @@ func (q *question) fibSkips() tri {
 }
 
 func (q *question) skippedSources() packetset.Set {
-	if q.is4() {
-		return zeroNet
-	}
-	return anySet
+	return anySet // of 0.0.0.0/8, too, nothing else since Linux 5.3 (ipv4_is_zeronet)
 }
 
-var zeroNet = packetset.Set{packetset.PrefixInterval(netip.MustParsePrefix("0.0.0.0/8"))}
+var linkGroups4 = netip.MustParsePrefix("224.0.0.0/24")
 
 // skipped gives the sources that are not looked up to the interface the packet came in by.
 func (q *question) skipped(by map[uint32]packetset.Set) map[uint32]packetset.Set {
