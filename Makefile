@@ -4,6 +4,7 @@
 #   make lint    linters, and the proof that our own rules fire
 #   make oracle  the kernel against the model of its packet filter, whole (minutes)
 #   make oracle-mutants  the proof that the oracle convicts planted bugs
+#   make harden-faults  every way in which a change of the host may be interrupted (minutes)
 #   make corpus  real rulesets, made again by the real tools (installs them in an overlay)
 #   make corpus-fire  every packet of the corpus' probe set, against the kernel
 #   make bench   the numbers of docs/performance.md (installs peers to compare with)
@@ -13,7 +14,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := test
-.PHONY: test lint bench build docs oracle oracle-mutants corpus corpus-fire
+.PHONY: test lint bench build docs oracle oracle-mutants corpus corpus-fire harden-faults
 
 GO ?= go
 export CGO_ENABLED := 0
@@ -47,6 +48,14 @@ oracle-mutants:
 	@tree=$$(mktemp -d); trap 'rm -rf "$$tree"' EXIT; git ls-files -z | xargs -0 cp --parents -t "$$tree"; \
 		ORACLE_SECONDS=0 ORACLE_VERDICTS=250000 ORACLE_SHAPES=40 ORACLE_SOURCES=30 ORACLE_RECORD="$$tree/cases" $(GO) test -count=1 -timeout 60m -run '^TestOracle$$' ./internal/testlab/oracle; \
 		$(GO) run ./internal/testlab/oracle/mutants "$$tree" "$$tree/cases" docs/reference/oracle-mutants.md
+
+# Randomised runs of apply, confirm and undo that are killed, refused, starved of disk
+# space and cut off from power, and a page about them.
+harden-faults:
+	@tools/need $(TEST_PACKAGES)
+	@rm -f docs/reference/harden-faults.md; cp internal/engine/apply/testdata/faults-head.md docs/reference/harden-faults.md
+	HARDEN_FAULTS=600 HARDEN_CUTS=0 HARDEN_FAULTS_REPORT=$(CURDIR)/docs/reference/harden-faults.md \
+		$(GO) test -count=1 -timeout 60m -v -run '^(TestFaults|TestPowerCuts|TestPowerCutsOnExt4)$$' ./internal/engine/apply
 
 # Needs overlayfs, and ten minutes the first time to build what Debian does not have.
 corpus:

@@ -367,7 +367,7 @@ func intended(t testing.TB, p *change.Plan) []string {
 // --- somebody else
 
 // foreignAddress tells the addresses that the foreign writer uses.
-func foreignAddress(s string) bool { return strings.HasPrefix(s, "2001:db8:f0") }
+func foreignAddress(s string) bool { return strings.HasPrefix(s, "2001:db8:f0") || strings.HasPrefix(s, "2001:db8:f1") }
 
 // foreign adds and deletes what is its own, as kube-proxy, a container runtime,
 // fail2ban, a routing daemon and a DHCPv6 client do, until its input ends. Then it
@@ -413,6 +413,11 @@ func foreign(h *mutate.Host) int {
 			img := o.on
 			if present[k] {
 				img = change.Image{Absent: true}
+				// What we destroyed for a while cannot be deleted in that while, and whoever
+				// tries is told so by the kernel.
+				if now, err := h.State(o.k, o.target); err != nil || now == mutate.Absent {
+					continue
+				}
 			}
 			if o.k == change.RouteObj && strings.HasPrefix(o.target, "blackhole") || !off() {
 				if h.Set(o.k, o.target, img) == nil {

@@ -58,8 +58,8 @@ func rank(s change.Step) int {
 		return 0
 	case s.Kind == change.Sysctl && (key == "forwarding" || key == "ip_forward" || strings.HasPrefix(key, "accept_ra")):
 		return 3
-	case s.Kind == change.Neighbour:
-		return 2
+	case s.Kind != change.Sysctl:
+		return 2 // what a later step of ours destroyed is there again by then
 	}
 	return 1
 }

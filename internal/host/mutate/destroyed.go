@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -305,11 +306,53 @@ func restoreAddress(o change.Object, i, elapsed uint32) error {
 	// where somebody forges an answer: it was ours, and is again, at once. Then the flag
 	// that says so is taken off.
 	_, err := rtnl(unix.RTM_NEWADDR, netlink.Acknowledge|netlink.Create|netlink.Excl, build(f|unix.IFA_F_NODAD))
-	if err != nil && !errors.Is(err, unix.EEXIST) || f&unix.IFA_F_NODAD != 0 {
+	if errors.Is(err, unix.EEXIST) {
+		// The kernel made it again by itself, or an undo that was interrupted did.
+		now, err := flagsOf(o, i)
+		if err != nil || now&unix.IFA_F_NODAD == f&unix.IFA_F_NODAD {
+			return err
+		}
+	} else if err != nil {
 		return err
+	}
+	_, addr, _ := strings.Cut(o.Target, " ")
+	if p, err := netip.ParsePrefix(addr); err == nil {
+		awaitReady(i, p.Addr())
+	}
+	if f&unix.IFA_F_NODAD != 0 {
+		return nil
 	}
 	_, err = rtnl(unix.RTM_NEWADDR, netlink.Acknowledge|netlink.Replace, build(f))
 	return err
+}
+
+// awaitReady waits, shortly, until the kernel has finished with a new IPv6 address:
+// its route in the local table comes last. A change of forwarding before that makes
+// the kernel count the subnet's anycast address twice, and keep it for ever (seen).
+func awaitReady(i uint32, a netip.Addr) {
+	for range 60 {
+		rs, err := routesOf(map[uint32]string{i: "-"}, false)
+		if err != nil {
+			return
+		}
+		for _, r := range rs {
+			if r.Message[7] == unix.RTN_LOCAL && strings.HasPrefix(r.Target, a.String()+"/128 ") {
+				return
+			}
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// flagsOf are the flags that an address has now.
+func flagsOf(o change.Object, i uint32) (uint32, error) {
+	as, err := addressesOf(map[uint32]string{i: o.Interface})
+	for _, a := range as {
+		if a.Target == o.Target {
+			return flags(attributes(a.Message[unix.SizeofIfAddrmsg:])), nil
+		}
+	}
+	return 0, err
 }
 
 func restoreRoute(o change.Object, i, elapsed uint32) error {
@@ -317,6 +360,9 @@ func restoreRoute(o change.Object, i, elapsed uint32) error {
 		return errors.New("no message")
 	}
 	if o.Message[5] == unix.RTPROT_KERNEL {
+		if t := o.Message[7]; t == unix.RTN_LOCAL || t == unix.RTN_ANYCAST || t == unix.RTN_MULTICAST {
+			return nil // the kernel makes it when the address is ready
+		}
 		if there, err := hasRoute(o, i); there || err != nil {
 			return err // it came with the address
 		}

@@ -225,6 +225,9 @@ func addressSet(target string, i change.Image) error {
 	if _, err := rtnl(typ, flags, body); err != nil && (!i.Absent || !errors.Is(err, unix.EADDRNOTAVAIL)) {
 		return fmt.Errorf("set address %s: %w", target, err)
 	}
+	if !i.Absent && p.Addr().Is6() {
+		awaitReady(n, p.Addr())
+	}
 	return nil
 }
 
