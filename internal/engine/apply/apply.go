@@ -329,7 +329,7 @@ func (e *Engine) begin(d *store.Dir, p *change.Plan, o Options) (t *transaction,
 	j := &Journal{
 		ID: hex.EncodeToString(r[:]), Plan: *p, Former: o.Former, Who: o.Who, Begun: now.UTC().Truncate(time.Millisecond),
 		Deadline: now.Add(o.Timeout).UTC().Truncate(time.Millisecond), BegunAt: at, DeadlineAt: at + o.Timeout.Milliseconds(),
-		Boot: e.bootID(), Entries: entries, PID: os.Getpid(), Started: started(os.Getpid()),
+		Boot: e.bootID(), Network: mutate.Namespace(), Entries: entries, PID: os.Getpid(), Started: started(os.Getpid()),
 	}
 	for _, s := range sockets {
 		j.Sockets = append(j.Sockets, s.key())

@@ -58,7 +58,9 @@ func TestConfirmedAndTakenBack(t *testing.T) {
 	if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=60000"); err != nil {
 		t.Fatalf("apply: %v\n%s", err, out)
 	}
-	s, err := l.engine().Status()
+	var s *Status
+	var err error
+	l.ns.Do(func() { s, err = l.engine().Status() })
 	if err != nil || s.Pending == nil || s.Pending.Phase != "waiting" || s.Pending.Armed.How != "process" {
 		t.Fatalf("status: %+v, %v", s, err)
 	}

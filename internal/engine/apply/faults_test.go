@@ -188,7 +188,9 @@ func faultRun(t *testing.T, r *rand.Rand, most map[string]int) (res faultResult)
 		l.ended(3 * time.Second)
 	} else if !l.ended(2500 * time.Millisecond) {
 		// The deadline is far: nothing more happens by itself if it waits.
-		s, err := l.engine().Status()
+		var s *Status
+		var err error
+		l.ns.Do(func() { s, err = l.engine().Status() })
 		if err == nil && s.Pending != nil && s.Pending.Phase == string(waiting) {
 			out, err := l.play("rollback")
 			story += fmt.Sprintf("\nrollback of what waits: %v %s", err, out)
@@ -239,6 +241,9 @@ func faultRun(t *testing.T, r *rand.Rand, most map[string]int) (res faultResult)
 		t.Errorf("it is not as %s:\n%s%s\nhistory %+v\nundo log %s", word, d, story, rs, l.log())
 	}
 	count("ended as " + word)
+	if out, err := l.play("resume"); err != nil { // any later command
+		t.Errorf("resume: %v %s", err, out)
+	}
 	// Nothing of ours is left in the state directory but what is meant to be.
 	names, _ := os.ReadDir(l.state())
 	for _, n := range names {

@@ -38,6 +38,7 @@ type Journal struct {
 	BegunAt    int64     `json:"begunAt"`    // milliseconds of CLOCK_BOOTTIME
 	DeadlineAt int64     `json:"deadlineAt"` // the same
 	Boot       string    `json:"boot"`       // the kernel's boot_id
+	Network    string    `json:"network"`    // the network namespace, as /proc names it
 	Entries    []Entry   `json:"entries"`    // as Plan.Steps
 	// Sockets are the connections at the time of arming: none of them can confirm.
 	Sockets []string `json:"sockets"`

@@ -367,7 +367,9 @@ func intended(t testing.TB, p *change.Plan) []string {
 // --- somebody else
 
 // foreignAddress tells the addresses that the foreign writer uses.
-func foreignAddress(s string) bool { return strings.HasPrefix(s, "2001:db8:f0") || strings.HasPrefix(s, "2001:db8:f1") }
+func foreignAddress(s string) bool {
+	return strings.HasPrefix(s, "2001:db8:f0") || strings.HasPrefix(s, "2001:db8:f1")
+}
 
 // foreign adds and deletes what is its own, as kube-proxy, a container runtime,
 // fail2ban, a routing daemon and a DHCPv6 client do, until its input ends. Then it

@@ -290,6 +290,9 @@ func (e *Engine) resume(d *store.Dir) (*Outcome, error) {
 	defer t.close()
 	var out Outcome
 	same := t.j.Boot == e.bootID()
+	if same && t.j.Network != mutate.Namespace() {
+		return nil, &RefusedError{Why: "the change that is under way belongs to another network namespace (" + t.j.Network + ")", Hint: "use the command there, or another --state-dir here"}
+	}
 	switch p := t.phase(); {
 	case p == done:
 		out = Outcome{ID: t.j.ID, Result: "confirmed"}

@@ -11,6 +11,7 @@ package mutate
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -70,7 +71,10 @@ func (h *Host) State(k change.Kind, target string) (string, error) {
 
 // Want is the state that an object has once it is set to the Image.
 func (h *Host) Want(k change.Kind, target string, i change.Image) (string, error) {
-	if i.Absent || k == change.Action {
+	switch {
+	case k == change.Unit && i.Text != "enabled":
+		return "disabled", nil
+	case i.Absent, k == change.Action:
 		return Absent, nil
 	}
 	switch k {
@@ -85,7 +89,7 @@ func (h *Host) Want(k change.Kind, target string, i change.Image) (string, error
 	case change.AddressObj, change.RouteObj:
 		return "present", nil
 	case change.Unit:
-		return i.Text, nil
+		return "enabled", nil
 	}
 	return "", fmt.Errorf("read %s: no object of a kind %q is known", target, k)
 }
@@ -113,6 +117,15 @@ func (h *Host) Set(k change.Kind, target string, i change.Image) error {
 		return h.act(target)
 	}
 	return fmt.Errorf("set %s: an object of kind %q cannot be set", target, k)
+}
+
+// Namespace names the network namespace that the calling thread works in.
+func Namespace() string {
+	s, err := os.Readlink("/proc/thread-self/ns/net")
+	if err != nil {
+		return ""
+	}
+	return s
 }
 
 // Gone tells whether an error of State or Set means that what the object hangs on

@@ -36,25 +36,20 @@ func (h *Host) systemctl(args ...string) (run.Result, error) {
 	return run.Run(context.Background(), run.Program{Path: p, Args: args, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, Timeout: time.Minute})
 }
 
-// unitState is "enabled", "disabled" or Absent.
+// unitState is "enabled" or "disabled". A unit that is not there is disabled: its file
+// is another object.
 func (h *Host) unitState(name string) (string, error) {
 	r, err := h.systemctl("is-enabled", name)
+	if errors.Is(err, ErrNoProgram) {
+		return "disabled", nil
+	}
 	if err != nil {
-		if errors.Is(err, ErrNoProgram) {
-			return Absent, nil
-		}
 		return "", err
 	}
-	switch s := strings.TrimSpace(string(r.Stdout)); s {
-	case "enabled", "enabled-runtime":
+	if s := strings.TrimSpace(string(r.Stdout)); s == "enabled" || s == "enabled-runtime" {
 		return "enabled", nil
-	case "disabled", "static", "indirect":
-		return "disabled", nil
-	case "", "not-found":
-		return Absent, nil
-	default:
-		return s, nil
 	}
+	return "disabled", nil
 }
 
 func (h *Host) unitSet(name string, i change.Image) error {
