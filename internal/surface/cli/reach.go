@@ -1,10 +1,8 @@
 package cli
 
 import (
-	"bufio"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -192,43 +190,6 @@ func (a *app) reach(o reachOptions) (int, error) {
 		return exitUsage, err
 	}
 	return exitClean, nil
-}
-
-// writeDocument writes one entry a line: with long lists of sources the document is too
-// large to be laid out, or held, as a whole.
-func writeDocument(w io.Writer, d *reach.Document) error {
-	b := bufio.NewWriterSize(w, 1<<16)
-	e := json.NewEncoder(b)
-	e.SetEscapeHTML(false)
-	fmt.Fprintf(b, "{\"schemaVersion\":%q", d.SchemaVersion)
-	for _, err := range []error{
-		writeList(b, e, "listeners", d.Listeners), writeList(b, e, "flows", d.Flows), writeList(b, e, "lint", d.Lint), writeList(b, e, "gaps", d.Gaps),
-	} {
-		if err != nil {
-			return err
-		}
-	}
-	fmt.Fprintln(b, "}")
-	if err := b.Flush(); err != nil {
-		return fmt.Errorf("write document: %w", err)
-	}
-	return nil
-}
-
-func writeList[T any](b *bufio.Writer, e *json.Encoder, name string, list []T) error {
-	fmt.Fprintf(b, ",\n%q:[", name)
-	for i := range list {
-		sep := ","
-		if i == 0 {
-			sep = "\n"
-		}
-		_, _ = b.WriteString(sep) // Flush has the error
-		if err := e.Encode(&list[i]); err != nil {
-			return fmt.Errorf("write %s: %w", name, err)
-		}
-	}
-	_, _ = b.WriteString("]")
-	return nil
 }
 
 // reachView is what the text needs besides the document.

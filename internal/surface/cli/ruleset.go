@@ -124,9 +124,19 @@ func (s *spaces) get(name string) (*reach.Space, error) {
 	sp := s.made[n.Name]
 	if sp == nil {
 		sp = reach.NewSpace(s.snap, n, nil, false)
+		forget(n)
 		s.made[n.Name] = sp
 	}
 	return sp, nil
+}
+
+// forget lets go of the messages that the rules were read from, which take as much memory
+// as the rules: nobody asks for them again.
+func forget(n *fact.Namespace) {
+	if nft, ok := n.PacketFilter.NFTables.Get(); ok {
+		nft.Chains, nft.Sets, nft.Rules, nft.Elements, nft.Objects = nil, nil, nil, nil, nil
+		n.PacketFilter.NFTables = fact.Value(nft)
+	}
 }
 
 func (s *spaces) namespace(name string) (*fact.Namespace, error) {
