@@ -200,7 +200,9 @@ func (a *app) facts(s source, out *store.Output, quiet bool) (*fact.Snapshot, er
 		return nil, &usageError{msg: "read this host", cause: err, hint: "sixfence needs Linux with /proc mounted"}
 	}
 	a.seal(sealing{output: out})
-	return c.Snapshot(), nil
+	snap := c.Snapshot()
+	spare(snap)
+	return snap, nil
 }
 
 // input opens a Snapshot file, or standard input.

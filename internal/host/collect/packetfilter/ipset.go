@@ -30,7 +30,7 @@ func readIPSets(a *ask.Asker, b *ask.Budget) fact.Known[[][]byte] {
 		}
 		return fact.Absent[[][]byte]()
 	}
-	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{MessageBufferSize: receiveBuffer})
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{MessageBufferSize: answerMax})
 	if err != nil {
 		return fact.Missing[[][]byte](gapOf(err, "ipset"))
 	}

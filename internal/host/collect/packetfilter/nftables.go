@@ -17,9 +17,6 @@ import (
 )
 
 const (
-	// receiveBuffer is offered to every recvmsg, in bytes: the kernel sizes the
-	// parts of a dump (up to 32 KiB) by it.
-	receiveBuffer = 256 << 10
 	// tries is how often a ruleset that changes while it is read is read again.
 	tries = 5
 	// pause grows from try to try: a commit waits for RCU grace periods.
@@ -81,7 +78,7 @@ func readNFTables(a *ask.Asker, b *ask.Budget, elements int, advice string) fact
 }
 
 func dial(b *ask.Budget) (*netlink.Conn, error) {
-	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{MessageBufferSize: receiveBuffer})
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err == nil {
 		_ = c.SetDeadline(b.Deadline())
 	}

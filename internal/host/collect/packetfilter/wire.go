@@ -19,7 +19,7 @@ const (
 	// it sizes them by what recvmsg offers.
 	answerMax = 64 << 10
 	// minArena and maxArena are how much memory is reserved for answers at a time.
-	minArena, maxArena = 2 * answerMax, 2 << 20
+	minArena, maxArena = 2 * answerMax, 1 << 20
 )
 
 // wire is a socket that dumps are read from. The answers stay where they were received:
