@@ -17,9 +17,10 @@ const ndTypes = "{ nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-
 type generator struct {
 	*site
 	*script
-	v4, v6  bool // families that rules are written for
-	no6     bool // the host has no IPv6: all of it is dropped
-	only6   string
+	v4, v6  bool   // families that rules are written for
+	no6     bool   // the host has no IPv6: all of it is dropped
+	only6   string // a test where IPv4 is left alone
+	only    string // a test of the family, where rules are about one
 	prefix  string // of log lines
 	tunnels tunnelRules
 }
@@ -34,6 +35,10 @@ func (s *site) rules() string {
 	if !v4 {
 		g.only6 = "meta nfproto ipv6"
 	}
+	g.only = g.only6
+	if g.no6 {
+		g.only = "meta nfproto ipv4"
+	}
 	if why := commentFault(g.prefix); why != "" || len(g.prefix) > 64 {
 		s.fault("logging.prefix", "use a short word", "the prefix %s", cmp.Or(why, "is too long: 64 bytes are the most"))
 	}
@@ -43,6 +48,8 @@ func (s *site) rules() string {
 	if !g.no6 {
 		g.advertisements()
 		g.discovery()
+	}
+	if !g.no6 || g.v4 {
 		g.spoofing()
 		g.early()
 		g.limits()
@@ -173,9 +180,11 @@ func (g *generator) sendsAdvertisements() bool {
 // spoofing drops sources that cannot be.
 func (g *generator) spoofing() {
 	c := g.chain("spoofed", "", "Sources that nobody can have, and those that come in by the wrong interface (BCP 38).")
-	c.rule("", "rt type 0 counter drop")
-	c.rule("no sender's address", "ip6 saddr "+braces(g.bogons6()), "counter drop")
-	c.rule("", "ip6 daddr ::1 counter drop")
+	if !g.no6 {
+		c.rule("", "rt type 0 counter drop")
+		c.rule("no sender's address", "ip6 saddr "+braces(g.bogons6()), "counter drop")
+		c.rule("", "ip6 daddr ::1 counter drop")
+	}
 	if g.v4 {
 		c.rule("no sender's address", "ip saddr { 0.0.0.1-0.255.255.255, 127.0.0.0/8, 224.0.0.0/3 } counter drop")
 		c.rule("DHCPv4", "meta nfproto ipv4 udp sport 67 udp dport 68 return")
@@ -188,8 +197,10 @@ func (g *generator) spoofing() {
 			}
 		}
 	}
-	c.rule("", "ip6 saddr { ::, fe80::/10 } return")
-	c.rule("no route back by this interface", g.only6, "fib saddr . iif oif missing counter drop")
+	if !g.no6 {
+		c.rule("", "ip6 saddr { ::, fe80::/10 } return")
+	}
+	c.rule("no route back by this interface", g.only, "fib saddr . iif oif missing counter drop")
 }
 
 // bogons6 are sources that no packet from outside has. What the intent or the host
@@ -238,23 +249,29 @@ func (g *generator) bogons6() []string {
 
 // early is where fragments are still seen, before conntrack puts them together.
 func (g *generator) early() {
-	b := g.chain("bridged", "", "What comes by a bridge may be for a guest behind it: the input hook looks at what is for",
-		"this host. Fragments of neighbour discovery stay fragments until then.")
-	b.rule("", "icmpv6 type", ndTypes, "exthdr frag exists notrack")
+	bridged := "accept"
+	if !g.no6 {
+		b := g.chain("bridged", "", "What comes by a bridge may be for a guest behind it: the input hook looks at what is for",
+			"this host. Fragments of neighbour discovery stay fragments until then.")
+		b.rule("", "icmpv6 type", ndTypes, "exthdr frag exists notrack")
+		bridged = "goto bridged"
+	}
 	c := g.chain("early", "type filter hook prerouting priority -450; policy accept;")
-	c.rule("", g.only6, `iifname "lo" accept`)
+	c.rule("", g.only, `iifname "lo" accept`)
 	for _, f := range g.ifaces {
 		if f.GuardBridged {
 			for _, in := range ifTests("iifname", f.names) {
-				c.rule("interfaces."+f.key+".guardBridged", g.only6, in, "goto early_all")
+				c.rule("interfaces."+f.key+".guardBridged", g.only, in, "goto early_all")
 			}
 		}
 	}
-	c.rule("", g.only6, `meta iifkind "bridge" goto bridged`)
-	c.rule("", g.only6, "goto early_all")
+	c.rule("", g.only, `meta iifkind "bridge"`, bridged)
+	c.rule("", g.only, "goto early_all")
 	all := &chain{name: "early_all", s: g.script}
 	g.chains = slices.Insert(g.chains, len(g.chains)-1, all)
-	all.rule("", "icmpv6 type", ndTypes, "jump nd")
+	if !g.no6 {
+		all.rule("", "icmpv6 type", ndTypes, "jump nd")
+	}
 	all.rule("", "goto spoofed")
 }
 
@@ -264,24 +281,26 @@ func (g *generator) early() {
 func (g *generator) limits() {
 	nd := cmp.Or(g.in.Limits.NDPerSecond, ndPerSecond)
 	echo := cmp.Or(g.in.Limits.EchoPerSecond, echoPerSecond)
-	c := g.chain("nd_limit", "", "Each message may make a neighbour entry. Declared routers make one each, at any rate.")
-	for _, f := range g.ifaces {
-		for j, r := range f.Routers {
-			path := fmt.Sprintf("interfaces.%s.routers[%d]", f.key, j)
-			for _, in := range ifTests("iifname", f.names) {
-				c.rule(path, in, g.router(path, r), "return")
+	if !g.no6 {
+		c := g.chain("nd_limit", "", "Each message may make a neighbour entry. Declared routers make one each, at any rate.")
+		for _, f := range g.ifaces {
+			for j, r := range f.Routers {
+				path := fmt.Sprintf("interfaces.%s.routers[%d]", f.key, j)
+				for _, in := range ifTests("iifname", f.names) {
+					c.rule(path, in, g.router(path, r), "return")
+				}
 			}
 		}
+		g.sets = append(g.sets, dynset("nd_senders", "ether_addr", ndSenders, "30s"))
+		per(c, "limits.ndPerSecond", "nd_senders", "ether saddr", nd)
 	}
-	g.sets = append(g.sets, dynset("nd_senders", "ether_addr", ndSenders, "30s"))
-	per(c, "limits.ndPerSecond", "nd_senders", "ether saddr", nd)
 	exempt := g.exempt()
 	for _, f := range []struct {
 		on                   bool
 		v4                   bool
 		name, set, typ, what string
 	}{
-		{true, false, "echo6", "echo6_senders", "ipv6_addr", "ip6 saddr & ffff:ffff:ffff:ffff::"},
+		{!g.no6, false, "echo6", "echo6_senders", "ipv6_addr", "ip6 saddr & ffff:ffff:ffff:ffff::"},
 		{g.v4, true, "echo4", "echo4_senders", "ipv4_addr", "ip saddr"},
 	} {
 		if !f.on {

@@ -164,6 +164,8 @@ func (g *generator) input() {
 		c.rule("families", "meta nfproto ipv6 counter drop")
 	} else {
 		c.rule("also what came by a bridge", "icmpv6 type", ndTypes, "jump nd")
+	}
+	if !g.no6 || g.v4 {
 		c.rule("", `meta iifkind "bridge" jump spoofed`)
 	}
 	if len(g.tunnels.inDrop) > 0 {
@@ -171,17 +173,11 @@ func (g *generator) input() {
 	}
 	if !g.no6 {
 		c.rule("", "icmpv6 type echo-request jump echo6")
+		c.rule("", "icmpv6 type echo-request counter accept")
 	}
 	if g.v4 {
-		if !g.no6 {
-			c.rule("", "icmp type echo-request jump echo4")
-			c.rule("", "icmp type echo-request counter accept")
-		} else {
-			c.rule("", "icmp type echo-request counter accept")
-		}
-	}
-	if !g.no6 {
-		c.rule("", "icmpv6 type echo-request counter accept")
+		c.rule("", "icmp type echo-request jump echo4")
+		c.rule("", "icmp type echo-request counter accept")
 	}
 	c.rule("", "ct state established,related counter accept")
 	if !g.no6 {
