@@ -246,7 +246,10 @@ var matchSyntax = map[string]*extSyntax{
 	"ipcomp": unmodelled("ipcompspi:1 compres:0").with(108), "mh": unmodelled("mh-type:1").of(rs.IPv6).with(135),
 	"ipvs":   unmodelled("ipvs:0 vproto:1 vaddr:1 vport:1 vdir:1 vmethod:1 vportctl:1"),
 	"nfacct": unmodelled("nfacct-name:1"), "osf": unmodelled("genre:1 ttl:1 log:1").with(6),
-	"physdev": unmodelled("physdev-in:1 physdev-out:1 physdev-is-in:0 physdev-is-out:0 physdev-is-bridged:0"),
+	"physdev": {size: 66, opts: map[string]*optSyntax{
+		"--physdev-in": portName(0, rs.PortIn), "--physdev-out": portName(32, rs.PortOut),
+		"--physdev-is-in": portFlag(rs.PortIsIn), "--physdev-is-out": portFlag(rs.PortIsOut), "--physdev-is-bridged": portFlag(rs.PortBridged),
+	}},
 	"policy":  unmodelled("dir:1 pol:1 strict:0 reqid:1 spi:1 tunnel-src:1 tunnel-dst:1 proto:1 mode:1 next:0"),
 	"rateest": unmodelled("rateest:1 rateest1:1 rateest2:1 rateest-bps:1 rateest-pps:1 rateest-delta:0 rateest-bps1:1 rateest-bps2:1 rateest-pps1:1 rateest-pps2:1 rateest-lt:0 rateest-gt:0 rateest-eq:0"),
 	"realm":   unmodelled("realm:1"), "socket": unmodelled("transparent:0 nowildcard:0 restore-skmark:0"),
@@ -329,6 +332,33 @@ func number32Option(at int) *optSyntax {
 }
 
 func bit(at int, b uint8) *optSyntax { return flag(func(e *textExt) { e.b[at] |= b }) }
+
+// portName is a port of a bridge: its name and a mask, at an offset of struct xt_physdev_info.
+func portName(at int, op uint8) *optSyntax {
+	return negatable(func(e *textExt, v string, not bool) error {
+		if len(v) == 0 || len(v) > 15 {
+			return fmt.Errorf("interface %q", v)
+		}
+		n := copy(e.b[at:], v) + 1
+		if strings.HasSuffix(v, "+") {
+			n -= 2
+		}
+		for i := range n {
+			e.b[at+16+i] = 0xff
+		}
+		e.bit8(65, op, true)
+		e.bit8(64, op, not)
+		return nil
+	})
+}
+
+func portFlag(op uint8) *optSyntax {
+	return &optSyntax{inv: true, set: func(e *textExt, _ []string, not bool) error {
+		e.bit8(65, op, true)
+		e.bit8(64, op, not)
+		return nil
+	}}
+}
 
 func devGroup(k int) *optSyntax {
 	return negatable(func(e *textExt, v string, not bool) error {

@@ -49,6 +49,7 @@ func init() { // set refers to itself through list:set
 		{"pkttype", 0}:    matchPktType,
 		{"owner", 1}:      matchOwner,
 		{"devgroup", 0}:   matchDevGroup,
+		{"physdev", 0}:    matchPhysDev,
 		{"addrtype", 0}:   matchAddrType(0),
 		{"addrtype", 1}:   matchAddrType(1),
 		{"rpfilter", 0}:   matchRPFilter,
@@ -379,6 +380,31 @@ func matchDevGroup(x *xtable, i *blob) []rs.Expr {
 		}
 	}
 	return matched("devgroup", out)
+}
+
+// matchPhysDev is struct xt_physdev_info.
+func matchPhysDev(_ *xtable, i *blob) []rs.Expr {
+	in, ok := maskedName(i.bytes(0, 16), i.bytes(16, 16))
+	out, ok2 := maskedName(i.bytes(32, 16), i.bytes(48, 16))
+	if !ok || !ok2 || i.u8(65)&^31 != 0 {
+		return nil
+	}
+	return one(rs.BridgePort{In: in, Out: out, Match: i.u8(65), Invert: i.u8(64)})
+}
+
+// maskedName is a name of an interface of which the mask covers the whole, or a prefix.
+func maskedName(name, mask []byte) (string, bool) {
+	n := 0
+	for n < 16 && mask[n] == 0xff {
+		n++
+	}
+	if slices.ContainsFunc(mask[n:], func(b byte) bool { return b != 0 }) {
+		return "", false
+	}
+	if k := bytes.IndexByte(name[:n], 0); k >= 0 {
+		return string(name[:k]), true
+	}
+	return string(name[:n]) + "*", n < 16
 }
 
 func matchESP(x *xtable, i *blob) []rs.Expr {

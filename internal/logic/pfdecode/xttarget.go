@@ -33,6 +33,7 @@ var targets = map[extension]lower{
 	{"SNAT", 2}:       targetNAT(false, 44),
 	{"MASQUERADE", 0}: func(*xtable, *blob) []rs.Expr { return one(rs.Masquerade{}) },
 	{"REDIRECT", 0}:   targetRedirect,
+	{"NETMAP", 0}:     targetNetmap,
 	{"NFQUEUE", 0}:    func(*xtable, *blob) []rs.Expr { return one(rs.ToQueue{}) },
 	{"NFQUEUE", 1}:    func(*xtable, *blob) []rs.Expr { return one(rs.ToQueue{}) },
 	{"NFQUEUE", 2}:    func(*xtable, *blob) []rs.Expr { return one(rs.ToQueue{}) },
@@ -229,6 +230,22 @@ func nat4Range(i *blob) natRange {
 func (x *xtable) natRangeOf(i *blob) natRange {
 	n := x.addrLen()
 	return natRange{flags: i.u32(0), min: i.bytes(4, n), max: i.bytes(20, n), minPort: i.bytes(36, 2), maxPort: i.bytes(38, 2)}
+}
+
+// targetNetmap maps prefixes onto each other (net/netfilter/xt_NETMAP.c).
+func targetNetmap(x *xtable, i *blob) []rs.Expr {
+	if !x.inet() {
+		return nil
+	}
+	r := x.natRangeOf
+	if x.is4() {
+		r = nat4Range
+	}
+	v := r(i)
+	return []rs.Expr{
+		rs.Immediate{Dreg: 0, Data: v.min}, rs.Immediate{Dreg: 4, Data: v.max},
+		rs.Nat{Dst: true, ByHook: true, Family: x.family, HasAddr: true, AddrMin: 0, HasAddrMax: true, AddrMax: 4, Flags: natNetmap},
+	}
 }
 
 func targetNAT4(dst bool) lower {

@@ -67,7 +67,7 @@ func (q *question) direct(h rs.Hook, only bool) []stop {
 // ways are the ways that a packet may take, of which only one is the right one: why says
 // what would have to be known to tell them apart.
 func (q *question) ways(h rs.Hook, only bool) (ways [][]stop, why string) {
-	if only || h != rs.Input && h != rs.Forward && h != rs.Output || !q.uses.bridged && !q.underBridge() {
+	if only || h != rs.Input && h != rs.Forward && h != rs.Output || !q.uses.bridged && !q.uses.ports && !q.underBridge() {
 		return [][]stop{q.direct(h, only)}, ""
 	}
 	in, inKnown := q.bridgeOf(q.p.IIF)
@@ -327,4 +327,41 @@ func (w *walker) switchedNAT(groups []group) {
 			w.reach(g, Accepted|Dropped)
 		}
 	}
+}
+
+// bridgePort is physdev_mt (net/netfilter/xt_physdev.c): what it knows are the ports of
+// packets that a bridge handed up.
+func (q *question) bridgePort(e rs.BridgePort) cond {
+	unsure := func() cond {
+		q.opaque["the port of a bridge"] = true
+		return perhaps
+	}
+	handed := q.way.called
+	switch {
+	case q.at.any, !handed && q.wasHanded():
+		return unsure() // whether the kernel still knows depends on its version
+	case !handed:
+		return constant(e.Match&^e.Invert == 0)
+	}
+	in, out := q.port, ""
+	if q.way.hook != rs.Prerouting {
+		out = q.outPort
+	}
+	if in == "" || q.way.hook != rs.Prerouting && out == "" {
+		q.needs |= 1 << fieldIIF
+		return unsure()
+	}
+	is := func(bit uint8, v bool) bool { return e.Match&bit == 0 || v == (e.Invert&bit == 0) }
+	ok := is(rs.PortBridged, out != "") && is(rs.PortIsIn, true) && is(rs.PortIsOut, out != "") && is(rs.PortIn, device(e.In, in))
+	if e.Match&rs.PortOut != 0 {
+		ok = ok && out != "" && is(rs.PortOut, device(e.Out, out))
+	}
+	return constant(ok)
+}
+
+// wasHanded tells that the packet may have met hooks of IP on a bridge before.
+func (q *question) wasHanded() bool {
+	called, known := q.set.BridgeCalls[q.p.Family]
+	in, isKnown := q.bridgeOf(q.p.IIF)
+	return !q.p.Local && (called || !known) && (in != "" || !isKnown)
 }

@@ -34,6 +34,7 @@ type uses struct {
 	deletes   map[*rs.Set]bool // sets that rules delete from
 	bridged   bool             // base chains of family bridge see packets
 	atCall    map[rs.Hook]bool // … at the priority of br_netfilter
+	ports     bool             // rules ask for the ports of bridges
 	devices   []string         // that chains hang on
 }
 
@@ -80,9 +81,11 @@ func usesOf(set *rs.Ruleset, f rs.Family) *uses {
 						u.nat = u.nat || mine
 						n, isNat := e.(rs.Nat)
 						_, masquerade := e.(rs.Masquerade)
-						u.snatTo = u.snatTo || mine && isNat && !n.Dst
+						u.snatTo = u.snatTo || mine && isNat && (!n.Dst || n.ByHook)
 						u.snat = u.snat || mine && masquerade || u.snatTo
 						u.dnat = u.dnat || mine && !masquerade && !(isNat && !n.Dst)
+					case rs.BridgePort:
+						u.ports = true
 					case rs.Fib:
 						u.daddrType = u.daddrType || mine && e.Result == fibResultAddrType && e.Flags&fibDaddr != 0
 					case rs.Limit:
@@ -515,16 +518,70 @@ func (x *run) redirect(e rs.Redirect) {
 	x.changed = true
 	x.env.dnat = true
 	x.env.rerouted = x.env.rerouted || x.q.at.hook == rs.Output
-	if e.HasProto {
-		x.env.dport = port(x.reg.at(e.ProtoMin, 2))
-		if e.HasProtoMax && port(x.reg.at(e.ProtoMax, 2)) != x.env.dport {
-			x.env.dport = -2
+	x.env.toLocal = true
+	to, known := x.q.redirects()
+	switch {
+	case !known:
+		x.q.opaque["address of redirect"] = true
+		x.env.daddr, x.env.daddrLost = netip.Addr{}, true
+	case !to.IsValid(): // no address to redirect to
+		x.conclude(rs.Drop, "", false)
+		return
+	default:
+		x.env.daddr, x.env.daddrLost = to, false
+	}
+	x.toPorts(e.HasProto, e.HasProtoMax, e.ProtoMin, e.ProtoMax)
+}
+
+// redirector is a World that knows where redirect leads: to an address of the interface
+// that a packet came in by. An invalid one says that there is none.
+type redirector interface {
+	Redirect(iface string, daddr netip.Addr) (to netip.Addr, known bool)
+}
+
+// redirects is the address that redirect chooses (nf_nat_redirect_ipv4, nf_nat_redirect_ipv6).
+func (q *question) redirects() (netip.Addr, bool) {
+	if q.at.hook == rs.Output && !q.at.any {
+		if q.is4() {
+			return netip.AddrFrom4([4]byte{127, 0, 0, 1}), true
+		}
+		return netip.IPv6Loopback(), true
+	}
+	if w, ok := q.world.(redirector); ok && q.p.IIF.Set && q.p.Daddr.Set {
+		return w.Redirect(q.p.IIF.V, q.p.Daddr.V)
+	}
+	return netip.Addr{}, false
+}
+
+const chosenByNAT = "which address or port NAT chooses"
+
+// maxChoices is how many addresses and ports of NAT are followed one by one.
+const maxChoices = 16
+
+// toPorts ends a rule that chose a new destination, once for every port that it may have.
+func (x *run) toPorts(has, hasMax bool, from, to rs.Reg) {
+	if !has {
+		x.conclude(rs.Accept, "", false)
+		return
+	}
+	low := port(x.reg.at(from, 2))
+	high := low
+	if hasMax {
+		high = port(x.reg.at(to, 2))
+	}
+	if low == -2 || high < low || high-low >= maxChoices {
+		if low != high || low == -2 {
+			low, high = -2, -2
 		}
 	}
-	x.q.opaque["address of redirect"] = true
-	x.env.toLocal = true
-	x.env.daddr, x.env.daddrLost = netip.Addr{}, true // the primary address of the interface it came in by
-	x.conclude(rs.Accept, "", false)
+	if low != high {
+		x.q.opaque[chosenByNAT] = true
+	}
+	for p := low; p <= high; p++ {
+		y := *x
+		y.env.dport, y.beside = p, x.beside || p > low
+		y.conclude(rs.Accept, "", false)
+	}
 }
 
 func port(b []abyte) int32 {
@@ -540,7 +597,7 @@ func (x *run) nat(e rs.Nat) bool {
 		return false
 	}
 	x.changed = true
-	if !e.Dst {
+	if !e.Dst || e.ByHook && x.q.at.hook != rs.Prerouting && x.q.at.hook != rs.Output {
 		x.env.saddrLost, x.env.snat = true, true
 		x.env.transLost |= 3
 		x.conclude(rs.Accept, "", false)
@@ -548,28 +605,65 @@ func (x *run) nat(e rs.Nat) bool {
 	}
 	x.env.dnat = true
 	x.env.rerouted = x.env.rerouted || x.q.at.hook == rs.Output
+	addrs := []netip.Addr{{}}
 	if e.HasAddr {
-		n := 16
-		if x.q.is4() {
-			n = 4
-		}
-		x.env.daddrLost = true
-		c, ok := constantBytes(x.reg.at(e.AddrMin, n))
-		if ok && e.HasAddrMax {
-			d, ok2 := constantBytes(x.reg.at(e.AddrMax, n))
-			ok = ok2 && string(c) == string(d)
-		}
-		if ok {
-			x.env.daddr, _ = netip.AddrFromSlice(c)
-			x.env.daddrLost = false
-		}
+		addrs = x.newAddrs(e)
 	}
-	if e.HasProto {
-		x.env.dport = port(x.reg.at(e.ProtoMin, 2))
-		if e.HasProtoMax && port(x.reg.at(e.ProtoMax, 2)) != x.env.dport {
-			x.env.dport = -2
-		}
+	if len(addrs) > 1 {
+		x.q.opaque[chosenByNAT] = true
 	}
-	x.conclude(rs.Accept, "", false)
+	for i, a := range addrs {
+		y := *x
+		y.beside = x.beside || i > 0
+		if e.HasAddr {
+			y.env.daddr, y.env.daddrLost = a, !a.IsValid()
+		}
+		y.toPorts(e.HasProto, e.HasProtoMax, e.ProtoMin, e.ProtoMax)
+	}
 	return true
+}
+
+// newAddrs are the addresses that destination NAT may choose; an invalid one says that
+// they are not known.
+func (x *run) newAddrs(e rs.Nat) []netip.Addr {
+	n := 16
+	if x.q.is4() {
+		n = 4
+	}
+	lost := []netip.Addr{{}}
+	low, ok := constantBytes(x.reg.at(e.AddrMin, n))
+	if !ok {
+		return lost
+	}
+	high := low
+	if e.HasAddrMax {
+		if high, ok = constantBytes(x.reg.at(e.AddrMax, n)); !ok {
+			return lost
+		}
+	}
+	from, _ := netip.AddrFromSlice(low)
+	to, _ := netip.AddrFromSlice(high)
+	const netmap = 64 // NF_NAT_RANGE_NETMAP: the bits that differ come from the old address
+	if e.Flags&netmap != 0 {
+		old, ok := constantBytes(x.q.net(&x.env)[map[int]int{4: 16, 16: 24}[n]:][:n])
+		if !ok {
+			return lost
+		}
+		for i := range old {
+			host := low[i] ^ high[i]
+			old[i] = old[i]&host | low[i]&^host
+		}
+		a, _ := netip.AddrFromSlice(old)
+		return []netip.Addr{a}
+	}
+	var out []netip.Addr
+	for a := from; a.IsValid() && a.Compare(to) <= 0; a = a.Next() {
+		if out = append(out, a); len(out) > maxChoices {
+			return lost
+		}
+	}
+	if len(out) == 0 {
+		return lost
+	}
+	return out
 }

@@ -310,7 +310,7 @@ func interfaceTests(set *rs.Ruleset) (tests []interfaceTest, unlike bool) {
 			for _, r := range c.Rules {
 				for i, e := range r.Exprs {
 					switch e := e.(type) {
-					case rs.Fib, rs.Rt, rs.Socket, rs.Opaque, rs.Any:
+					case rs.Fib, rs.Rt, rs.Socket, rs.Opaque, rs.Any, rs.BridgePort:
 						return nil, true
 					case rs.Meta:
 						switch e.Key {

@@ -336,6 +336,8 @@ const (
 	metaNFProto  = 15
 	metaL4Proto  = 16
 	metaPktType  = 19
+	metaIIFGroup = 21
+	metaOIFGroup = 22
 	metaIIFKind  = 26
 	metaOIFKind  = 27
 
@@ -390,7 +392,7 @@ const noSuchIndex = 1<<32 - 1
 func (q *question) meta(reg *regs, x rs.Meta, e *env) cond {
 	var b []abyte
 	c := always
-	out := x.Key == metaOIF || x.Key == metaOIFName || x.Key == metaOIFType || x.Key == metaOIFKind
+	out := x.Key == metaOIF || x.Key == metaOIFName || x.Key == metaOIFType || x.Key == metaOIFKind || x.Key == metaOIFGroup
 	f := fieldIIF
 	if out {
 		f = fieldOIF
@@ -462,6 +464,19 @@ func (q *question) meta(reg *regs, x rs.Meta, e *env) cond {
 		default:
 			b = lacking(2, f)
 			q.opaque["interface type"] = true
+		}
+	case metaIIFGroup, metaOIFGroup:
+		name := q.device(out, e)
+		group, ok := q.set.Groups[name.V]
+		late := !out && (q.at.hook == rs.Postrouting || q.at.hook == rs.Egress) // kernels differ in what they are told there
+		switch {
+		case name.Set && !late && name.V == "":
+			return never
+		case name.Set && !late && ok:
+			b = q.u32(group)
+		default:
+			b, c = lacking(4, f), perhaps
+			q.opaque["interface group"] = true
 		}
 	case metaIIFKind, metaOIFKind:
 		name := q.device(out, e)

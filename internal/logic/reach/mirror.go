@@ -29,7 +29,7 @@ func (sp *Space) mirrored(f rs.Family) *mirror {
 		return m
 	}
 	base := sp.unnamed()
-	set := &rs.Ruleset{Interfaces: base.Set.Interfaces, Types: base.Set.Types, Kinds: base.Set.Kinds, MACs: base.Set.MACs, Bridges: base.Set.Bridges, BridgeCalls: base.Set.BridgeCalls}
+	set := &rs.Ruleset{Interfaces: base.Set.Interfaces, Types: base.Set.Types, Kinds: base.Set.Kinds, Groups: base.Set.Groups, MACs: base.Set.MACs, Bridges: base.Set.Bridges, BridgeCalls: base.Set.BridgeCalls}
 	m := &mirror{rules: map[*rs.Rule]*rs.Rule{}, chains: map[*rs.Chain]*rs.Chain{}}
 	g := glass{m: m, is4: f == rs.IPv4, order: base.Order, typed: base.World != nil && sp.Routes.of(f == rs.IPv4).ok}
 	for _, t := range base.Set.Tables {
@@ -172,7 +172,7 @@ func (g *glass) expr(e rs.Expr) []rs.Expr {
 		return []rs.Expr{e}
 	case rs.Nat:
 		mine := e.Family == rs.Inet || e.Family == 0 || (e.Family == rs.IPv4) == g.is4
-		if !e.Dst || !mine {
+		if !e.Dst && !e.ByHook || !mine {
 			return []rs.Expr{e} // the address that it loses is then the destination: later rules are not sure
 		}
 		return []rs.Expr{elsewhereLeaf}

@@ -32,7 +32,8 @@ const (
 type Routes struct {
 	names  map[string]uint32
 	bridge map[string]bool
-	family [2]routeFamily // IPv4, IPv6
+	addrs  map[string][]fact.Address // by interface, in the kernel's order; nil when they are not known
+	family [2]routeFamily            // IPv4, IPv6
 	// custom4: somebody else than the kernel made a local IPv4 route.
 	custom4 bool
 	// late tells by family that rules come before the table of local addresses.
@@ -71,6 +72,17 @@ func NewRoutes(n *fact.Namespace) *Routes {
 	for _, l := range links {
 		r.names[l.Name] = uint32(l.Index)
 		r.bridge[l.Name] = l.Kind == "bridge"
+	}
+	if addrs, ok := n.Addresses.Get(); ok && len(links) > 0 {
+		r.addrs = map[string][]fact.Address{}
+		for _, l := range links {
+			r.addrs[l.Name] = nil
+			for _, a := range addrs {
+				if a.Index == l.Index {
+					r.addrs[l.Name] = append(r.addrs[l.Name], a)
+				}
+			}
+		}
 	}
 	rules, okRules := n.Rules.Get()
 	routes, okRoutes := n.Routes.Get()
@@ -396,6 +408,34 @@ func (r *Routes) FibType(a netip.Addr, iface string) (uint32, bool) {
 		return 0, false
 	}
 	return rtnUnreachable, true
+}
+
+// Redirect is the address that redirect gives to a packet that came in by an interface:
+// the first one, of IPv6 the first usable one of the scope of the old destination. An
+// invalid one says that the packet is dropped.
+func (r *Routes) Redirect(iface string, daddr netip.Addr) (netip.Addr, bool) {
+	addrs, known := r.addrs[iface]
+	if !known {
+		return netip.Addr{}, false
+	}
+	for _, a := range addrs {
+		ip := a.Prefix.Addr()
+		if ip.Is4() != daddr.Is4() {
+			continue
+		}
+		if ip.Is4() {
+			return ip, true
+		}
+		switch {
+		case a.Flags&fact.AddrTentative != 0 && a.Flags&fact.AddrOptimistic == 0:
+		case daddr.IsMulticast(), daddr.IsLoopback():
+			return netip.Addr{}, false // scopes of their own
+		case daddr.IsLinkLocalUnicast() && !ip.IsLinkLocalUnicast():
+		default:
+			return ip, true
+		}
+	}
+	return netip.Addr{}, true
 }
 
 // Bridged tells that an interface is a bridge by which the host would send to an address.

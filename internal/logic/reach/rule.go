@@ -339,6 +339,8 @@ func (x *run) exec(exprs []rs.Expr) {
 			c = x.hotDrop(e)
 		case rs.ExtHeaders:
 			c = q.extHeaders(e)
+		case rs.BridgePort:
+			c = q.bridgePort(e)
 		default:
 			c = perhaps
 			x.mayEnd = true

@@ -65,12 +65,15 @@ func WithRules(s *fact.Snapshot, n *fact.Namespace, tables []*rs.Table, order By
 
 func bare(s *fact.Snapshot, n *fact.Namespace) *Space {
 	sp := &Space{Namespace: n, host: &s.Host, Routes: NewRoutes(n)}
-	set := &rs.Ruleset{Interfaces: map[uint32]string{}, Types: map[string]uint16{}, Kinds: map[string]string{}, MACs: map[string][6]byte{}}
+	set := &rs.Ruleset{Interfaces: map[uint32]string{}, Types: map[string]uint16{}, Kinds: map[string]string{}, Groups: map[string]uint32{}, MACs: map[string][6]byte{}}
 	sp.links, _ = n.Links.Get()
 	for _, l := range sp.links {
 		set.Interfaces[uint32(l.Index)] = l.Name
 		set.Types[l.Name] = l.Type
 		set.Kinds[l.Name] = l.Kind
+		if l.Group != nil {
+			set.Groups[l.Name] = *l.Group
+		}
 		if mac, err := hex.DecodeString(strings.ReplaceAll(l.MAC, ":", "")); err == nil && len(mac) == 6 && l.Type == arphrdEther {
 			set.MACs[l.Name] = [6]byte(mac)
 		}

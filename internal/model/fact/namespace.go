@@ -66,6 +66,7 @@ type Link struct {
 	Parent    int           `json:"parent,omitempty"`      // IFLA_LINK
 	PeerNS    *int32        `json:"peerNetnsID,omitempty"` // IFLA_LINK_NETNSID: the parent or peer is in another namespace
 	MAC       string        `json:"mac,omitempty"`
+	Group     *uint32       `json:"group,omitempty"` // IFLA_GROUP; nil when it was not sent
 	// Tunnel is set for the kinds that encapsulate (TUN-01).
 	Tunnel *Tunnel `json:"tunnel,omitempty"`
 	// VLAN is set for kind vlan.

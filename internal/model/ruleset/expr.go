@@ -177,6 +177,7 @@ type (
 	// Nat rewrites an address (snat, dnat).
 	Nat struct {
 		Dst                 bool
+		ByHook              bool // Dst depends on the hook (NETMAP)
 		Family              Family
 		AddrMin, AddrMax    Reg
 		HasAddr, HasAddrMax bool

@@ -57,6 +57,9 @@ func (w *renderer) statement(e Expr) {
 		if x.HasProto {
 			to += " port " + w.reg(x.ProtoMin).words
 		}
+		if x.ByHook {
+			word = "netmap"
+		}
 		w.add("%s%s", word, to)
 	case Redirect:
 		if x.HasProto {

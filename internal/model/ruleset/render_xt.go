@@ -36,6 +36,16 @@ func (w *renderer) xtables(e Expr) bool {
 			word += "soft "
 		}
 		w.add("%s", word+strings.Join(in, ","))
+	case BridgePort:
+		for i, word := range []string{"physdev-in " + x.In, "physdev-out " + x.Out, "physdev-is-bridged", "physdev-is-in", "physdev-is-out"} {
+			if x.Match>>i&1 != 0 {
+				not := ""
+				if x.Invert>>i&1 != 0 {
+					not = "not "
+				}
+				w.add("%s%s", not, word)
+			}
+		}
 	default:
 		return false
 	}

@@ -86,6 +86,9 @@ type Ruleset struct {
 	// Kinds maps a name to what made the interface (IFLA_INFO_KIND: bridge, veth …;
 	// empty for hardware); missing when it is not known.
 	Kinds map[string]string
+	// Groups maps a name to the number of its group (ip link set … group); missing when
+	// it is not known.
+	Groups map[string]uint32
 	// MACs are the hardware addresses of Ethernet interfaces, as far as they are known.
 	MACs map[string][6]byte
 	// Bridges maps a bridge to its ports; with Types it says that no other interface is one.

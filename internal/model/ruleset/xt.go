@@ -23,11 +23,27 @@ type (
 		Match, Invert uint8
 		Soft          bool // only the headers in Match are looked at
 	}
+	// BridgePort is the physdev match: the ports of a bridge that br_netfilter hands a
+	// packet up for. Match and Invert are XT_PHYSDEV_OP_* bits.
+	BridgePort struct {
+		In, Out       string // patterns; a trailing '*' is a prefix
+		Match, Invert uint8
+	}
 )
 
 func (Any) expr()        {}
 func (HotDrop) expr()    {}
 func (ExtHeaders) expr() {}
+func (BridgePort) expr() {}
+
+// XT_PHYSDEV_OP_* (include/uapi/linux/netfilter/xt_physdev.h).
+const (
+	PortIn      = 1
+	PortOut     = 2
+	PortBridged = 4
+	PortIsIn    = 8
+	PortIsOut   = 16
+)
 
 // MASK_* of include/net/netfilter/ip6t_ipv6header.h.
 const (

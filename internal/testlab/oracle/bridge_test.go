@@ -80,7 +80,7 @@ func newBridgeLab(t *testing.T) *bridgeLab {
 	var batch strings.Builder
 	for _, c := range []string{
 		"link set p0 addrgenmode none", "link set p1 addrgenmode none",
-		"link set p0 master br0", "link set p1 master br0", "link set br0 up",
+		"link set p1 group 3", "link set p0 master br0", "link set p1 master br0", "link set br0 up",
 		"addr add 192.0.2.1/24 dev br0", "addr add 2001:db8::1/64 dev br0 nodad",
 		"addr add 198.51.100.129/25 dev e2", "addr add 2001:db8:5::80/64 dev e2 nodad",
 		"neigh add 192.0.2.2 lladdr " + neighbourMAC + " dev br0 nud permanent", "neigh add 2001:db8::2 lladdr " + neighbourMAC + " dev br0 nud permanent",
@@ -365,10 +365,10 @@ func match(r *rand.Rand, family, hook string) string {
 		list = append(list, "ct state new", "ct state invalid", "meta nfproto ipv4")
 	}
 	if in {
-		list = append(list, `iifname "p0"`, `iifname "br0"`, `iifname { "p1", "e2" }`, `iifname != "p*"`, "meta iiftype ether")
+		list = append(list, `iifname "p0"`, `iifname "br0"`, `iifname { "p1", "e2" }`, `iifname != "p*"`, "meta iiftype ether", "meta iifgroup 0", "meta iifgroup 3", `meta iifkind "bridge"`)
 	}
 	if out {
-		list = append(list, `oifname "p1"`, `oifname "br0"`, `oifname { "p0", "e2" }`, `oif != "e2"`)
+		list = append(list, `oifname "p1"`, `oifname "br0"`, `oifname { "p0", "e2" }`, `oif != "e2"`, "meta oifgroup 3", `meta oifkind "veth"`)
 	}
 	return list[r.IntN(len(list))]
 }
@@ -429,16 +429,39 @@ func (l *bridgeLab) loadTolerant(script string) (string, error) {
 	}
 }
 
+// portRules are rules of x_tables that ask for the ports of bridges.
+func portRules(r *rand.Rand) string {
+	in := []string{"--physdev-in p0", "! --physdev-in p1", "--physdev-in p+", "--physdev-is-in", "! --physdev-is-in"}
+	both := append([]string{"--physdev-is-bridged", "! --physdev-is-bridged", "--physdev-out p1", "! --physdev-out p0", "--physdev-is-out"}, in...)
+	var b strings.Builder
+	add := func(chain string, list []string) {
+		for range r.IntN(3) {
+			fmt.Fprintf(&b, "-A %s -m physdev %s %s-j %s\n", chain, list[r.IntN(len(list))], []string{"", "-p tcp ", "-p udp "}[r.IntN(3)], []string{"ACCEPT", "DROP"}[r.IntN(2)])
+		}
+	}
+	b.WriteString("*mangle\n")
+	add("PREROUTING", in)
+	add("POSTROUTING", both)
+	b.WriteString("COMMIT\n*filter\n")
+	add("INPUT", in)
+	add("FORWARD", both)
+	b.WriteString("COMMIT\n")
+	return b.String()
+}
+
 // bridgeExcuses are what may leave an answer open here: the port of a bridge that the
 // question did not name, the order of chains and br_netfilter, a neighbour's address, and
 // what only a question with all bytes says.
 var (
-	bridgeExcuses = append([]string{"iif", "oif", "what comes first on a bridge", "interface type", "meta pkttype", "link header"}, bytesOpen...)
+	bridgeExcuses = append([]string{"iif", "oif", "what comes first on a bridge", "interface type", "interface kind", "interface group", "meta pkttype", "link header", "the port of a bridge"}, bytesOpen...)
 	bytesOpen     = []string{"the question does not have", "packet length"}
 )
 
 // TestBridge compares packets that cross a bridge, or leave by egress chains.
 func TestBridge(t *testing.T) {
+	for _, p := range []string{"iptables-nft-restore", "ip6tables-nft-restore"} {
+		testlab.RequireTool(t, p)
+	}
 	l := newBridgeLab(t)
 	rounds, verdicts, accepted, unknown := 24, 0, 0, 0
 	if n, err := strconv.Atoi(os.Getenv("BRIDGE_ROUNDS")); err == nil {
@@ -454,6 +477,17 @@ func TestBridge(t *testing.T) {
 		script, err := l.loadTolerant(bridgeRules(r))
 		if err != nil {
 			t.Fatalf("round %d: %v", round, err)
+		}
+		if round%2 == 1 {
+			for _, tool := range []string{"iptables-nft-restore", "ip6tables-nft-restore"} {
+				text := portRules(r)
+				c := l.host.Command(tool, "-n")
+				c.Stdin = strings.NewReader(text)
+				if out, err := c.CombinedOutput(); err != nil {
+					t.Fatalf("%s: %v\n%s%s", tool, err, out, text)
+				}
+				script += "# " + text
+			}
 		}
 		if err := l.learnAll(); err != nil {
 			t.Fatalf("round %d: %v", round, err)

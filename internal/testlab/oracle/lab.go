@@ -48,6 +48,12 @@ func forwarded(a netip.Addr) bool {
 	return netip.MustParsePrefix(forward4).Contains(a) || netip.MustParsePrefix(forward6).Contains(a)
 }
 
+// labGroups are the groups of the host's interfaces (ip link set … group).
+var labGroups = map[string]uint32{"lo": 0, "eth0": 0, "wlan1": 5}
+
+// labKinds are their kinds (IFLA_INFO_KIND).
+var labKinds = map[string]string{"lo": "", "eth0": "veth", "wlan1": "veth"}
+
 // recorderTable names the oracle's own tables, which are no part of the ruleset
 // under test.
 const recorderTable = "zz_recorder"
@@ -92,6 +98,7 @@ func NewLab(t testing.TB) *Lab {
 		l.sender.IP("link", "set", fmt.Sprintf("s%d", i), "arp", "off")
 	}
 	for i, name := range Interfaces {
+		l.host.IP("link", "set", name, "group", fmt.Sprint(labGroups[name]))
 		l.host.Sysctl("net/ipv4/conf/"+name+"/rp_filter", "0")
 		l.host.IP("addr", "add", local4[i], "dev", name)
 		l.host.IP("addr", "add", local6[i], "dev", name, "nodad")

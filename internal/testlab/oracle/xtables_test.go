@@ -162,7 +162,11 @@ var forms = []form{
 	{rule: "-m quota --quota 100", vague: "limit"},
 	{rule: "-p tcp -m tcpmss --mss 1:100", vague: "tcpmss"},
 	{rule: "-m policy --dir in --pol none", vague: "policy"},
-	{rule: "-m physdev --physdev-is-bridged", vague: "physdev"},
+	{rule: "-m physdev --physdev-is-bridged"},
+	{rule: "-m physdev ! --physdev-is-bridged"},
+	{rule: "-m physdev --physdev-in eth0"},
+	{rule: "-m physdev ! --physdev-in eth+"},
+	{rule: "-m physdev ! --physdev-is-in"},
 	{rule: "-m time --timestart 00:00", vague: "time"},
 	{rule: "-m u32 --u32 0&0xf0000000=0", vague: "u32"},
 	{rule: "-m string --algo bm --string xyz", vague: "string"},
@@ -194,7 +198,9 @@ var forms = []form{
 	{rule: "-p sctp --dport 22"},
 	{rule: "-p esp -m esp --espspi 1:100"},
 	{rule: "-p ah -m ah --ahspi 5", fam: "4"},
-	{rule: "-m devgroup --src-group 0", vague: "meta key"},
+	{rule: "-m devgroup --src-group 0"},
+	{rule: "-m devgroup ! --src-group 5"},
+	{rule: "-m devgroup --src-group 4/6"},
 	{rule: "-m set --match-set s4 src", fam: "4"},
 	{rule: "-m set ! --match-set s4 src", fam: "4"},
 	{rule: "-m set --match-set n4 src", fam: "4"},
@@ -229,6 +235,12 @@ var forms = []form{
 	{rule: "-p tcp --dport 22 -j DNAT --to-destination 192.0.2.1:80", fam: "4", table: "nat", chain: "PREROUTING", after: "-A INPUT -p tcp --dport 80 -j ACCEPT"},
 	{rule: "-p tcp --dport 22 -j DNAT --to-destination [2001:db8::1]:80", fam: "6", table: "nat", chain: "PREROUTING", after: "-A INPUT -p tcp --dport 80 -j ACCEPT"},
 	{rule: "-p tcp --dport 22 -j REDIRECT --to-ports 443", table: "nat", chain: "PREROUTING", after: "-A INPUT -p tcp --dport 443 -j ACCEPT"},
+	{rule: "-p tcp --dport 22 -j DNAT --to-destination 192.0.2.1:80-82", fam: "4", table: "nat", chain: "PREROUTING", after: "-A INPUT -p tcp --dport 80:82 -j ACCEPT"},
+	{rule: "-p udp -j REDIRECT --to-ports 443-445", table: "nat", chain: "PREROUTING", after: "-A INPUT -i eth0 -d 192.0.2.1 -p udp --dport 443:445 -j ACCEPT", fam: "4"},
+	{rule: "-p udp -j REDIRECT --to-ports 443-445", table: "nat", chain: "PREROUTING", after: "-A INPUT -d 2001:db8:5::80 -p udp --dport 443:445 -j ACCEPT", fam: "6"},
+	{rule: "-p udp -j NETMAP --to 198.51.100.128/25", fam: "4", table: "nat", chain: "PREROUTING", after: "-A INPUT -d 198.51.100.129 -j ACCEPT"},
+	{rule: "-p tcp -j NETMAP --to 2001:db8:5::/64", fam: "6", table: "nat", chain: "PREROUTING", after: "-A INPUT -d 2001:db8:5::80 -j ACCEPT"},
+	{rule: "-d 198.51.100.129 -j NETMAP --to 192.0.2.0/25", fam: "4", table: "nat", chain: "PREROUTING", after: "-A INPUT -d 192.0.2.1 -j ACCEPT"},
 	{rule: "-m ttl --ttl-gt 1 -j TTL --ttl-set 9", fam: "4", table: "mangle", chain: "PREROUTING", after: "-A INPUT -m ttl --ttl-eq 9 -j ACCEPT", vague: "a field that the question does not have"},
 	{rule: "-j TOS --set-tos 0x10", table: "mangle", chain: "PREROUTING", after: "-A INPUT -p tcp -m tos --tos 0x10 -j ACCEPT", vague: "a field that the question does not have"},
 	{rule: "-p tcp --syn -j TCPMSS --set-mss 1000", table: "mangle", chain: "FORWARD", after: "-A INPUT -p tcp -j ACCEPT\n-A FORWARD -p tcp --dport 22 -j ACCEPT"},
@@ -641,8 +653,8 @@ func testXTables(t *testing.T, backend string) {
 				continue
 			}
 			types := map[string]uint16{"lo": 772, Interfaces[0]: 1, Interfaces[1]: 1}
-			set := &rs.Ruleset{Tables: ts, Interfaces: l.names, Types: types}
-			written := &rs.Ruleset{Tables: l.written(t, backend, fam, f, ts), Interfaces: l.names, Types: types}
+			set := &rs.Ruleset{Tables: ts, Interfaces: l.names, Types: types, Groups: labGroups}
+			written := &rs.Ruleset{Tables: l.written(t, backend, fam, f, ts), Interfaces: l.names, Types: types, Groups: labGroups}
 			accepted, err := l.Fire(shapes, probes)
 			if err != nil {
 				t.Errorf("IPv%s %s: %v", fam, f.rule, err)

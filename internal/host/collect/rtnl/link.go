@@ -59,6 +59,9 @@ func (d *Dump) link(b []byte) (fact.Link, verdict) {
 		case unix.IFLA_LINK_NETNSID:
 			id := int32(a.u32())
 			out.PeerNS = &id
+		case unix.IFLA_GROUP:
+			n := a.u32()
+			out.Group = &n
 		case unix.IFLA_ADDRESS:
 			if !addressIsIP(out.Type) {
 				out.MAC = hardwareAddress(a.v)
