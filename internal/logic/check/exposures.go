@@ -36,9 +36,9 @@ func exposures(c *Context) []finding.Exposure {
 			case len(l.IPv6) == 0 && four != rules.Open, len(l.IPv4) == 0 && six != rules.Open:
 				continue // one family, and not everybody
 			case len(l.IPv6) == 0 || len(l.IPv4) == 0:
-			case six.Wider(four):
+			case wider(six, four, w6, w4):
 				x.Differs = "ipv6"
-			case four.Wider(six):
+			case wider(four, six, w4, w6):
 				x.Differs = "ipv4"
 			case four != rules.Open && six != rules.Open:
 				continue

@@ -77,6 +77,10 @@ func drowned(c *Context) []Result {
 		}
 		var out []Result
 		classes, gap := s.portClasses(func(p portClass) bool { return p.from == p.to })
+		var gaps []fact.Gap
+		if gap != nil {
+			gaps = append(gaps, *gap)
+		}
 		for _, f := range []rs.Family{rs.IPv6, rs.IPv4} {
 			doors := r.Interfaces(rules.FamilyWord(f))
 			if len(doors) == 0 {
@@ -87,8 +91,19 @@ func drowned(c *Context) []Result {
 				for _, proto := range []string{"tcp", "udp"} {
 					k := toPort(f, proto, port)
 					k.IIF = rules.Some(doors[0])
+					if at := s.addressOn(f, doors[0]); at.IsValid() {
+						k.Daddr = rules.Some(at)
+					}
 					k.Saddr = rules.Some(netip.MustParseAddr(map[rs.Family]string{rs.IPv6: "2606:4700::1111", rs.IPv4: "8.8.8.8"}[f]))
 					t := r.Trace(k.Packet, rs.Input, false)
+					named := func(v rules.Visited) bool { return v.Handle != 0 && strings.Contains(v.Rule, strconv.Itoa(int(port))) }
+					if t.Verdict == rules.WordUnknown && slices.ContainsFunc(t.Path, func(v rules.Visited) bool { return strings.HasSuffix(v.Result, "accept") && named(v) }) {
+						// Whether what it accepts is dropped later depends on what is left open.
+						for _, w := range append(slices.Clone(t.Unclear), t.Needs...) {
+							gaps = append(gaps, fact.Gap{Reason: fact.UnsupportedGap, What: fmt.Sprintf("rules for %s/%d over %s that depend on %s", proto, port, rules.FamilyWord(f), rules.CauseWords(w))})
+						}
+						continue
+					}
 					if t.Verdict != rules.WordDrop && t.Verdict != rules.WordReject {
 						continue
 					}
@@ -96,7 +111,7 @@ func drowned(c *Context) []Result {
 					dropped := slices.IndexFunc(t.Path, func(v rules.Visited) bool {
 						return strings.HasSuffix(v.Result, "drop") || strings.HasPrefix(v.Result, "reject") || v.Rule == "policy drop"
 					})
-					if accepted < 0 || dropped < accepted || t.Path[accepted].Table == t.Path[dropped].Table || !strings.Contains(t.Path[accepted].Rule, strconv.Itoa(int(port))) {
+					if accepted < 0 || dropped < accepted || t.Path[accepted].Table == t.Path[dropped].Table || !named(t.Path[accepted]) {
 						continue
 					}
 					x := s.Subject()
@@ -110,13 +125,26 @@ func drowned(c *Context) []Result {
 			}
 		}
 		switch {
-		case gap != nil:
-			out = append(out, unknown(sub, *gap))
+		case len(gaps) > 0:
+			out = append(out, unknown(sub, dedupeGaps(gaps)...))
 		case out == nil:
 			out = one(pass(sub, "What one base chain accepts by port no other one drops."))
 		}
 		return out
 	})
+}
+
+// addressOn is an address of an interface, a global one where it has one; invalid when
+// it has none.
+func (s *Space) addressOn(f rs.Family, ifname string) (out netip.Addr) {
+	if l := s.linkNamed(ifname); l != nil {
+		for _, a := range s.Addrs(l.Index, rules.FamilyWord(f)) {
+			if !out.IsValid() || out.IsLinkLocalUnicast() {
+				out = a.Prefix.Addr()
+			}
+		}
+	}
+	return out
 }
 
 // replies are the source ports that stateless rules let back in.
