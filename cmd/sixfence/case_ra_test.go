@@ -152,12 +152,41 @@ func TestManagerTakesFragmentedRAs(t *testing.T) {
 	}
 	f := p.Wire.Frame().RA(rogueRA(1800))
 	id := uint32(1)
-	testlab.Eventually(t, 10*time.Second, "default route from a fragmented RA", func() bool {
+	send := func() bool {
 		id++
 		p.Wire.Send(f.Fragments(id, 24)...)
+		p.Barrier()
 		time.Sleep(100 * time.Millisecond)
 		return strings.Contains(p.Victim.DefaultRoute(), "proto ra")
-	})
+	}
+	testlab.Eventually(t, 10*time.Second, "default route from a fragmented RA", send)
+	// A guard that looks at the first header drops the plain ones alone; one that drops
+	// fragments before they are put together drops them all.
+	nft := testlab.RequireTool(t, "nft")
+	for _, c := range []struct {
+		rules string
+		bad   bool
+	}{
+		{"flush ruleset; table ip6 g { chain in { type filter hook prerouting priority -450; ip6 nexthdr icmpv6 icmpv6 type nd-router-advert drop; }; }", true},
+		{"flush ruleset; table ip6 g { chain in { type filter hook prerouting priority -450; icmpv6 type nd-router-advert drop; }; }", false},
+	} {
+		p.Victim.Run(nft, c.rules)
+		p.Victim.IP("-6", "route", "flush", "proto", "ra")
+		x := outside(t, p.Victim).effective(t, "RA-14", on("v0"), verdict(c.bad))
+		if c.bad && x.Severity != finding.High {
+			t.Errorf("RA-14: severity %s, want high: plain ones are dropped", x.Severity)
+		}
+		p.Wire.SendRA(rogueRA(1800))
+		p.Barrier()
+		time.Sleep(100 * time.Millisecond)
+		if d := p.Victim.DefaultRoute(); strings.Contains(d, "proto ra") {
+			t.Errorf("a plain RA passes the guard: %s", d)
+		}
+		got := send() || c.bad && send() || c.bad && send()
+		if got != c.bad {
+			t.Errorf("%s: the client took a fragmented RA: %v", c.rules, got)
+		}
+	}
 }
 
 // Switching accept_ra off removes nothing that an RA has already installed.
