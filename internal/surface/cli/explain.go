@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sixfence/sixfence/internal/logic/check"
+	"github.com/sixfence/sixfence/internal/surface/config"
 	"github.com/sixfence/sixfence/internal/surface/report"
 )
 
@@ -89,40 +90,10 @@ func unknownControl(given, id string) error {
 
 // nearest are the IDs that a typing error away from id, at most three.
 func nearest(id string) []string {
-	if len(id) > 40 {
-		return nil
-	}
-	var out []string
-	best := 4
+	var ids []string
 	for _, c := range check.Catalogue() {
-		d := distance(id, c.ID)
-		if d < best {
-			best, out = d, nil
-		}
-		if d == best && d < 4 {
-			out = append(out, c.ID)
-		}
+		ids = append(ids, c.ID)
 	}
-	slices.Sort(out)
-	return out[:min(len(out), 3)]
-}
-
-// distance is the Levenshtein distance in bytes.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		prev := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			prev, row[j+1] = row[j+1], min(prev+cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
+	slices.Sort(ids)
+	return config.Nearest(id, ids)
 }

@@ -137,7 +137,7 @@ func waiverRules(s *jsonschema.Schema) {
 }
 
 // words are the types with a closed set of values.
-func words() map[reflect.Type]*jsonschema.Schema {
+func wordTypes() map[reflect.Type]*jsonschema.Schema {
 	enum := func(vs ...any) *jsonschema.Schema { return &jsonschema.Schema{Type: "string", Enum: vs} }
 	return map[reflect.Type]*jsonschema.Schema{
 		reflect.TypeFor[finding.Status]():          enum(finding.Pass, finding.Fail, finding.Unknown, finding.NotApplicable, finding.Waived),
@@ -157,7 +157,7 @@ func words() map[reflect.Type]*jsonschema.Schema {
 // generate derives a schema. Every fact (Known[T]) takes the shape that
 // Known.MarshalJSON writes, which reflection cannot see.
 func generate(t reflect.Type) (*jsonschema.Schema, error) {
-	opts := &jsonschema.ForOptions{TypeSchemas: words()}
+	opts := &jsonschema.ForOptions{TypeSchemas: wordTypes()}
 	if err := knowns(t, opts, map[reflect.Type]bool{}); err != nil {
 		return nil, err
 	}
