@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/sixfence/sixfence/internal/surface/config"
 	"github.com/sixfence/sixfence/internal/surface/obs"
 	"github.com/sixfence/sixfence/internal/surface/report"
 )
@@ -99,7 +100,7 @@ func (a *app) root() *cobra.Command {
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { fmt.Fprint(a.stdout, helpText(cmd)) })
 	root.SetUsageFunc(func(cmd *cobra.Command) error { fmt.Fprint(a.stderr, helpText(cmd)); return nil })
 	root.AddCommand(a.auditCommand(), a.snapshotCommand(), a.explainCommand(), a.schemaCommand(),
-		a.reachCommand(), a.traceCommand(), a.completionCommand(), a.versionCommand(), a.docsCommand())
+		a.reachCommand(), a.traceCommand(), a.intentCommand(), a.completionCommand(), a.versionCommand(), a.docsCommand())
 	root.SetHelpCommand(a.helpCommand())
 	return root
 }
@@ -142,6 +143,12 @@ func noArgs(cmd *cobra.Command, args []string) error {
 
 // complain prints one error line and its hints.
 func (a *app) complain(err error) {
+	if many := (config.Errors)(nil); errors.As(err, &many) && len(many) > 1 {
+		for _, e := range many {
+			a.complain(e)
+		}
+		return
+	}
 	fmt.Fprintln(a.stderr, "sixfence: "+report.CleanText(err.Error()))
 	for _, h := range hints(err) {
 		fmt.Fprintln(a.stderr, "hint: "+report.Clean(h))

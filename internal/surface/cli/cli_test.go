@@ -89,7 +89,7 @@ func TestGeneratedFilesAreFresh(t *testing.T) {
 func TestEveryHelpFitsAndExplainsExitCodes(t *testing.T) {
 	t.Parallel()
 	a := &app{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard}
-	for _, c := range a.root().Commands() {
+	for _, c := range every(a.root()) {
 		text := helpText(c)
 		if !strings.Contains(text, "EXIT STATUS") {
 			t.Errorf("%s: no exit codes", c.Name())
@@ -112,14 +112,6 @@ func TestNearest(t *testing.T) {
 	}
 	if got := nearest(strings.Repeat("X", 5000)); got != nil {
 		t.Errorf("%v", got)
-	}
-	for _, c := range []struct {
-		a, b string
-		d    int
-	}{{"", "", 0}, {"a", "", 1}, {"kitten", "sitting", 3}, {"RA-01", "RA-10", 2}} {
-		if got := distance(c.a, c.b); got != c.d {
-			t.Errorf("distance(%q, %q) = %d, want %d", c.a, c.b, got, c.d)
-		}
 	}
 }
 

@@ -22,6 +22,7 @@ func hints(err error) []string {
 		refused  *store.RefusedError
 		snapshot *store.SnapshotError
 		conf     *config.Error
+		unsafe   *store.UnsafeError
 	)
 	if errors.As(err, &usage) {
 		add(usage.hint)
@@ -37,6 +38,9 @@ func hints(err error) []string {
 	}
 	if errors.As(err, &conf) {
 		add(conf.Hint)
+	}
+	if errors.As(err, &unsafe) {
+		add(unsafe.Hint)
 	}
 	if len(out) == 0 {
 		switch {

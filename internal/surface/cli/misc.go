@@ -18,7 +18,7 @@ func (a *app) schemaCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:       "schema " + strings.Join(names, "|"),
 		Short:     "Print the JSON Schema of a document",
-		Long:      "schema prints the JSON Schema of a document that sixfence writes (report, snapshot)\nor reads (waivers).",
+		Long:      "schema prints the JSON Schema of a document that sixfence writes (report, plan …) or\nreads (intent, waivers).",
 		Example:   "  sixfence schema report > report.schema.json",
 		ValidArgs: names,
 		Args:      oneWord(names...),

@@ -12,6 +12,7 @@ import (
 	"github.com/google/jsonschema-go/jsonschema"
 
 	"github.com/sixfence/sixfence/internal/logic/reach"
+	"github.com/sixfence/sixfence/internal/model/change"
 	"github.com/sixfence/sixfence/internal/model/fact"
 	"github.com/sixfence/sixfence/internal/model/finding"
 )
@@ -24,6 +25,8 @@ const (
 	ReportDocument   Document = "report"
 	SnapshotDocument Document = "snapshot"
 	WaiversDocument  Document = "waivers"
+	IntentDocument   Document = "intent"
+	PlanDocument     Document = "plan"
 	ReachDocument    Document = "reach"
 	DiffDocument     Document = "reach-diff"
 	TraceDocument    Document = "trace"
@@ -31,7 +34,7 @@ const (
 
 // Documents lists the published documents.
 func Documents() []Document {
-	return []Document{ReportDocument, SnapshotDocument, WaiversDocument, ReachDocument, DiffDocument, TraceDocument}
+	return []Document{ReportDocument, SnapshotDocument, WaiversDocument, ReachDocument, DiffDocument, TraceDocument, IntentDocument, PlanDocument}
 }
 
 // draft is the JSON Schema dialect of every schema.
@@ -76,6 +79,13 @@ func Schema(d Document) ([]byte, error) {
 		s, err = written(reflect.TypeFor[reach.DiffDocument](), "sixfence reach diff", "What `sixfence reach diff --format json` prints. Schema "+reach.DocumentVersion+".")
 		if err == nil {
 			s.Properties["schemaVersion"] = version(reach.DocumentVersion)
+		}
+	case IntentDocument:
+		s, err = intentSchema()
+	case PlanDocument:
+		s, err = written(reflect.TypeFor[change.Plan](), "sixfence plan", "What `sixfence harden plan --format json` prints and `harden apply FILE` performs. Schema "+change.Version+".")
+		if err == nil {
+			s.Properties["schemaVersion"] = version(change.Version)
 		}
 	case TraceDocument:
 		s, err = written(reflect.TypeFor[reach.Trace](), "sixfence trace", "What `sixfence trace --format json` prints: what becomes of one packet, and why.")
@@ -145,6 +155,7 @@ func wordTypes() map[reflect.Type]*jsonschema.Schema {
 		reflect.TypeFor[finding.Position]():        enum(finding.FromInternet, finding.FromLink, finding.FromPod, finding.FromLocal),
 		reflect.TypeFor[finding.RemediationKind](): enum(finding.Command, finding.Intent, finding.Note),
 		reflect.TypeFor[fact.Reason]():             enum(fact.Permission, fact.UnsupportedGap, fact.Truncated, fact.NotCollected, fact.ParseGap),
+		reflect.TypeFor[change.Phase]():            enum(change.Runtime, change.Persist, change.AfterConfirm),
 		reflect.TypeFor[fact.Mode]():               enum(fact.ModeLive, fact.ModeRoot),
 		reflect.TypeFor[time.Time]():               {Type: "string", Format: "date-time"},
 		reflect.TypeFor[netip.Addr]():              {Type: "string", Description: "an IP address, or empty"},

@@ -106,6 +106,15 @@ func (e Errors) Error() string {
 	return b.String()
 }
 
+// Unwrap gives the single mistakes.
+func (e Errors) Unwrap() []error {
+	out := make([]error, len(e))
+	for i, x := range e {
+		out[i] = x
+	}
+	return out
+}
+
 // parseTree reads one file of YAML without anchors, aliases and tags. What is wrong is
 // in s.errors; the tree holds what could be read.
 func parseTree(s *source, text []byte) *node {
