@@ -282,7 +282,7 @@ func TestPrecedence(t *testing.T) {
 		t.Errorf("services: %s", got)
 	}
 	if in.Role != "router" || in.Tunnels.Policy != "deny" || len(in.Interfaces) != 3 || in.Interfaces["eth0"].Addressing != "slaac" || len(in.Interfaces["eth0"].Routers) != 1 ||
-		in.Interfaces["eth0"].Routers[0].Address != netip.MustParseAddr("fe80::2") || len(in.Checks) != 2 || in.Limits != (intent.Limits{EchoPerSecond: 5, NDPerSecond: 9}) {
+		in.Interfaces["eth0"].Routers[0].Address != netip.MustParseAddr("fe80::2") || len(in.Checks) != 2 || !reflect.DeepEqual(in.Limits, intent.Limits{EchoPerSecond: 5, NDPerSecond: 9}) {
 		t.Errorf("%+v", in)
 	}
 	for path, want := range map[string]string{"role": "f2:3", "services.ssh": "f1:6", "services.web": "f0:10", "interfaces.eth0.addressing": "f0:5", "interfaces.eth0.routers[0].address": "f1:3", "limits.echoPerSecond": "f0:13", "limits.ndPerSecond": "f2:5", "checks[0]": "f2:4"} {
@@ -458,4 +458,50 @@ func FuzzLoadIntent(f *testing.F) {
 			t.Fatalf("changed on its way through a file:\n%s", text)
 		}
 	})
+}
+
+// TestEveryKeyIsExplained: the schema and the reference say what each key is for.
+func TestEveryKeyIsExplained(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	var walk func(reflect.Type)
+	walk = func(ty reflect.Type) {
+		for ty.Kind() == reflect.Slice || ty.Kind() == reflect.Map || ty.Kind() == reflect.Pointer {
+			ty = ty.Elem()
+		}
+		if ty == reflect.TypeFor[intent.Tunnels]() {
+			ty = reflect.TypeFor[intent.Tunnel]()
+		}
+		if ty.Kind() != reflect.Struct || ty.PkgPath() == "net/netip" || seen[ty.Name()] {
+			return
+		}
+		seen[ty.Name()] = true
+		_, fields := keysOf(ty)
+		for _, f := range fields {
+			id := ty.Name() + "." + f.Name
+			if about[id] == "" {
+				t.Errorf("about has nothing on %s", id)
+			}
+			seen[id] = true
+			walk(f.Type)
+		}
+	}
+	walk(reflect.TypeFor[intent.Intent]())
+	for id := range about {
+		if !seen[id] {
+			t.Errorf("about explains %s, which is not there", id)
+		}
+	}
+	for _, table := range []map[string]string{notEmpty, missing} {
+		for id := range table {
+			if _, key, _ := strings.Cut(id, "."); !seen[id] && (key == "" || key[0] < 'a') {
+				t.Errorf("%s is not there", id)
+			}
+		}
+	}
+	for id := range rules {
+		if id = strings.TrimSuffix(id, ".key"); !seen[id] && id != "Tunnels.Policy" {
+			t.Errorf("there is a rule for %s, which is not there", id)
+		}
+	}
 }
