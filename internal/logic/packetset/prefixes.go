@@ -8,6 +8,10 @@ import (
 // blocks calls f with the aligned blocks that an interval consists of, in order, as
 // their first address and the number of free bits.
 func (i Interval) blocks(width int, f func(from Addr, n int)) {
+	if i.From == i.To {
+		f(i.From, 0)
+		return
+	}
 	for from := i.From; ; {
 		// The largest aligned block at from that does not pass the end.
 		n := min(trailingZeros(from), width)
@@ -57,6 +61,15 @@ func (s Set) CountPrefixes(is4 bool) int {
 
 // Prefixes is the minimal list of prefixes that covers the set exactly.
 func (s Set) Prefixes(is4 bool) []netip.Prefix { return s.FirstPrefixes(is4, -1) }
+
+// AppendPrefixes appends Prefixes to a list.
+func (s Set) AppendPrefixes(to []netip.Prefix, is4 bool) []netip.Prefix {
+	w := width(is4)
+	for _, i := range s {
+		i.blocks(w, func(from Addr, n int) { to = append(to, netip.PrefixFrom(from.IP(is4), w-n)) })
+	}
+	return to
+}
 
 // FirstPrefixes is Prefixes up to a number of them; -1 is all.
 func (s Set) FirstPrefixes(is4 bool, most int) []netip.Prefix {

@@ -80,6 +80,7 @@ type cchain struct {
 	chain *rs.Chain
 	rules []crule
 	num   int
+	leaf  bool // no rule changes packets or jumps
 }
 
 // crule is a rule: all steps hold, then its end. Of a slow one the steps only tell
@@ -206,6 +207,9 @@ func compile(m *Model, f rs.Family, u *uses) *program {
 			if x := p.chains[c]; x != nil {
 				cc := compiler{p: p, q: q, by: by}
 				x.rules = cc.chain(c)
+				x.leaf = !slices.ContainsFunc(x.rules, func(r crule) bool {
+					return r.slow || r.vmap != nil || r.verdict == rs.Jump || r.verdict == rs.Goto
+				})
 			}
 		}
 	}

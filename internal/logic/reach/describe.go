@@ -29,7 +29,7 @@ func (sp *Space) deciders(a *Answer, must, may packetset.Set) []RuleRef {
 		about = sp.told.touching(a.Space, may)
 	}
 	out := []RuleRef{}
-	ds := a.Deciders(about)
+	ds := a.deciders(about, 2*maxDeciders) // some may be nobody
 	if len(must) == 0 && len(may) > 0 {
 		ds = a.contenders(about)
 	}

@@ -28,6 +28,18 @@ type lane struct {
 	seenAlways, seenNamed int
 }
 
+// residual is the chain as it is for a packet; nil where there is none.
+func (w *walker) residual(c *cchain, v *view) *residual {
+	if w.ans.Space != w.prog.space {
+		return nil
+	}
+	in := v.layer()
+	if in == nil {
+		return nil
+	}
+	return w.prog.residual(in, c)
+}
+
 // advance finds the next rule to meet from one on.
 func (l *lane) advance(from, end int) {
 	l.pos, l.at = from, item{from: int32(from), to: int32(from + 1)}
@@ -77,14 +89,12 @@ func (s *lanes) enter(g group, from int) {
 		g.view = s.w.view(&g.env)
 	}
 	l := lane{group: g}
-	if !s.each && s.w.ans.Space == s.w.prog.space {
-		if in := g.view.layer(); in != nil {
-			if l.res = s.w.prog.residual(in, s.c); l.res != nil {
-				l.named = l.res.byPort[g.view.port]
-				if from > 0 {
-					l.seenAlways = sort.Search(len(l.res.always), func(i int) bool { return int(l.res.always[i].to) > from })
-					l.seenNamed = sort.Search(len(l.named), func(i int) bool { return int(l.named[i].to) > from })
-				}
+	if !s.each {
+		if l.res = s.w.residual(s.c, g.view); l.res != nil {
+			l.named = l.res.byPort[g.view.port]
+			if from > 0 {
+				l.seenAlways = sort.Search(len(l.res.always), func(i int) bool { return int(l.res.always[i].to) > from })
+				l.seenNamed = sort.Search(len(l.named), func(i int) bool { return int(l.named[i].to) > from })
 			}
 		}
 	}
@@ -166,6 +176,9 @@ func (s *lanes) collapse(pos int) {
 
 // quickly runs a chain of a program. The groups are used up.
 func (w *walker) quickly(c *cchain, in []group) (returned []group) {
+	if c.leaf && len(in) == 1 {
+		return w.leaf(c, in[0])
+	}
 	s := &lanes{w: w, c: c}
 	end := len(c.rules)
 	for _, g := range in {
@@ -234,6 +247,53 @@ func (w *walker) quickly(c *cchain, in []group) (returned []group) {
 		returned = join(returned, s.list[i].group)
 	}
 	return returned
+}
+
+// leaf is quickly for a chain that leaves one group one group: no rule of it changes
+// packets or jumps.
+func (w *walker) leaf(c *cchain, g group) (returned []group) {
+	if g.view == nil {
+		g.view = w.view(&g.env)
+	}
+	l := lane{group: g, res: w.residual(c, g.view)}
+	if l.res != nil {
+		l.named = l.res.byPort[g.view.port]
+	}
+	end := len(c.rules)
+	for l.advance(0, end); l.pos < end && !l.cells.Empty(); l.advance(int(l.at.to), end) {
+		r := &c.rules[l.pos]
+		if w.quick++; w.quick > maxQuick {
+			w.q.opaque["ruleset too large to follow"] = true
+			w.end(l.group, Accepted|Dropped, Decider{Chain: c.chain, Rule: r.rule})
+			return returned
+		}
+		if l.at.swath != nil {
+			returned = w.cover(l.at.swath, &l.group, returned)
+			continue
+		}
+		h, reg := l.view.match(r)
+		var stay, ret []group
+		switch h {
+		case matched:
+			stay, ret = w.take(r, &l.group, reg)
+		case slow: // what a test looks at is not known: it ends the way, or does nothing
+			g := l.group
+			l.cells = packetset.NewCells(w.ans.Space.Len())
+			if w.steps++; w.steps > maxSteps {
+				w.q.opaque["ruleset too large to follow"] = true
+				w.end(g, Accepted|Dropped, Decider{Chain: c.chain, Rule: r.rule})
+				return returned
+			}
+			stay, ret = w.rule(r.rule, g)
+		}
+		for _, x := range stay {
+			l.cells.Add(x.cells)
+		}
+		for _, x := range ret {
+			returned = join(returned, x)
+		}
+	}
+	return join(returned, l.group)
 }
 
 // take does what a rule concludes to the sources of a group that it surely matches, and
@@ -358,12 +418,13 @@ type visit struct {
 const (
 	oftenVisited = 1  // from how many visits on they are remembered
 	maxVisits    = 64 // remembered of one chain
+	smallLeaf    = 64 // rules of a chain that is never remembered when it jumps nowhere
 )
 
 // again runs a chain, unless it ran over the same packets before: what it did to them
 // then stays done. Without this, chains that jump twice each take exponential time.
 func (w *walker) again(c *rs.Chain, in []group, run func([]group) []group) []group {
-	if w.depth < 2 {
+	if cc := w.prog.chains[c]; w.depth < 2 || cc != nil && cc.leaf && len(cc.rules) <= smallLeaf && !w.plain {
 		return run(in)
 	}
 	if w.seen == nil {

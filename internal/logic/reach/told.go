@@ -126,20 +126,23 @@ type list struct {
 
 // must lists surely accepted sources; of too many prefixes the largest.
 func (t *told) must(s packetset.Set, is4 bool) list {
-	return remember(t, keyOf(toldMust, is4, s), func() (list, int) {
-		in := s.Inside(is4, maxListed)
-		l := list{prefixes(in, is4), !in.Same(s)}
-		return l, len(l.prefixes)
-	})
+	return remember(t, keyOf(toldMust, is4, s), func() (list, int) { return t.write(s, is4, packetset.Set.Inside) })
 }
 
 // may lists possibly accepted sources; too many prefixes are joined to larger ones.
 func (t *told) may(s packetset.Set, is4 bool) list {
-	return remember(t, keyOf(toldMay, is4, s), func() (list, int) {
-		around := s.Around(is4, maxListed)
-		l := list{prefixes(around, is4), !around.Same(s)}
-		return l, len(l.prefixes)
-	})
+	return remember(t, keyOf(toldMay, is4, s), func() (list, int) { return t.write(s, is4, packetset.Set.Around) })
+}
+
+func (t *told) write(s packetset.Set, is4 bool, fewer func(packetset.Set, bool, int) packetset.Set) (list, int) {
+	l := list{}
+	n := s.CountPrefixes(is4)
+	if l.cut = n > maxListed; l.cut {
+		s = fewer(s, is4, maxListed)
+		n = s.CountPrefixes(is4)
+	}
+	l.prefixes = s.AppendPrefixes(make([]netip.Prefix, 0, n), is4)
+	return l, n
 }
 
 // lists are both; the same memory where they are the same.

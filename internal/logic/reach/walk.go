@@ -143,7 +143,10 @@ func (f *fates) add(e End, n, word int, b uint64) {
 
 // Deciders are the rules and policies that decided about some cells, in the order they
 // were met.
-func (a *Answer) Deciders(about *packetset.Cells) []Decider {
+func (a *Answer) Deciders(about *packetset.Cells) []Decider { return a.deciders(about, -1) }
+
+// deciders are the first of the Deciders; -1 is all.
+func (a *Answer) deciders(about *packetset.Cells, most int) []Decider {
 	left := about.Clone()
 	used := make([]bool, len(a.by))
 	swaths := map[int32][]bool{}
@@ -161,9 +164,11 @@ func (a *Answer) Deciders(about *packetset.Cells) []Decider {
 	for i, yes := range used {
 		switch u := a.by[i].swath; {
 		case !yes:
+		case len(out) == most:
+			return out
 		case u != nil:
 			for k, yes := range swaths[int32(i)] {
-				if yes {
+				if yes && len(out) != most {
 					out = append(out, Decider{Chain: u.c.chain, Rule: u.c.rules[u.rules[k].num].rule})
 				}
 			}
