@@ -85,7 +85,9 @@ type Set []Interval
 // Normalise sorts, joins overlapping and adjacent intervals, and drops empty ones.
 func Normalise(in []Interval) Set {
 	s := slices.DeleteFunc(slices.Clone(in), func(i Interval) bool { return i.From.Compare(i.To) > 0 })
-	slices.SortFunc(s, func(a, b Interval) int { return a.From.Compare(b.From) })
+	if byFrom := func(a, b Interval) int { return a.From.Compare(b.From) }; !slices.IsSortedFunc(s, byFrom) {
+		slices.SortFunc(s, byFrom)
+	}
 	out := s[:0]
 	for _, i := range s {
 		if n := len(out); n > 0 {
@@ -156,7 +158,10 @@ func PrefixInterval(p netip.Prefix) Interval {
 
 // Intersect is what is in both sets.
 func (s Set) Intersect(o Set) Set {
-	var out Set
+	if len(s) == 0 || len(o) == 0 {
+		return nil
+	}
+	out := make(Set, 0, max(len(s), len(o)))
 	for i, j := 0, 0; i < len(s) && j < len(o); {
 		from, to := s[i].From, s[i].To
 		if o[j].From.Compare(from) > 0 {
@@ -173,6 +178,12 @@ func (s Set) Intersect(o Set) Set {
 		} else {
 			j++
 		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	if cap(out) > 2*len(out) {
+		out = slices.Clone(out)
 	}
 	return out
 }

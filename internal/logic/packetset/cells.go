@@ -16,15 +16,22 @@ type Space struct {
 func NewSpace(is4 bool, ivs []Interval) *Space {
 	starts := make([]Addr, 1, 2*len(ivs)+1)
 	last := Last(is4)
-	for _, i := range ivs {
-		if i.From.Compare(last) <= 0 {
-			starts = append(starts, i.From)
-		}
-		if n, ok := i.To.Next(); ok && n.Compare(last) <= 0 {
-			starts = append(starts, n)
+	sorted := true
+	add := func(a Addr) {
+		if n := len(starts); a.Compare(last) <= 0 && a != starts[n-1] {
+			sorted = sorted && starts[n-1].Compare(a) < 0
+			starts = append(starts, a)
 		}
 	}
-	slices.SortFunc(starts, Addr.Compare)
+	for _, i := range ivs {
+		add(i.From)
+		if n, ok := i.To.Next(); ok {
+			add(n)
+		}
+	}
+	if !sorted {
+		slices.SortFunc(starts, Addr.Compare)
+	}
 	return &Space{Is4: is4, Start: slices.Clip(slices.Compact(starts))}
 }
 

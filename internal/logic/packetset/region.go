@@ -33,26 +33,38 @@ func (s *Space) Region(set Set) *Region {
 // Touching is the cells that hold any address of a set.
 func (s *Space) Touching(set Set) *Cells {
 	out := NewCells(s.Len())
-	// Few intervals are found by halving, many by going through the cells once.
-	many, next := len(set) > s.Len()/16, 0
-	cell := func(a Addr) int {
-		if !many {
-			return s.Cell(a)
-		}
-		for next+1 < len(s.Start) && s.Start[next+1].Compare(a) <= 0 {
-			next++
-		}
-		return next
-	}
+	next := 0
 	for _, iv := range set {
-		from := cell(iv.From)
-		out.AddRange(from, cell(iv.To)+1)
+		from := s.cellFrom(next, iv.From)
+		next = s.cellFrom(from, iv.To)
+		out.AddRange(from, next+1)
 	}
 	return out
 }
 
+// cellFrom is Cell for an address that does not lie before a cell: it looks near that
+// first.
+func (s *Space) cellFrom(i int, a Addr) int {
+	step := 1
+	for i+step < len(s.Start) && s.Start[i+step].Compare(a) <= 0 {
+		i += step
+		step *= 2
+	}
+	for end := min(i+step, len(s.Start)); i+1 < end; { // Start[i] <= a < Start[end]
+		if m := (i + end) / 2; s.Start[m].Compare(a) <= 0 {
+			i = m
+		} else {
+			end = m
+		}
+	}
+	return i
+}
+
 // All tells that the region selects every cell.
 func (r *Region) All() bool { return r.all }
+
+// Wide tells that the region is kept as a bitset.
+func (r *Region) Wide() bool { return r.mask != nil }
 
 // None tells that the region selects no cell.
 func (r *Region) None() bool {

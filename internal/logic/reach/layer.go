@@ -311,6 +311,9 @@ func (b *residuals) flush() {
 	for i := range run {
 		if run[i].kind == matchesAll {
 			shared++
+			if run[i].reg.Wide() {
+				shared = leastSwath // each by itself is much to paint
+			}
 		}
 	}
 	if shared < leastSwath {

@@ -2,6 +2,7 @@ package reach
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 	"sort"
 	"sync"
@@ -190,6 +191,43 @@ func (x *setIndex) within(fields uint32, e *rs.Element, key []byte) bool {
 	return true
 }
 
+// sortBy sorts a group by what it names by one value.
+func (x *setIndex) sortBy(g indexGroup) {
+	size, off := 0, 0
+	for i, n := range x.fields {
+		if g.exact>>i&1 != 0 {
+			size += n
+		}
+	}
+	if size > 8 {
+		slices.SortFunc(g.order, func(a, b int32) int { return x.compare(g.exact, x.set.Elements[a].From, x.set.Elements[b].From) })
+		return
+	}
+	// Short keys are sorted as numbers.
+	type keyed struct {
+		key uint64
+		num int32
+	}
+	list := make([]keyed, len(g.order))
+	for k, num := range g.order {
+		list[k].num = num
+	}
+	for i, n := range x.fields {
+		if g.exact>>i&1 != 0 {
+			for k := range list {
+				for _, b := range x.set.Elements[list[k].num].From[off : off+n] {
+					list[k].key = list[k].key<<8 | uint64(b)
+				}
+			}
+		}
+		off += (n + 3) &^ 3
+	}
+	slices.SortFunc(list, func(a, b keyed) int { return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.num, b.num)) })
+	for k := range list {
+		g.order[k] = list[k].num
+	}
+}
+
 // groups indexes a concatenation for keys of which some fields are open.
 func (x *setIndex) groups(open uint32) []indexGroup {
 	x.mu.Lock()
@@ -217,7 +255,7 @@ func (x *setIndex) groups(open uint32) []indexGroup {
 		out[k].order = append(out[k].order, int32(i))
 	}
 	for _, g := range out {
-		slices.SortFunc(g.order, func(a, b int32) int { return x.compare(g.exact, x.set.Elements[a].From, x.set.Elements[b].From) })
+		x.sortBy(g)
 	}
 	if x.by == nil {
 		x.by = map[uint32][]indexGroup{}
