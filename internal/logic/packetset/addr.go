@@ -161,7 +161,7 @@ func (s Set) Intersect(o Set) Set {
 	if len(s) == 0 || len(o) == 0 {
 		return nil
 	}
-	out := make(Set, 0, max(len(s), len(o)))
+	var out Set
 	for i, j := 0, 0; i < len(s) && j < len(o); {
 		from, to := s[i].From, s[i].To
 		if o[j].From.Compare(from) > 0 {
@@ -171,6 +171,9 @@ func (s Set) Intersect(o Set) Set {
 			to = o[j].To
 		}
 		if from.Compare(to) <= 0 {
+			if out == nil {
+				out = make(Set, 0, max(len(s)-i, len(o)-j))
+			}
 			out = append(out, Interval{from, to})
 		}
 		if s[i].To.Compare(o[j].To) < 0 {
@@ -179,11 +182,23 @@ func (s Set) Intersect(o Set) Set {
 			j++
 		}
 	}
-	if len(out) == 0 {
-		return nil
-	}
 	if cap(out) > 2*len(out) {
 		out = slices.Clone(out)
 	}
 	return out
+}
+
+// Meets tells whether two sets have an address in common.
+func (s Set) Meets(o Set) bool {
+	for i, j := 0, 0; i < len(s) && j < len(o); {
+		switch {
+		case s[i].To.Compare(o[j].From) < 0:
+			i++
+		case o[j].To.Compare(s[i].From) < 0:
+			j++
+		default:
+			return true
+		}
+	}
+	return false
 }

@@ -18,7 +18,7 @@ type Model struct {
 	Set   *rs.Ruleset
 	Order appendOrder // of the host the rules run on
 	World World       // nil: nothing is known
-	// Trace keeps the path of questions whose source is open, too.
+	// Trace keeps the path of every question.
 	Trace bool
 
 	mu       sync.Mutex
@@ -69,7 +69,12 @@ func (m *Model) fit(q *question, p *program) *program {
 
 // Ask puts a packet to the ruleset.
 func (m *Model) Ask(p Packet, h rs.Hook, only bool) *Answer {
-	return m.ask(p, h, only, m.Trace || p.Saddr.Set)
+	return m.ask(p, h, only, m.Trace)
+}
+
+// Walk is Ask rule by rule, with the path of the packet.
+func (m *Model) Walk(p Packet, h rs.Hook, only bool) *Answer {
+	return m.ask(p, h, only, true)
 }
 
 func (m *Model) ask(p Packet, h rs.Hook, only, trace bool) *Answer {

@@ -75,7 +75,7 @@ const (
 // Lint looks at the rules. What it says is proven by them: a rule is called dead
 // only where no packet can come to it.
 func (sp *Space) Lint() []Lint {
-	l := linter{sp: sp, out: []Lint{}, x: newBoxFields(sp.Model.Order), shapes: map[*rs.Rule]*shape{}}
+	l := linter{sp: sp, out: []Lint{}, x: newBoxFields(sp.Model.Order), shapes: map[*rs.Rule]*shape{}, managers: map[*rs.Table]string{}}
 	for _, t := range sp.Model.Set.Tables {
 		for _, c := range t.Chains {
 			for _, r := range c.Rules {
@@ -110,7 +110,39 @@ type linter struct {
 	untracks bool // a rule may keep packets out of connection tracking
 	x        *boxFields
 	shapes   map[*rs.Rule]*shape
-	trackers map[*rs.Rule]bool // rules without which nothing switches connection tracking on
+	trackers map[*rs.Rule]bool    // rules without which nothing switches connection tracking on
+	managers map[*rs.Table]string // by manager
+	callers  map[*rs.Table]map[string][]*rs.Chain
+}
+
+// manager is managerOf, worked out once.
+func (l *linter) manager(t *rs.Table) string {
+	m, ok := l.managers[t]
+	if !ok {
+		m = managerOf(t)
+		l.managers[t] = m
+	}
+	return m
+}
+
+// callersOf are the chains of a table with rules that lead to one.
+func (l *linter) callersOf(c *rs.Chain) []*rs.Chain {
+	by := l.callers[c.Table]
+	if by == nil {
+		by = map[string][]*rs.Chain{}
+		for _, o := range c.Table.Chains {
+			for _, n := range calls(o) {
+				if list := by[n]; len(list) == 0 || list[len(list)-1] != o {
+					by[n] = append(list, o)
+				}
+			}
+		}
+		if l.callers == nil {
+			l.callers = map[*rs.Table]map[string][]*rs.Chain{}
+		}
+		l.callers[c.Table] = by
+	}
+	return by[c.Name]
 }
 
 // shape is a rule by itself, whatever its chain is called for.
@@ -196,7 +228,7 @@ func (l *linter) table(t *rs.Table) {
 	l.structure(t)
 	l.dead(t)
 	for _, c := range t.Chains {
-		if !owned(c) {
+		if !l.owned(c) {
 			l.chain(c)
 		}
 	}
@@ -222,7 +254,7 @@ func (l *linter) structure(t *rs.Table) {
 					used[e.Set] = true
 					objects[e.Name] = true
 				case rs.Conclude:
-					if to := by[e.Chain]; to != nil && len(to.Rules) == 0 && !owned(c) && !owned(to) && reached[c] {
+					if to := by[e.Chain]; to != nil && len(to.Rules) == 0 && !l.owned(c) && !l.owned(to) && reached[c] {
 						empty[c.Name+" "+to.Name] = r
 					}
 				}
@@ -239,7 +271,7 @@ func (l *linter) structure(t *rs.Table) {
 		return
 	}
 	for _, c := range t.Chains {
-		if c.Base == nil && !reached[c] && len(c.Rules) > 0 && !owned(c) {
+		if c.Base == nil && !reached[c] && len(c.Rules) > 0 && !l.owned(c) {
 			sev := High
 			if (t.Family == rs.IPv4 || t.Family == rs.IPv6) && slices.Contains([]string{"filter", "nat", "mangle", "raw", "security"}, t.Name) {
 				sev = Medium // iptables: scripts keep spare chains
@@ -248,7 +280,7 @@ func (l *linter) structure(t *rs.Table) {
 				"jump to it from a chain with a hook, in front of the rules that decide about the same packets", l.first(c)...)
 		}
 	}
-	if managerOf(t) != "" {
+	if l.manager(t) != "" {
 		return
 	}
 	for _, n := range sortedKeys(t.Sets) {
@@ -347,7 +379,7 @@ func (l *linter) chain(c *rs.Chain) {
 		return
 	}
 	if len(c.Rules) == 0 {
-		if c.Table.Source == rs.NFTables && managerOf(c.Table) == "" {
+		if c.Table.Source == rs.NFTables && l.manager(c.Table) == "" {
 			l.add(LintEmptyBase, Info, c.Table, c, nil, "The chain has no rules and accepts everything: on "+c.Base.Hook.String()+" nothing is filtered here.", "add rules, or delete the chain")
 		}
 		return
@@ -380,7 +412,7 @@ func (l *linter) others(c *rs.Chain) bool {
 // rule looks at one rule by itself.
 func (l *linter) rule(c *rs.Chain, r *rs.Rule, s *shape, x *boxFields) {
 	l.nextHeader(c, r, s, x)
-	if s.log && !s.limited && !owned(c) {
+	if s.log && !s.limited && !l.owned(c) {
 		many := !slices.ContainsFunc(s.branches, func(b branch) bool { return b.verdict == rs.Accept })
 		if many && l.calledUnlimited(c) {
 			l.add(LintLogUnlimited, Low, c.Table, c, r, "The rule logs every packet: whoever sends many fills the log and the disk.", "put `limit rate 10/minute` in front of log")
@@ -423,7 +455,7 @@ func (l *linter) rule(c *rs.Chain, r *rs.Rule, s *shape, x *boxFields) {
 // is the start of one) that there is none of.
 func (l *linter) absent(c *rs.Chain, r *rs.Rule, data []byte) {
 	name, _, whole := strings.Cut(string(data), "\x00")
-	if !whole || name == "" || owned(c) || slices.ContainsFunc(l.sp.links, func(x fact.Link) bool { return x.Name == name }) {
+	if !whole || name == "" || l.owned(c) || slices.ContainsFunc(l.sp.links, func(x fact.Link) bool { return x.Name == name }) {
 		return
 	}
 	l.add(LintAbsentInterface, Low, c.Table, c, r, fmt.Sprintf("No interface is called %s here now: the rule matches nothing before there is one.", name), "correct the name; leave it where the interface comes and goes (VPN, PPP, containers)")
@@ -431,10 +463,7 @@ func (l *linter) absent(c *rs.Chain, r *rs.Rule, data []byte) {
 
 // calledUnlimited tells that no rule that leads to a chain has a limit.
 func (l *linter) calledUnlimited(c *rs.Chain) bool {
-	for _, o := range c.Table.Chains {
-		if !slices.Contains(calls(o), c.Name) {
-			continue
-		}
+	for _, o := range l.callersOf(c) {
 		for _, r := range o.Rules {
 			to, limit := false, false
 			for _, e := range r.Exprs {
@@ -455,7 +484,7 @@ func (l *linter) calledUnlimited(c *rs.Chain) bool {
 
 // nextHeader finds rules that take IPv6's next header for the transport protocol.
 func (l *linter) nextHeader(c *rs.Chain, r *rs.Rule, s *shape, x *boxFields) {
-	if c.Table.Family != rs.Inet && c.Table.Family != rs.IPv6 || owned(c) {
+	if c.Table.Family != rs.Inet && c.Table.Family != rs.IPv6 || l.owned(c) {
 		return
 	}
 	next := x.id("payload 1 6 1", 1)

@@ -71,10 +71,11 @@ type boxFields struct {
 	metas map[uint32]int
 	loads map[rs.Payload]int // without their register
 	list  []boxField
+	regs  map[rs.Reg]loaded // of the rule that is being read
 }
 
 func newBoxFields(order appendOrder) *boxFields {
-	return &boxFields{order: order, ids: map[string]int{}, metas: map[uint32]int{}, loads: map[rs.Payload]int{}}
+	return &boxFields{order: order, ids: map[string]int{}, metas: map[uint32]int{}, loads: map[rs.Payload]int{}, regs: map[rs.Reg]loaded{}}
 }
 
 func (x *boxFields) id(name string, width int) int {
@@ -182,11 +183,10 @@ func (x *boxFields) minus(b, e box) (left []box, touched bool) {
 			}
 			have = f.all
 		}
-		in := have.Intersect(side.in)
-		if len(in) == 0 {
+		if !have.Meets(side.in) {
 			return []box{b}, false
 		}
-		if !slices.Equal(in, have) {
+		if in := have.Intersect(side.in); !slices.Equal(in, have) {
 			cuts = append(cuts, cut{side.field, in, x.not(side.field, in).Intersect(have)})
 		}
 	}

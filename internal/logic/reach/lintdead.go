@@ -23,6 +23,7 @@ type deadWalk struct {
 	l       *linter
 	t       *rs.Table
 	x       *boxFields
+	by      map[string]*rs.Chain
 	callers map[*rs.Chain]int
 	hooks   map[*rs.Chain]map[rs.Hook]bool
 	written map[string]bool
@@ -38,8 +39,11 @@ func (l *linter) dead(t *rs.Table) {
 		written: writtenBy(t), dynamic: map[*rs.Set]bool{}, done: map[*rs.Chain]bool{}, post: !l.untracks,
 	}
 	by := map[string]*rs.Chain{}
+	w.by = by
 	for _, c := range t.Chains {
-		by[c.Name] = c
+		if by[c.Name] == nil {
+			by[c.Name] = c
+		}
 		for _, r := range c.Rules {
 			for _, e := range flat(r.Exprs) {
 				if d, ok := e.(rs.Dynset); ok && t.Sets[d.Set] != nil {
@@ -208,7 +212,7 @@ func (w *deadWalk) chain(c *rs.Chain, context box, before []ender, depth int) {
 		}
 		hots = append(hots, s.hot...)
 		for _, b := range s.branches {
-			if to := w.t.Chain(b.chain); to != nil && w.callers[to] == 1 && depth < maxLintDepth && !w.done[to] {
+			if to := w.by[b.chain]; to != nil && w.callers[to] == 1 && depth < maxLintDepth && !w.done[to] {
 				in := slices.DeleteFunc(slices.Clone(b.box), func(x boxSide) bool { return !w.keeps(x.field) })
 				if s.effects {
 					in = context
@@ -244,7 +248,7 @@ func (w *deadWalk) judge(c *rs.Chain, r *rs.Rule, s *shape, enders []ender, hots
 		if why := w.contradiction(s.seen); why != "" {
 			msg += " " + why
 		}
-		if owned(c) {
+		if w.l.owned(c) {
 			return true
 		}
 		w.l.add(LintNeverMatches, Medium, c.Table, c, r, msg, "correct the match, or delete the rule")
@@ -317,7 +321,7 @@ func (w *deadWalk) contradiction(b box) string {
 }
 
 func (w *deadWalk) report(c *rs.Chain, r *rs.Rule, s *shape, by []ender) {
-	if owned(c) {
+	if w.l.owned(c) {
 		return
 	}
 	var ev []string
@@ -378,9 +382,8 @@ func (w *deadWalk) redundantErrors(s *shape, by []ender) bool {
 }
 
 // owned tells that a manager keeps a chain: whatever is odd there is its business.
-func owned(c *rs.Chain) bool {
-	m := managerOf(c.Table)
-	switch m {
+func (l *linter) owned(c *rs.Chain) bool {
+	switch l.manager(c.Table) {
 	case "":
 		return false
 	case "firewalld", "fail2ban", "kube-proxy", "calico", "netavark", "lxc", "a generator":

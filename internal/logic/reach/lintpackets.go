@@ -120,7 +120,7 @@ const maxBeforeEstablished = 30
 
 func (l *linter) late(f rs.Family) {
 	for _, t := range l.sp.Model.Set.Tables {
-		if t.Dormant || t.Family != f && (t.Family != rs.Inet || f != rs.IPv6) || managerOf(t) != "" {
+		if t.Dormant || t.Family != f && (t.Family != rs.Inet || f != rs.IPv6) || l.manager(t) != "" {
 			continue
 		}
 		for _, c := range t.Chains {
@@ -138,6 +138,9 @@ func (l *linter) late(f rs.Family) {
 func (l *linter) acceptsEstablished(c *rs.Chain) int {
 	ct := l.x.ctState()
 	for i, r := range c.Rules {
+		if !slices.ContainsFunc(r.Exprs, func(e rs.Expr) bool { x, ok := e.(rs.Ct); return ok && x.Key == ctState }) {
+			continue // a rule without it may be about less, never about that alone
+		}
 		s := l.shape(r)
 		if !s.exact || s.limited || len(s.fields) > 1 {
 			continue
@@ -293,10 +296,13 @@ func (l *linter) routers() {
 	typ, saddr := l.x.id("payload 2 0 1", 1), l.x.id("ip6 saddr", 16)
 	for _, t := range l.sp.Model.Set.Tables {
 		for _, c := range t.Chains {
-			if t.Dormant || owned(c) {
+			if t.Dormant || l.owned(c) {
 				continue
 			}
 			for _, r := range c.Rules {
+				if !slices.ContainsFunc(r.Exprs, func(e rs.Expr) bool { x, ok := e.(rs.Payload); return ok && x.Base == rs.TransportHeader && x.Len == 1 }) {
+					continue // it does not look at the type
+				}
 				s := l.shape(r)
 				types, ok := s.seen.get(typ)
 				from, ok2 := s.seen.get(saddr)
@@ -317,12 +323,15 @@ func (l *linter) limits() {
 			continue
 		}
 		for _, c := range t.Chains {
-			if owned(c) || managerOf(t) != "" {
+			if l.owned(c) || l.manager(t) != "" {
 				continue
 			}
 			est := l.acceptsEstablished(c)
 			typ := l.x.id("payload 2 0 1", 1)
 			for i, r := range c.Rules {
+				if !slices.ContainsFunc(r.Exprs, limits) {
+					continue
+				}
 				s := l.shape(r)
 				if !s.limited {
 					continue
@@ -343,6 +352,15 @@ func (l *linter) limits() {
 			}
 		}
 	}
+}
+
+// limits tells that a rule with an expression may match some of the packets only.
+func limits(e rs.Expr) bool {
+	switch e.(type) {
+	case rs.Limit, rs.Dynset, rs.Objref:
+		return true
+	}
+	return false
 }
 
 // forwarding finds a forward chain that drops all that is new.

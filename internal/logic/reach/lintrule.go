@@ -59,7 +59,8 @@ type shaper struct {
 // shapeOf reads a rule within a context that holds for all packets of its chain.
 func (x *boxFields) shapeOf(r *rs.Rule, context box, dynamic map[*rs.Set]bool) shape {
 	out := shape{exact: true}
-	w := shaper{x: x, r: r, dynamic: dynamic, s: &out, box: context, regs: map[rs.Reg]loaded{}}
+	clear(x.regs)
+	w := shaper{x: x, r: r, dynamic: dynamic, s: &out, box: context, regs: x.regs}
 	for _, e := range r.Exprs {
 		if w.done {
 			break

@@ -142,7 +142,7 @@ func (a *Answer) Summary() Trace {
 
 // Explain traces one packet: every rule it met and what the rule did.
 func (m *Model) Explain(p Packet, h rs.Hook, only bool) Trace {
-	a := m.ask(p, h, only, true)
+	a := m.Walk(p, h, only)
 	t := a.Summary()
 	t.Path = []Visited{}
 	for _, s := range a.Path {

@@ -116,7 +116,12 @@ func (c *Case) Compare(cov *Coverage, maxMismatches int) (*Outcome, error) {
 			out.Accepted++
 		}
 		q := s.question(p.Src, uint32(id), c.Raw)
-		a := model.Ask(q, s.hook(), false)
+		a := model.Walk(q, s.hook(), false)
+		if quick := model.Ask(q, s.hook(), false); quick.All() != a.All() || quick.Limited.Empty() != a.Limited.Empty() {
+			all := quick.All()
+			out.Mismatches = append(out.Mismatches, Mismatch{Probe: id, Kernel: c.Accepted[id], Must: all == reach.Accepted, May: all&(reach.Accepted|reach.Stolen) != 0, Path: path(a), Question: q})
+			continue
+		}
 		if cov != nil {
 			count(cov, a)
 		}
@@ -141,7 +146,7 @@ func (c *Case) Compare(cov *Coverage, maxMismatches int) (*Outcome, error) {
 			out.Parts++
 			all := b.All()
 			if m, ok := c.judge(id, all == reach.Accepted, all&(reach.Accepted|reach.Stolen) != 0, !b.Limited.Empty(), excuse(b, false), true, out); !ok {
-				m.Path, m.Question, m.Leave = path(b), part, fields
+				m.Path, m.Question, m.Leave = path(model.Walk(part, s.hook(), false)), part, fields
 				out.Mismatches = append(out.Mismatches, m)
 			}
 		}

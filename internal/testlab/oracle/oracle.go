@@ -114,7 +114,7 @@ func (c *Case) novel(set *rs.Ruleset, cov *Coverage) func(*Shape, netip.Addr) bo
 	yes, no := map[int]bool{}, map[int]bool{}
 	return func(s *Shape, src netip.Addr) bool {
 		found := false
-		for _, step := range m.Ask(s.question(src, 0, c.Raw), s.hook(), false).Path {
+		for _, step := range m.Walk(s.question(src, 0, c.Raw), s.hook(), false).Path {
 			if step.Rule == nil {
 				continue
 			}
