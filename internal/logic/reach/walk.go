@@ -488,7 +488,7 @@ func (w *walker) pass(s *stop, chains []*rs.Chain, groups []group) []group {
 		through := w.passNAT(c, &groups)
 		if hooked(c, s.device()) == maybe {
 			w.q.needs |= 1 << deviceField(h)
-			through = slices.Clone(groups)
+			through = cloneGroups(groups) // a chain uses its groups up
 		}
 		fall := w.chain(c, groups)
 		for _, g := range fall {
