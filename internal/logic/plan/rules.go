@@ -291,7 +291,7 @@ func (g *generator) limits() {
 				}
 			}
 		}
-		g.sets = append(g.sets, dynset("nd_senders", "ether_addr", ndSenders, "30s"))
+		g.sets = append(g.sets, dynset("nd_senders", "ether_addr", ndSenders, "30s"), dynset("nd_senders_known", "ether_addr", ndSenders, "30s"))
 		per(c, "limits.ndPerSecond", "nd_senders", "ether saddr", nd)
 	}
 	exempt := g.exempt()
@@ -315,7 +315,7 @@ func (g *generator) limits() {
 				c.rule("declared router", "ip6 saddr", r, "return")
 			}
 		}
-		g.sets = append(g.sets, dynset(f.set, f.typ, echoSenders, "1m"))
+		g.sets = append(g.sets, dynset(f.set, f.typ, echoSenders, "1m"), dynset(f.set+"_known", f.typ, echoSenders, "1m"))
 		per(c, "limits.echoPerSecond", f.set, f.what, echo)
 	}
 }
@@ -359,10 +359,12 @@ func administers(v intent.Service) bool {
 }
 
 // per lets each sender have its rate, and those that do not fit into the set one
-// together.
+// together. Asking a set whether a sender is in it would count the packet once more
+// (nft_lookup runs the expressions of an element), hence the second set, of senders
+// that are surely in the first.
 func per(c *chain, path, set, key string, rate uint32) {
-	c.rule(path, fmt.Sprintf("update @%s { %s limit rate %d/second burst %d packets } return", set, key, rate, 2*rate))
-	c.rule(path, fmt.Sprintf("%s @%s counter drop", key, set))
+	c.rule(path, fmt.Sprintf("update @%s { %s limit rate %d/second burst %d packets } update @%s_known { %s } return", set, key, rate, 2*rate, set, key))
+	c.rule(path, fmt.Sprintf("%s @%s_known counter drop", key, set))
 	c.rule("the set is full", fmt.Sprintf("limit rate %d/second burst %d packets counter return", fullPerSecond, fullPerSecond))
 	c.rule("the set is full, and so is this", "counter drop")
 }
