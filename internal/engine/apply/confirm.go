@@ -105,6 +105,9 @@ func (e *Engine) commit(t *transaction) error {
 				return err
 			}
 		}
+		if err := e.hookBoot(t); err != nil {
+			return err
+		}
 		if bootTime() >= t.j.DeadlineAt {
 			return errors.New("the time was up before all was staged")
 		}
@@ -122,6 +125,7 @@ func (e *Engine) commit(t *transaction) error {
 			e.Host.RemoveDirs(t.j.Entries[i].Dirs)
 		}
 	}
+	_ = e.unhookBoot()
 	return fmt.Errorf("not confirmed, and still waiting: %w", err)
 }
 

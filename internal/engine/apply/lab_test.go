@@ -79,10 +79,23 @@ rule add from 2001:db8:1::/64 table 100 priority 500
 			t.Fatal(err)
 		}
 	}
+	if err := os.MkdirAll(l.host.Root+unitDir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Chmod(l.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(l.end)
+	// The kernel's own addresses come a moment after the link.
+	testlab.Eventually(t, 5*time.Second, "link-local addresses", func() bool {
+		n := 0
+		for _, line := range l.projection(&change.Plan{}) {
+			if strings.HasPrefix(line, "route fe80::ff:fe00:") && strings.Contains(line, "table 255 type 2") {
+				n++
+			}
+		}
+		return n == 4
+	})
 	return l
 }
 

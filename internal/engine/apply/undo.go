@@ -242,6 +242,9 @@ func (e *Engine) finish(d *store.Dir, t *transaction, out Outcome) error {
 			}
 		}
 	}
+	if err := e.unhookBoot(); err != nil {
+		return err
+	}
 	past, err := d.Sub(pastDir)
 	if err != nil {
 		if past, err = d.Mkdir(pastDir); err != nil {

@@ -38,6 +38,7 @@ const (
 	OpExchange OpKind = "exchange" // Path and To change places
 	OpRemove   OpKind = "remove"
 	OpRmdir    OpKind = "rmdir"
+	OpSymlink  OpKind = "symlink" // Path leads to Data
 )
 
 // Op is one operation on absolute paths.
@@ -356,6 +357,23 @@ func (d *Dir) Exchange(a, b string) error {
 // Remove removes a file.
 func (d *Dir) Remove(name string) error {
 	return d.l.do(Op{Kind: OpRemove, Path: d.in(name)}, func() error { return unix.Unlinkat(d.fd, name, 0) })
+}
+
+// Symlink makes a symbolic link: systemd wants one where a unit is enabled.
+func (d *Dir) Symlink(target, name string) error {
+	return d.l.do(Op{Kind: OpSymlink, Path: d.in(name), Data: []byte(target)}, func() error { return unix.Symlinkat(target, d.fd, name) })
+}
+
+// SyncFile makes a file durable that is there already.
+func (d *Dir) SyncFile(name string) error {
+	return d.l.do(Op{Kind: OpSync, Path: d.in(name)}, func() error {
+		fd, err := unix.Openat(d.fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return unix.Fsync(fd)
+	})
 }
 
 // Rmdir removes an empty directory.

@@ -1,0 +1,110 @@
+package apply
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sixfence/sixfence/internal/host/store"
+)
+
+// The boot hook finishes a confirmation that a power cut interrupted. It is there only
+// while files are being put in their places: between the staging and the end.
+const (
+	unitDir    = "/etc/systemd/system"
+	bootUnit   = "sixfence-resume.service"
+	bootTarget = "sysinit.target.wants"
+)
+
+// ResumeVerb is the verb that the boot hook calls.
+const ResumeVerb = "resume"
+
+const bootText = `# Written by sixfence; it removes it when the change that it confirms is complete.
+[Unit]
+Description=sixfence: complete a change that was confirmed when the power failed
+DefaultDependencies=no
+After=local-fs.target systemd-remount-fs.service
+Before=network-pre.target systemd-sysctl.service systemd-modules-load.service sixfence-firewall.service shutdown.target
+Wants=network-pre.target
+Conflicts=shutdown.target
+ConditionPathExists=%[1]s/pending/journal
+
+[Service]
+Type=oneshot
+ExecStart=%[1]s/pending/sixfence harden resume --state-dir %[1]s
+`
+
+// hookBoot installs the hook, where systemd boots the host. Its program is our own
+// copy, which is not on the disk before.
+func (e *Engine) hookBoot(t *transaction) error {
+	d, err := e.layer().Open(filepath.Join(e.Host.Root, unitDir))
+	if errors.Is(err, unix.ENOENT) {
+		return nil // the next command of ours completes it there
+	}
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if strings.ContainsAny(e.stateDir(), " \t\n%\"'\\$") {
+		return fmt.Errorf("the state directory %q has a character that a unit cannot name", e.stateDir())
+	}
+	if err := t.dir.SyncFile(programFile); err != nil {
+		return err
+	}
+	if err := t.dir.Sync(); err != nil {
+		return err
+	}
+	if err := d.Replace(bootUnit, fmt.Appendf(nil, bootText, e.stateDir()), store.Attr{Mode: 0o644}); err != nil {
+		return fmt.Errorf("install boot hook: %w", err)
+	}
+	w, err := d.Sub(bootTarget)
+	if errors.Is(err, unix.ENOENT) {
+		if err := e.layer().MkdirAll(filepath.Join(d.Path(), bootTarget), 0o755); err != nil {
+			return err
+		}
+		w, err = d.Sub(bootTarget)
+	}
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	if err := w.Symlink("../"+bootUnit, bootUnit); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("install boot hook: %w", err)
+	}
+	return w.Sync()
+}
+
+// unhookBoot removes the hook.
+func (e *Engine) unhookBoot() error {
+	d, err := e.layer().Open(filepath.Join(e.Host.Root, unitDir))
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if w, err := d.Sub(bootTarget); err == nil {
+		defer w.Close()
+		if w.Has(bootUnit) {
+			if err := errors.Join(w.Remove(bootUnit), w.Sync()); err != nil {
+				return err
+			}
+		}
+		if names, err := w.List(); err == nil && len(names) == 0 {
+			_ = d.Rmdir(bootTarget)
+		}
+	}
+	for _, n := range []string{bootUnit, "." + bootUnit + ".new"} {
+		if !d.Has(n) {
+			continue
+		}
+		if err := d.Remove(n); err != nil {
+			return err
+		}
+	}
+	return d.Sync()
+}
