@@ -62,6 +62,11 @@ type Engine struct {
 	Log func(msg string, args ...any)
 }
 
+// New returns an Engine for this host.
+func New(stateDir string, log func(msg string, args ...any)) *Engine {
+	return &Engine{StateDir: stateDir, Host: &mutate.Host{Layer: &store.Layer{}}, Log: log}
+}
+
 // Options of Apply.
 type Options struct {
 	Timeout time.Duration // until the undo acts (default 5 minutes)
@@ -151,13 +156,18 @@ func (e *Engine) stateDir() string {
 	return e.StateDir
 }
 
-// open opens the state directory and takes the lock.
-func (e *Engine) open(wait bool) (*store.Dir, func(), error) {
+// open opens the state directory and takes the lock. Whoever holds it for a moment, as
+// the process that waits does, is waited for.
+func (e *Engine) open() (*store.Dir, func(), error) {
 	d, err := e.layer().OpenPrivate(e.stateDir())
 	if err != nil {
 		return nil, nil, fmt.Errorf("open state directory: %w", err)
 	}
-	unlock, err := d.Lock(lockFile, wait)
+	unlock, err := d.Lock(lockFile, false)
+	for end := time.Now().Add(3 * time.Second); errors.Is(err, store.ErrLocked) && time.Now().Before(end); {
+		time.Sleep(20 * time.Millisecond)
+		unlock, err = d.Lock(lockFile, false)
+	}
 	if err != nil {
 		d.Close()
 		return nil, nil, err
@@ -200,7 +210,7 @@ func (e *Engine) Apply(ctx context.Context, plan *change.Plan, o Options) (*Pend
 	if err := valid(plan); err != nil {
 		return nil, err
 	}
-	d, unlock, err := e.open(false)
+	d, unlock, err := e.open()
 	if err != nil {
 		return nil, err
 	}

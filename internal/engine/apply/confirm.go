@@ -39,7 +39,7 @@ var ErrNothing = errors.New("no change waits for a confirmation")
 
 // Confirm keeps the change that waits: it puts the staged files in their places.
 func (e *Engine) Confirm(ctx context.Context, o ConfirmOptions) (*Outcome, error) {
-	d, unlock, err := e.open(false)
+	d, unlock, err := e.open()
 	if err != nil {
 		return nil, err
 	}

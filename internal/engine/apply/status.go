@@ -138,7 +138,7 @@ func (e *Engine) drift(past *store.Dir, id string) ([]Drift, error) {
 
 // Acknowledge marks every undo that nobody saw as seen.
 func (e *Engine) Acknowledge() error {
-	d, unlock, err := e.open(false)
+	d, unlock, err := e.open()
 	if err != nil {
 		return err
 	}
@@ -191,7 +191,7 @@ func (e *Engine) describe(t *transaction) *Pending {
 // Rollback takes the change back that waits, at once. When none waits it returns
 // ErrNothing: what was kept is taken back by a plan, see Former.
 func (e *Engine) Rollback(_ context.Context) (*Outcome, error) {
-	d, unlock, err := e.open(false)
+	d, unlock, err := e.open()
 	if err != nil {
 		return nil, err
 	}
@@ -213,7 +213,7 @@ func (e *Engine) Rollback(_ context.Context) (*Outcome, error) {
 
 // Resume finishes what an interrupted run left: the boot does so, and every verb.
 func (e *Engine) Resume() (*Outcome, error) {
-	d, unlock, err := e.open(false)
+	d, unlock, err := e.open()
 	if err != nil {
 		return nil, err
 	}

@@ -24,10 +24,12 @@ import (
 // Exit codes. When several apply: 2, 5, 4, 1, 3, 0. Codes 4 and 5 belong to verbs
 // that change the host.
 const (
-	exitClean    = 0
-	exitFindings = 1
-	exitUsage    = 2
-	exitUnknown  = 3
+	exitClean      = 0
+	exitFindings   = 1
+	exitUsage      = 2
+	exitUnknown    = 3
+	exitRefused    = 4
+	exitRolledBack = 5
 )
 
 // exitStatus is part of every command's help.
@@ -59,10 +61,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	if err := root.Execute(); err != nil {
 		a.complain(err)
-		if rules := (*rulesetError)(nil); errors.As(err, &rules) {
-			return exitUnknown
-		}
-		return exitUsage
+		return exitOf(err)
 	}
 	return a.code
 }
@@ -72,9 +71,9 @@ func (a *app) logger(l slog.Level) { a.log = obs.Logger(a.stderr, l, report.Clea
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "sixfence",
-		Short: "Audit the IPv6 and dual-stack security of a Linux host",
+		Short: "Audit and harden the IPv6 and dual-stack security of a Linux host",
 		Long: "sixfence finds what is wrong with the IPv6 side of a Linux host, says why it\n" +
-			"matters and shows the exact fix. It reads; it changes nothing.",
+			"matters and shows the exact fix. Every command but harden only reads.",
 		Example:       "  sudo sixfence audit\n  sixfence explain SYSCTL-RA-01",
 		SilenceErrors: true, SilenceUsage: true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
@@ -100,7 +99,7 @@ func (a *app) root() *cobra.Command {
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { fmt.Fprint(a.stdout, helpText(cmd)) })
 	root.SetUsageFunc(func(cmd *cobra.Command) error { fmt.Fprint(a.stderr, helpText(cmd)); return nil })
 	root.AddCommand(a.auditCommand(), a.snapshotCommand(), a.explainCommand(), a.schemaCommand(),
-		a.reachCommand(), a.traceCommand(), a.intentCommand(), a.completionCommand(), a.versionCommand(), a.docsCommand())
+		a.reachCommand(), a.traceCommand(), a.intentCommand(), a.hardenCommand(), a.completionCommand(), a.versionCommand(), a.docsCommand())
 	root.SetHelpCommand(a.helpCommand())
 	return root
 }

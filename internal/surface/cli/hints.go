@@ -3,7 +3,9 @@ package cli
 import (
 	"errors"
 	"io/fs"
+	"strings"
 
+	"github.com/sixfence/sixfence/internal/engine/apply"
 	"github.com/sixfence/sixfence/internal/host/store"
 	"github.com/sixfence/sixfence/internal/surface/config"
 )
@@ -41,6 +43,27 @@ func hints(err error) []string {
 	}
 	if errors.As(err, &unsafe) {
 		add(unsafe.Hint)
+	}
+	var (
+		refusal *apply.RefusedError
+		corrupt *apply.CorruptError
+		stale   *apply.StaleError
+		proof   *apply.UnprovenError
+	)
+	if errors.As(err, &refusal) {
+		add(refusal.Hint)
+	}
+	if errors.As(err, &corrupt) {
+		add(corrupt.Hint)
+	}
+	if errors.As(err, &stale) {
+		add("look at what has changed, and make a new plan: sixfence harden plan -o FILE")
+	}
+	if errors.As(err, &proof) {
+		add("open a new connection over " + strings.Join(proof.Missing, " and over ") + " and run there: sudo sixfence harden confirm")
+	}
+	if errors.Is(err, store.ErrLocked) {
+		add("another sixfence harden is at work: try again in a moment")
 	}
 	if len(out) == 0 {
 		switch {
