@@ -88,9 +88,7 @@ func (q *question) ways(h rs.Hook, only bool) (ways [][]stop, why string) {
 				for _, tie := range choice(false, !q.tiesBridge(h, viaIn && called)) {
 					b := bridging{q: q, in: viaIn, out: viaOut, called: called && viaIn, tie: tie}
 					if h == rs.Forward && viaIn && viaOut && in == out {
-						if q.port == "" == (q.outPort == "") {
-							ways = append(ways, b.switched())
-						}
+						ways = append(ways, b.switched())
 						if q.port != "" && q.outPort != "" {
 							continue // IP would send by the bridge
 						}
@@ -159,7 +157,7 @@ func (q *question) underBridge() bool {
 	if len(q.set.Bridges) == 0 {
 		return false
 	}
-	if q.port != "" && q.outPort != "" {
+	if in, out := q.port != "", q.outPort != ""; in && out || (in || out) && q.p.IIF == q.p.OIF {
 		return true
 	}
 	for _, o := range []Opt[string]{q.p.IIF, q.p.OIF} {

@@ -226,6 +226,11 @@ func (l *bridgeLab) cross(r *rand.Rand, n int) []crossing {
 		if strings.HasPrefix(c.in, "p") && !strings.HasPrefix(c.out, "p") && r.IntN(4) == 0 {
 			c.named[0] = "br0"
 		}
+		if strings.HasPrefix(c.in, "p") && strings.HasPrefix(c.out, "p") {
+			if i := r.IntN(8); i < 2 { // only one of its ports
+				c.named[i] = "br0"
+			}
+		}
 		if c.out == "br0" && r.IntN(4) > 0 {
 			c.named[1] = "p1" // where the neighbour is
 		}
