@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -198,5 +199,29 @@ func TestDiesWithItsCaller(t *testing.T) {
 	s.Close()
 	if _, err := os.Stat("/.sixfence"); err == nil {
 		t.Error("something of the jail is outside of it")
+	}
+}
+
+// A helper whose time is up says so, and what to do; so does one that was killed.
+func TestEndsAreExplained(t *testing.T) {
+	testlab.RequireTool(t, "nft")
+	helperTime = "3s"
+	s, err := Start()
+	helperTime = maxTime.String()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = s.out.Peek(1) // the end of the helper
+	_, err = s.Load(t.Context(), Options{Scripts: []Script{{Name: "a", Text: []byte("table ip a { }")}}})
+	var u *UnavailableError
+	if !errors.As(err, &u) || !strings.Contains(u.Why, "2 minutes") || !strings.Contains(u.Hint, "sixfence snapshot") {
+		t.Errorf("out of time: %v", err)
+	}
+	died := &deadError{io.EOF}
+	if err := died.because(""); !errors.As(err, &u) || !strings.Contains(u.Why, "memory") {
+		t.Errorf("killed: %v", err)
+	}
+	if err := died.because("panic: x"); errors.As(err, &u) || !strings.Contains(err.Error(), "panic: x") {
+		t.Errorf("died: %v", err)
 	}
 }

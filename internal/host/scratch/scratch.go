@@ -174,7 +174,7 @@ func Start() (*Session, error) {
 	if nft == "" {
 		return nil, &UnavailableError{"nft is not installed here, and only it reads nft scripts", "install the package nftables, or take a Snapshot where the rules run: sixfence snapshot -o FILE"}
 	}
-	p, err := run.StartApart(run.Program{Path: run.Self, Name: helperName, Args: []string{nft}, Env: []string{helperEnv + "=1"}})
+	p, err := run.StartApart(run.Program{Path: run.Self, Name: helperName, Args: []string{nft}, Env: []string{helperEnv + "=" + helperTime}})
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -242,7 +242,7 @@ func (s *Session) Load(ctx context.Context, o Options) (*Loaded, error) {
 	done := make(chan answer, 1)
 	go func() {
 		if err := s.send(o); err != nil {
-			done <- answer{nil, fmt.Errorf("load ruleset: %w", err)}
+			done <- answer{nil, &deadError{err}} // nobody reads the request
 			return
 		}
 		l, err := s.receive()
@@ -252,9 +252,7 @@ func (s *Session) Load(ctx context.Context, o Options) (*Loaded, error) {
 	case a := <-done:
 		var died *deadError
 		if errors.As(a.err, &died) {
-			if why := strings.TrimSpace(s.p.Close()); why != "" {
-				a.err = fmt.Errorf("load ruleset: %s", why)
-			}
+			a.err = died.because(strings.TrimSpace(s.p.Close()))
 			s.p = nil
 		}
 		for i := range o.Scripts {
@@ -266,7 +264,7 @@ func (s *Session) Load(ctx context.Context, o Options) (*Loaded, error) {
 		return a.l, a.err
 	case <-ctx.Done():
 		s.Close()
-		return nil, fmt.Errorf("load ruleset: %w", run.ErrTime)
+		return nil, tooLong
 	}
 }
 
@@ -340,6 +338,29 @@ type deadError struct{ err error }
 
 func (e *deadError) Error() string { return "load ruleset: the helper ended: " + e.err.Error() }
 func (e *deadError) Unwrap() error { return e.err }
+
+// helperTime tells the helper how long it may take.
+var helperTime = maxTime.String()
+
+// tooLong tells which bound was met.
+var tooLong = &UnavailableError{
+	fmt.Sprintf("the kernel took longer to load and list the rules than the %d minutes they may take", int(maxTime.Minutes())),
+	"many thousands of sets in one table take it long (`{ 22, 80 }` in a rule is a set as well): use fewer, named ones, split the ruleset, or " + snapshotHint,
+}
+
+// because explains it by what the helper wrote to standard error.
+func (e *deadError) because(said string) error {
+	switch {
+	case strings.HasSuffix(said, outOfTime):
+		return tooLong
+	case said == "":
+		return &UnavailableError{
+			"the program that loads the rules was ended from outside, most likely because memory ran out: " + e.err.Error(),
+			"free some memory, or " + snapshotHint,
+		}
+	}
+	return fmt.Errorf("load ruleset: %s", said)
+}
 
 // end is the helper's last word.
 type end struct {
