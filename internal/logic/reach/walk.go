@@ -381,6 +381,9 @@ func (w *walker) route(groups *[]group, h rs.Hook) (other []group) {
 			w.q.opaque["meta pkttype"] = true
 			w.reach(g, Dropped)
 		}
+		if known && !local {
+			w.turnsBack(g)
+		}
 		switch {
 		case !known:
 			w.q.opaque["route after NAT"] = true
@@ -397,6 +400,33 @@ func (w *walker) route(groups *[]group, h rs.Hook) (other []group) {
 	}
 	*groups = stay
 	return other
+}
+
+// turnsBack is fib_validate_source for IPv4 packets that leave by the interface they came in
+// by: of a host that sends redirects it looks the source up, and refuses one that is not
+// one host's.
+func (w *walker) turnsBack(g group) {
+	q := w.q
+	if q.world == nil || !q.is4() || !g.env.daddr.IsValid() {
+		return
+	}
+	dev, _, known := q.world.To(g.env.daddr)
+	by, listed := q.world.FibTypes4("")
+	if known && q.set.Interfaces[dev] != q.p.IIF.V || !listed {
+		return
+	}
+	odd := unite(by[rtnUnicast], by[rtnLocal]).Complement(true)
+	refused := w.pick(odd, false, g.cells, false)
+	if a := q.p.Saddr; a.Set {
+		if !odd.Contains(packetset.FromIP(a.V)) {
+			return
+		}
+		refused = g.cells
+	}
+	if !refused.Empty() {
+		q.opaque["route after NAT"] = true
+		w.reach(group{env: g.env, cells: refused}, Dropped)
+	}
 }
 
 // refuseLinkLocal is ip6_forward: a packet from a link-local or the unspecified address

@@ -96,6 +96,7 @@ func newBridgeLab(t *testing.T) *bridgeLab {
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Fatalf("ip: %v\n%s", err, out)
 	}
+	settle(t, l.host, "2001:db8::1/64", "2001:db8:5::80/64")
 	l.host.Run("bridge", "fdb", "add", neighbourMAC, "dev", "p1", "master", "static")
 	l.host.Do(func() {
 		is, err := net.Interfaces()

@@ -21,15 +21,12 @@ import (
 type HostLab struct {
 	Lab
 	ifaces []string
-	// broadcast addresses of its networks: the kernel refuses them as sources where it
-	// looks at them (fib_validate_source), before any hook or after DNAT.
-	broadcast map[netip.Addr]bool
 }
 
 // NewHostLab makes the copy.
 func NewHostLab(t testing.TB, n *fact.Namespace) *HostLab {
 	t.Helper()
-	l := &HostLab{Lab: Lab{t: t, nft: testlab.RequireTool(t, "nft"), dir: t.TempDir(), names: map[uint32]string{}, chatty: true}, broadcast: map[netip.Addr]bool{}}
+	l := &HostLab{Lab: Lab{t: t, nft: testlab.RequireTool(t, "nft"), dir: t.TempDir(), names: map[uint32]string{}, chatty: true}}
 	l.host, l.sender = testlab.NewNS(t, "ch"), testlab.NewNS(t, "cs")
 	for _, k := range []string{"all", "default"} {
 		l.sender.Sysctl("net/ipv6/conf/"+k+"/disable_ipv6", "1")
@@ -69,11 +66,6 @@ func NewHostLab(t testing.TB, n *fact.Namespace) *HostLab {
 	}
 	l.ipBatch("", batch.String())
 	routes, _ := n.Routes.Get()
-	for _, r := range routes {
-		if r.Type == 3 { // RTN_BROADCAST
-			l.broadcast[r.Dst.Addr()] = true
-		}
-	}
 	for _, flag := range []string{"-4", "-6"} {
 		batch.Reset()
 		for _, r := range routes {

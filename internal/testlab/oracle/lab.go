@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -163,6 +164,7 @@ func NewLab(t testing.TB) *Lab {
 			unix.Close(fd)
 		}
 	})
+	settle(t, l.host, local6...)
 	if err := l.learn(); err != nil {
 		t.Fatal(err)
 	}
@@ -170,6 +172,22 @@ func NewLab(t testing.TB) *Lab {
 		t.Fatalf("establish flows: %v", err)
 	}
 	return l
+}
+
+// settle waits until the host has the local routes of its addresses: a worker of the kernel
+// makes them, later than the addresses (addrconf_dad_work).
+func settle(t testing.TB, n *testlab.NS, addrs ...string) {
+	t.Helper()
+	for range 500 {
+		out := n.IP("-6", "route", "show", "table", "local")
+		if !slices.ContainsFunc(addrs, func(a string) bool {
+			return !strings.Contains(out, "local "+netip.MustParsePrefix(a).Addr().String()+" ")
+		}) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatalf("no local routes to %v", addrs)
 }
 
 // learn reads the host's routes and addresses as the product does.
