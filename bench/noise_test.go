@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"bytes"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/sixfence/sixfence/internal/testlab"
+	"github.com/sixfence/sixfence/internal/testlab/corpus"
 )
 
 var update = flag.Bool("update", false, "rewrite docs/reference/noise.md")
@@ -28,6 +30,18 @@ var provedBy = map[string]string{
 	"LISTEN-12":     "TestForgedMappedLoopbackReachesUDP",
 	"SYSCTL-FWD-01": "TestStackVerdictsAreWhatTheKernelDoes",
 	"SYSCTL-RA-15":  "TestForwardingLetsTheRAsDefaultRouteExpire",
+	"FW-01":         "TestOpenOverIPv6OnlyIsAnExposure",
+	"FW-03":         "TestOpenOverIPv6OnlyIsAnExposure",
+	"LISTEN-03":     "TestOpenOverIPv6OnlyIsAnExposure",
+	"FW-11":         "TestFilterLosesWhatItSays",
+	"FW-13":         "TestFilterLosesWhatItSays",
+	"FW-18":         "TestFilterLosesWhatItSays",
+	"FW-24":         "TestFilterLosesWhatItSays",
+	"FW-27":         "TestFilterLosesWhatItSays",
+	"FW-43":         "TestFilterLosesWhatItSays",
+	"RA-14":         "TestManagerTakesFragmentedRAs",
+	"RA-01":         "TestRAGuardIsWhatItDrops",
+	"FW-20":         "TestMappedSourcesAndRules",
 }
 
 // stock is a system as its maker ships it, with a static address and one service.
@@ -64,6 +78,9 @@ func stocks() []stock {
 		{name: "RHEL family 9", how: "as NetworkManager leaves a manual profile (accept_ra=0)", make: func(t *testing.T, host, _ *testlab.NS) {
 			set(host, "net/ipv6/conf/eth0/accept_ra", "0")
 		}},
+		{name: "Debian 12 with nftables.service", how: "the same, and /etc/nftables.conf as the package has it: three chains that accept", make: func(t *testing.T, host, _ *testlab.NS) {
+			host.Run(testlab.RequireTool(t, "nft"), debianRules)
+		}},
 		{name: "host with Docker's settings", how: "Debian 12, forwarding on, a bridge with three containers, Docker's IPv4 rules only", make: func(t *testing.T, host, _ *testlab.NS) {
 			set(host, "net/ipv4/ip_forward", "1", "net/ipv6/conf/all/forwarding", "1")
 			pods(t, host, "docker0", 3)
@@ -77,6 +94,30 @@ func stocks() []stock {
 		}},
 	}
 }
+
+// recorded are hosts of the corpus with the firewall of a stock system on them: two
+// networks, a listener on every port that its services may have (internal/testlab/corpus).
+var recorded = []struct{ name, corpus string }{
+	{"ufw", "ufw-default"},
+	{"firewalld", "firewalld-public"},
+	{"Docker", "docker-default"},
+	{"Docker with ufw", "docker-legacy-ufw"},
+}
+
+// debianRules are /etc/nftables.conf as Debian's package nftables installs it.
+const debianRules = `flush ruleset
+
+table inet filter {
+	chain input {
+		type filter hook input priority filter;
+	}
+	chain forward {
+		type filter hook forward priority filter;
+	}
+	chain output {
+		type filter hook output priority filter;
+	}
+}`
 
 type entry struct {
 	Control, Status, Severity, Title string
@@ -103,6 +144,20 @@ func TestNoise(t *testing.T) {
 		n := count(t, s.name, out, "self", labs)
 		row(&table, "running: "+s.name, s.how, n, severities)
 	}
+	for _, r := range recorded {
+		e, err := corpus.Read(r.corpus)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := json.Marshal(e.Snapshot)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := exec.Command(bin, "audit", "--format", "json", "--snapshot", "-")
+		c.Stdin = bytes.NewReader(b)
+		out, _ := c.Output()
+		row(&table, "recorded: "+r.name, e.What+" ("+e.Version+")", count(t, r.name, out, e.Snapshot.Namespaces[0].Name, labs), severities)
+	}
 	for _, tree := range []string{"debian", "ubuntu", "rhel"} {
 		dir := t.TempDir()
 		unpack(t, "../internal/host/collect/manager/testdata/"+tree+".txtar", dir)
@@ -111,11 +166,12 @@ func TestNoise(t *testing.T) {
 	}
 	doc := `# Noise
 
-What an audit says of systems nobody has hardened or broken yet: one static address, sshd on every address, no packet filter. Written by
+What an audit says of systems nobody has hardened or broken yet: one static address, sshd on every address, and the packet filter that the system brings, or none. Written by
 ` + "`go test ./bench -run Noise -update`" + `; CI holds that every high and critical among them has a lab test that fires the packet.
 
 The running systems are network namespaces of the test kernel with the settings that the distribution's own files and managers leave behind, not
-installed machines; the trees are small ones. Counts are failed findings of the host's own namespace.
+installed machines. The recorded ones are hosts of the [corpus](corpus.md), on which the firewalls' own tools made the rules, with eleven listeners. The trees
+are small ones. Counts are failed findings of the host's own namespace.
 
 | system | what it is | critical | high | medium | low | info |
 |---|---|---|---|---|---|---|

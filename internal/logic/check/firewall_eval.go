@@ -260,13 +260,14 @@ func evalRuleParity(c *Context) []Result {
 			proto string
 			port  uint16
 		}
-		heard := map[ear]bool{}
+		heard := map[ear]int{} // 1 over IPv4, 2 over IPv6
 		for _, a := range s.listening().list {
-			heard[ear{a.Protocol, a.Port}] = true
+			heard[ear{a.Protocol, a.Port}] |= bit(a.v4 > thisHost) | bit(a.v6 > thisHost)<<1
 		}
+		// What serves one family alone, as DHCPv6 does, is open to that one on purpose.
 		on := func(proto string, p portClass) bool {
-			for k := range heard {
-				if (proto == "" || k.proto == proto) && p.from <= k.port && k.port <= p.to {
+			for k, fs := range heard {
+				if fs == 3 && (proto == "" || k.proto == proto) && p.from <= k.port && k.port <= p.to {
 					return true
 				}
 			}
@@ -314,7 +315,7 @@ func evalRuleParity(c *Context) []Result {
 					x.Message += " FW-01 weighs it, LISTEN-03 what listens there."
 				case !on(proto, p):
 					x.Severity = finding.Low
-					x.Message += " Nothing listens on it now."
+					x.Message += " Nothing serves it over both families now."
 				}
 				out = append(out, x)
 				if sub.Port == 0 {
