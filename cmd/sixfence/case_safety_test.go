@@ -219,3 +219,30 @@ func hasGap(v view, what string) bool {
 	}
 	return false
 }
+
+// A program that only root may execute reads nft scripts all the same, as nobody.
+func TestPrivateProgramReadsScripts(t *testing.T) {
+	t.Parallel()
+	testlab.RequireRoot(t)
+	testlab.RequireTool(t, "nft")
+	dir := filepath.Join(t.TempDir(), "private")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	own, script := filepath.Join(dir, "sixfence"), filepath.Join(dir, "rules.nft")
+	if out, err := exec.Command("cp", binary, own).CombinedOutput(); err != nil {
+		t.Fatalf("copy: %v %s", err, out)
+	}
+	if err := os.WriteFile(script, []byte("table ip6 t { chain in { type filter hook input priority 0; tcp dport 22 reject; }; }"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range []os.FileMode{0o700, 0o755} {
+		if err := os.Chmod(own, mode); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.Command(own, "trace", "--ruleset", script, "--family", "ipv6", "--iif", "eth0", "--proto", "tcp", "--dport", "22", "--quiet").CombinedOutput()
+		if err != nil || strings.TrimSpace(string(out)) != "reject" {
+			t.Errorf("mode %o: %v %s", mode, err, out)
+		}
+	}
+}

@@ -202,6 +202,16 @@ func StartApart(p Program) (*Apart, error) {
 		Credential:                 &syscall.Credential{Uid: 0, Gid: 0, NoSetGroups: !root},
 		Setsid:                     true, // a terminal's interrupt is for this process
 	}
+	if p.Path == Self && root {
+		open, err := selfForNobody()
+		if err != nil {
+			return nil, err
+		}
+		if open != nil {
+			defer open.Close()
+			c.Path, c.ExtraFiles = "/proc/self/fd/3", []*os.File{open}
+		}
+	}
 	a := &Apart{c: c, err: &bounded{left: 64 << 10}}
 	c.Stderr = a.err
 	if a.In, err = c.StdinPipe(); err != nil {
@@ -214,6 +224,39 @@ func StartApart(p Program) (*Apart, error) {
 		return nil, fmt.Errorf("run %s in namespaces: %w", p.Path, err)
 	}
 	return a, nil
+}
+
+// selfForNobody is a copy of the running program in memory that everybody may execute;
+// nil where the file itself is such. Root's own copy may be for root alone (mode 0700).
+func selfForNobody() (*os.File, error) {
+	f, err := os.Open(Self)
+	if err != nil {
+		return nil, fmt.Errorf("run %s: %w", Self, err)
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err == nil && st.Mode()&0o001 != 0 {
+		return nil, nil
+	}
+	fd, err := unix.MemfdCreate("self", unix.MFD_CLOEXEC|unix.MFD_EXEC)
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.3
+		fd, err = unix.MemfdCreate("self", unix.MFD_CLOEXEC)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("copy %s to memory: %w", Self, err)
+	}
+	w := os.NewFile(uintptr(fd), "self")
+	defer w.Close() // nothing that is open for writing is executed
+	if _, err = io.Copy(w, f); err == nil {
+		err = w.Chmod(0o555)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("copy %s to memory: %w", Self, err)
+	}
+	r, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		return nil, fmt.Errorf("copy %s to memory: %w", Self, err)
+	}
+	return r, nil
 }
 
 // Close ends the program and returns what it printed to standard error.

@@ -56,6 +56,7 @@ func help(nft string, in io.Reader, out io.Writer) int {
 		}
 		return 0
 	}
+	unix.CloseOnExec(3) // this program, where it was started from a copy in memory (run.StartApart)
 	tool, err := jail(nft)
 	if err == nil {
 		err = bound()
