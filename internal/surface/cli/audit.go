@@ -162,6 +162,8 @@ type source struct {
 	snapshot, root string
 	elements       bool // of packet-filter sets too
 	expand         bool // and sets whole
+	// readable is a directory tree of this host that is read afterwards.
+	readable string
 }
 
 // facts reads the source. On return the process is sealed.

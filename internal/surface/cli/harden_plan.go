@@ -1,0 +1,363 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sixfence/sixfence/internal/engine/apply"
+	"github.com/sixfence/sixfence/internal/host/scratch"
+	"github.com/sixfence/sixfence/internal/host/store"
+	"github.com/sixfence/sixfence/internal/logic/pfdecode"
+	"github.com/sixfence/sixfence/internal/logic/plan"
+	"github.com/sixfence/sixfence/internal/model/change"
+	"github.com/sixfence/sixfence/internal/model/fact"
+	"github.com/sixfence/sixfence/internal/model/intent"
+	rs "github.com/sixfence/sixfence/internal/model/ruleset"
+	"github.com/sixfence/sixfence/internal/surface/config"
+	"github.com/sixfence/sixfence/internal/surface/report"
+)
+
+// hardenPlanCommands are the verbs that change nothing.
+func (a *app) hardenPlanCommands() []*cobra.Command {
+	return []*cobra.Command{a.planCommand(), a.exportCommand()}
+}
+
+type planOptions struct {
+	intent         intentSource
+	snapshot       string
+	format, output string
+	verbose, quiet bool
+	noColor        bool
+}
+
+func (a *app) planCommand() *cobra.Command {
+	var o planOptions
+	cmd := &cobra.Command{
+		Use:   "plan",
+		Short: "Say what it takes to make this host what the intent says; change nothing",
+		Long: "plan compares this host with its intent and says what would change, why, who reaches\n" +
+			"what before and after, and what would break. It changes nothing. It refuses (exit 4,\n" +
+			"with the way out) what would lock you out. -o FILE keeps the plan for\n" +
+			"`sixfence harden apply FILE`, which performs exactly that, or nothing.",
+		Example: "  sudo sixfence harden plan\n" +
+			"  sudo sixfence harden plan -o plan.json\n" +
+			"  sixfence harden plan --intent site.yaml --snapshot host.json",
+		Args: noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			code, err := a.plan(o)
+			a.code = code
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.intent.file, "intent", "", "the intent `FILE`, with the drop-ins beside it (default "+config.IntentPath+")")
+	f.StringVar(&o.snapshot, "snapshot", "", "plan for the host of this Snapshot `FILE` instead; its files are not known then")
+	f.StringVar(&o.format, "format", "text", "output `FORMAT`: text or json")
+	f.StringVarP(&o.output, "output", "o", "", "keep the plan as JSON in `FILE` (mode 0600) as well")
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "show every file and the rules whole")
+	f.BoolVarP(&o.quiet, "quiet", "q", false, "print the verdict only, and no notes")
+	f.BoolVar(&o.noColor, "no-color", false, "accepted like everywhere; there is no colour")
+	completeWords(cmd, "format", "text", "json")
+	return cmd
+}
+
+func (a *app) plan(o planOptions) (int, error) {
+	if o.quiet {
+		a.logger(slog.LevelError)
+	}
+	if err := oneOf("--format", o.format, "text", "json"); err != nil {
+		return exitUsage, err
+	}
+	o.intent.trusted = o.snapshot == "" && os.Geteuid() == 0
+	l, notes, err := a.intent(o.intent)
+	if err != nil {
+		return exitUsage, err
+	}
+	var file *sink
+	if o.output != "" && o.output != "-" {
+		if file, err = a.open(o.output); err != nil {
+			return exitUsage, err
+		}
+		defer file.abort()
+	}
+	p, sel, err := a.makePlan(l.Intent, o, file)
+	if err != nil {
+		return exitUsage, err
+	}
+	if !o.quiet {
+		for _, w := range append(problems(l.Warnings, notes), problems(nil, sel)...) {
+			writeProblem(a.stderr, "warning", w)
+		}
+	}
+	if file != nil {
+		if err := file.write(func(w io.Writer) error { return indented(w, p) }); err != nil {
+			return exitUsage, err
+		}
+	}
+	if o.format == "json" {
+		err = indented(a.stdout, p)
+	} else {
+		t := planText{Options: o, width: 80}
+		if w, _, tty := terminal(a.stdout); tty {
+			t.width = max(60, min(w, 120))
+		}
+		err = t.write(a.stdout, &p)
+	}
+	if err != nil {
+		return exitUsage, outputError(err)
+	}
+	if len(p.Refusals) > 0 {
+		return exitRefused, nil
+	}
+	return exitClean, nil
+}
+
+// makePlan reads the host, or a Snapshot, and plans.
+func (a *app) makePlan(in intent.Intent, o planOptions, out *sink) (change.Plan, []string, error) {
+	opt := plan.Options{}
+	session, err := scratch.Start()
+	if err != nil {
+		a.log.Info("the planned rules are not proven", "cause", err)
+	} else {
+		defer session.Close()
+	}
+	if o.snapshot == "" {
+		opt.Administered = a.administered(&in)
+		opt.Read = apply.New(apply.StateDir, nil).Host.Image
+		opt.Table, err = apply.TableText(context.Background(), plan.Table)
+		if err != nil {
+			a.log.Info("our rules of now are not known as text", "cause", err)
+		}
+	}
+	var o2 *store.Output
+	if out != nil {
+		o2 = out.file
+	}
+	// The files that the plan compares with are read once it is known which they are.
+	snap, err := a.facts(source{snapshot: o.snapshot, elements: true, readable: "/"}, o2, o.quiet)
+	if err != nil {
+		return change.Plan{}, nil, err
+	}
+	n := homeNamespace(snap)
+	if session != nil {
+		opt.Decode = func(script string) (*rs.Ruleset, error) { return decodeScript(session, script, n) }
+	}
+	return plan.New(in, snap, opt), selectionNotes(&in, n), nil
+}
+
+func homeNamespace(snap *fact.Snapshot) *fact.Namespace {
+	s := spacesOf(snap)
+	n, err := s.namespace("")
+	if err != nil {
+		return nil
+	}
+	return n
+}
+
+// selectionNotes says which entries of interfaces select nothing, or could not be told.
+func selectionNotes(in *intent.Intent, n *fact.Namespace) []string {
+	if n == nil {
+		return nil
+	}
+	s, gap := in.Select(n)
+	if gap != nil {
+		return []string{"which entry of interfaces holds where is not known: " + gap.What}
+	}
+	var out []string
+	for _, k := range s.Unused {
+		out = append(out, "interfaces."+k+" selects no interface that is there now")
+	}
+	for _, u := range s.Undecided {
+		out = append(out, fmt.Sprintf("whether interfaces.%s selects %s is not known: %s", u.Key, u.Interface, u.What))
+	}
+	return out
+}
+
+// decodeScript loads a script where it harms nobody, and reads what the kernel made of it.
+func decodeScript(s *scratch.Session, script string, n *fact.Namespace) (*rs.Ruleset, error) {
+	opt := scratch.Options{Scripts: []scratch.Script{{Name: "the planned rules", Text: []byte(script)}}}
+	if n != nil {
+		links, _ := n.Links.Get()
+		for _, l := range links {
+			opt.Interfaces = append(opt.Interfaces, scratch.Interface{Name: l.Name, Index: uint32(l.Index)})
+		}
+	}
+	l, err := s.Load(context.Background(), opt)
+	if err != nil {
+		return nil, err
+	}
+	tables, err := pfdecode.FromFact(l.NFTables, nativeOrder())
+	if err != nil {
+		return nil, err
+	}
+	return &rs.Ruleset{Tables: tables, Interfaces: l.Interfaces}, nil
+}
+
+// administered are the connections that must survive: the one this process was started
+// over, and where none can be told (a console, tmux, a job) all that are open to the
+// services that administer.
+func (a *app) administered(in *intent.Intent) []change.Way {
+	socks, err := apply.Sockets()
+	if err != nil {
+		a.log.Warn("open connections are not known", "cause", err)
+		return nil
+	}
+	mine, err := apply.Ancestors(0)
+	if err != nil {
+		a.log.Info("the connection of this session is not known", "cause", err)
+	}
+	ports := map[uint16]bool{}
+	for _, s := range in.Services {
+		if s.Administers != nil && !*s.Administers || s.Administers == nil && s.Name != "ssh" {
+			continue
+		}
+		for _, text := range s.Ports {
+			if p, err := intent.ParsePort(text); err == nil && p.Proto == 6 && p.From == p.To {
+				ports[p.From] = true
+			}
+		}
+	}
+	var session, open []change.Way
+	for _, s := range socks {
+		if s.Remote.Addr().Unmap().IsLoopback() || s.Remote.Addr() == s.Local.Addr() {
+			continue
+		}
+		w := change.Way{Family: "ipv6", Local: unmapped(s.Local), Remote: unmapped(s.Remote)}
+		if w.Remote.Addr().Is4() {
+			w.Family = "ipv4"
+		}
+		switch {
+		case mine[s.Inode]:
+			session = append(session, w)
+		case ports[s.Local.Port()]:
+			open = append(open, w)
+		}
+	}
+	if len(session) == 0 {
+		session = open
+	}
+	slices.SortFunc(session, func(a, b change.Way) int {
+		if c := a.Local.Compare(b.Local); c != 0 {
+			return c
+		}
+		return a.Remote.Compare(b.Remote)
+	})
+	return slices.Compact(session)
+}
+
+func unmapped(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}
+
+func (a *app) exportCommand() *cobra.Command {
+	var (
+		src   intentSource
+		dir   string
+		force bool
+		quiet bool
+	)
+	cmd := &cobra.Command{
+		Use:   "export",
+		Short: "Write an intent as plain files, for hosts that do not run sixfence",
+		Long: "export writes the files that apply would install (nftables.conf, sysctl.conf,\n" +
+			"modprobe.conf …), and the same as cloud-init and as Ansible tasks. Each says at its\n" +
+			"end what is lost against apply.",
+		Example: "  sixfence harden export --intent site.yaml --out files/",
+		Args:    noArgs,
+		RunE:    func(*cobra.Command, []string) error { return a.export(src, dir, force, quiet) },
+	}
+	src.flags(cmd)
+	f := cmd.Flags()
+	f.StringVar(&dir, "out", "", "write into the directory `DIR`, which is made when it is not there")
+	f.BoolVar(&force, "force", false, "replace files that are there")
+	f.BoolVarP(&quiet, "quiet", "q", false, "do not list what was written")
+	return cmd
+}
+
+func (a *app) export(src intentSource, dir string, force, quiet bool) error {
+	if dir == "" {
+		return &usageError{msg: "export needs --out DIR", hint: "sixfence harden export --intent site.yaml --out files/"}
+	}
+	l, notes, err := a.intent(src)
+	if err != nil {
+		return err
+	}
+	files, err := plan.Export(l.Intent, plan.Options{})
+	if err != nil {
+		return exportErrors(err, l)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return &usageError{msg: "export", cause: err, hint: "name a directory you may write to"}
+	}
+	for _, f := range files {
+		if _, err := os.Lstat(filepath.Join(dir, f.Name)); err == nil && !force {
+			return &usageError{msg: filepath.Join(dir, f.Name) + " is there already", hint: "choose another directory, or add --force"}
+		}
+	}
+	for _, f := range files {
+		path := filepath.Join(dir, f.Name)
+		out, err := store.Create(path)
+		if err != nil {
+			return err
+		}
+		if _, err := io.WriteString(out, f.Text); err != nil {
+			out.Abort()
+			return outputError(err)
+		}
+		if err := out.Commit(); err != nil {
+			return outputError(err)
+		}
+		if err := os.Chmod(path, os.FileMode(f.Mode)); err != nil {
+			return outputError(err)
+		}
+		if quiet {
+			continue
+		}
+		at := "for " + f.Path
+		if f.Path == "" {
+			at = "the files above, for another tool"
+		}
+		fmt.Fprintf(a.stdout, "%-28s %s\n", f.Name, at)
+	}
+	if !quiet {
+		for _, w := range problems(l.Warnings, notes) {
+			writeProblem(a.stderr, "warning", w)
+		}
+	}
+	return nil
+}
+
+// exportErrors gives what cannot be carried by files the lines of the intent.
+func exportErrors(err error, l *config.LoadedIntent) error {
+	var all []error
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		all = many.Unwrap()
+	} else {
+		all = []error{err}
+	}
+	var out config.Errors
+	for _, e := range all {
+		var p *plan.Problem
+		if !errors.As(e, &p) {
+			return err
+		}
+		c := &config.Error{Why: p.Path + ": " + p.Why, Hint: p.Hint, File: l.Files[0]}
+		if o, ok := l.Origins[p.Path]; ok {
+			c.File, c.Line = o.File, o.Line
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// cleaned is a text of a host, safe to show on one line.
+func cleaned(s string) string { return report.Clean(s) }

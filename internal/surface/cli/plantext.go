@@ -1,0 +1,312 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/rogpeppe/go-internal/diff"
+
+	"github.com/sixfence/sixfence/internal/logic/packetset"
+	"github.com/sixfence/sixfence/internal/logic/reach"
+	"github.com/sixfence/sixfence/internal/model/change"
+	"github.com/sixfence/sixfence/internal/surface/report"
+)
+
+// planText writes a plan for a person who has not read the manual: first what forbids
+// it, then what it changes, who reaches what afterwards, and what may break.
+type planText struct {
+	Options planOptions
+	width   int
+	b       strings.Builder
+}
+
+// shortFile is how many lines of a new file are shown without --verbose.
+const shortFile = 12
+
+func (t *planText) write(w io.Writer, p *change.Plan) error {
+	switch {
+	case len(p.Refusals) > 0:
+		fmt.Fprintf(&t.b, "REFUSED: %s stands in the way. Nothing was changed, and apply would not change it either.\n", plural(len(p.Refusals), "thing", "things"))
+	case len(p.Steps) == 0:
+		fmt.Fprintf(&t.b, "Nothing to do: this host is as its intent says.\n")
+	default:
+		fmt.Fprintf(&t.b, "%s would make this host what its intent says. Nothing was changed yet.\n", plural(len(p.Steps), "change", "changes"))
+	}
+	for _, r := range p.Refusals {
+		fmt.Fprintf(&t.b, "\n  %s\n", cleaned(r.Title))
+		t.para("    ", r.Detail)
+		t.para("    Way out: ", r.WayOut)
+	}
+	if !t.Options.quiet {
+		t.phase(p, change.Runtime, "CHANGES NOW", "by apply, in the running kernel; a reboot before confirm brings the old state back")
+		t.phase(p, change.Persist, "WRITES", "by confirm, so that it lasts")
+		t.phase(p, change.AfterConfirm, "AND THEN", "by confirm, what has no effect before")
+		t.exposure(p)
+		t.risks(p)
+		t.rest(p)
+	}
+	_, err := io.WriteString(w, t.b.String())
+	return err
+}
+
+func (t *planText) title(head, note string) {
+	fmt.Fprintf(&t.b, "\n%s   %s\n", head, note)
+}
+
+// para writes text folded to the width, with a lead that later lines are indented to.
+func (t *planText) para(lead, text string) {
+	if text == "" {
+		return
+	}
+	for i, l := range wrapText(report.Clean(text), t.width-report.Width(lead)) {
+		if i > 0 {
+			lead = strings.Repeat(" ", report.Width(lead))
+		}
+		t.b.WriteString(lead + l + "\n")
+	}
+}
+
+func (t *planText) phase(p *change.Plan, phase change.Phase, head, note string) {
+	steps := slices.DeleteFunc(slices.Clone(p.Steps), func(s change.Step) bool { return s.Phase != phase })
+	if len(steps) == 0 {
+		return
+	}
+	t.title(head, note)
+	for len(steps) > 0 {
+		s := steps[0]
+		if s.Kind == change.Sysctl {
+			n := 1
+			for n < len(steps) && steps[n].Kind == change.Sysctl {
+				n++
+			}
+			t.sysctls(steps[:n])
+			steps = steps[n:]
+			continue
+		}
+		t.step(&s)
+		steps = steps[1:]
+	}
+}
+
+// setting are sysctls that change alike on several interfaces.
+type setting struct {
+	before, key, after, from, to string
+	why                          []string
+	names                        []string
+	destroys                     []change.Object
+}
+
+func (t *planText) sysctls(steps []change.Step) {
+	var list []setting
+	for _, s := range steps {
+		parts := strings.Split(s.Target, "/")
+		x := setting{from: imageWord(s.Before), to: imageWord(s.After), why: s.Why, destroys: s.Destroys}
+		if len(parts) == 5 && parts[2] == "conf" {
+			x.before, x.names, x.after = strings.Join(parts[:3], "/")+"/", []string{parts[3]}, "/"+parts[4]
+		} else {
+			x.before = s.Target
+		}
+		i := slices.IndexFunc(list, func(o setting) bool {
+			return o.before == x.before && o.after == x.after && o.from == x.from && o.to == x.to && slices.Equal(o.why, x.why) && len(x.names) > 0
+		})
+		if i >= 0 {
+			list[i].names = append(list[i].names, x.names...)
+			list[i].destroys = append(list[i].destroys, x.destroys...)
+			continue
+		}
+		list = append(list, x)
+	}
+	t.b.WriteString("  kernel settings (/proc/sys)\n")
+	for _, x := range list {
+		name := x.before + x.after
+		if len(x.names) == 1 {
+			name = x.before + x.names[0] + x.after
+		} else if len(x.names) > 1 {
+			name = x.before + "{" + strings.Join(x.names, ",") + "}" + x.after
+		}
+		fmt.Fprintf(&t.b, "    %s: %s → %s%s\n", cleaned(name), cleaned(x.from), cleaned(x.to), whyWords(x.why))
+		t.destroys(x.destroys)
+	}
+}
+
+func (t *planText) destroys(objects []change.Object) {
+	for _, o := range objects {
+		fmt.Fprintf(&t.b, "      takes away %s %s (kept for the way back)\n", o.Kind, cleaned(o.Target))
+	}
+}
+
+func whyWords(why []string) string {
+	if len(why) == 0 {
+		return ""
+	}
+	return "   because of " + cleaned(strings.Join(why, ", "))
+}
+
+// imageWord is an image of one value in a word.
+func imageWord(i change.Image) string {
+	if i.Absent {
+		return "none"
+	}
+	return i.Text
+}
+
+var kindWords = map[change.Kind]string{
+	change.File: "file", change.Table: "packet filter: table", change.Neighbour: "permanent neighbour", change.AddressObj: "address", change.RouteObj: "route", change.Unit: "systemd unit", change.Action: "action",
+}
+
+func (t *planText) step(s *change.Step) {
+	name := orWord(kindWords[s.Kind], string(s.Kind))
+	fmt.Fprintf(&t.b, "  %s %s", name, cleaned(s.Target))
+	switch s.Kind {
+	case change.File, change.Table:
+		t.text(s)
+		t.destroys(s.Destroys)
+		return
+	case change.Action:
+	default:
+		fmt.Fprintf(&t.b, ": %s → %s", cleaned(imageWord(s.Before)), cleaned(imageWord(s.After)))
+	}
+	t.b.WriteString(whyWords(s.Why) + "\n")
+	t.destroys(s.Destroys)
+}
+
+// text shows a file or a table: whole when it is new and short, else as a diff.
+func (t *planText) text(s *change.Step) {
+	lines := strings.Count(s.After.Text, "\n")
+	switch {
+	case s.After.Absent:
+		fmt.Fprintf(&t.b, ": deleted%s\n", whyWords(s.Why))
+		if !t.Options.verbose {
+			return
+		}
+	case s.Before.Absent:
+		fmt.Fprintf(&t.b, ": new, %s", plural(lines, "line", "lines"))
+		if s.Kind == change.File {
+			fmt.Fprintf(&t.b, ", mode %04o", s.After.Mode)
+		}
+		if lines > shortFile && !t.Options.verbose {
+			fmt.Fprintf(&t.b, " (--verbose shows them)%s\n", whyWords(s.Why))
+			return
+		}
+		t.b.WriteString(whyWords(s.Why) + "\n")
+	default:
+		fmt.Fprintf(&t.b, ": changed%s\n", whyWords(s.Why))
+		if s.Before.Mode != s.After.Mode && s.Kind == change.File {
+			fmt.Fprintf(&t.b, "      mode %04o → %04o\n", s.Before.Mode, s.After.Mode)
+		}
+	}
+	d := strings.Split(strings.TrimRight(string(diff.Diff("now", []byte(s.Before.Text), "then", []byte(s.After.Text))), "\n"), "\n")
+	for i, l := range d {
+		if i == 0 && strings.HasPrefix(l, "diff ") || s.Before.Absent && i < 4 {
+			continue
+		}
+		t.b.WriteString("      " + report.Clean(l) + "\n")
+	}
+}
+
+// exposure is the table of who gets in, before and after.
+func (t *planText) exposure(p *change.Plan) {
+	if len(p.Exposure) == 0 {
+		return
+	}
+	t.title("WHO REACHES WHAT", "before → after, through every table of the host")
+	type line struct{ port, four, six string }
+	var changed, same []line
+	for _, e := range p.Exposure {
+		l := line{fmt.Sprintf("%s/%d", e.Proto, e.Port), t.cell(&e.IPv4, true), t.cell(&e.IPv6, false)}
+		if e.Process != "" {
+			l.port += " " + e.Process[strings.LastIndexByte(e.Process, '/')+1:]
+		}
+		if strings.Contains(l.four+l.six, "→") {
+			changed = append(changed, l)
+		} else {
+			same = append(same, l)
+		}
+	}
+	put := func(list []line) {
+		for _, l := range slices.Compact(list) {
+			fmt.Fprintf(&t.b, "  %s\n", cleaned(l.port))
+			t.para("    IPv4  ", l.four)
+			t.para("    IPv6  ", l.six)
+		}
+	}
+	put(changed)
+	if t.Options.verbose {
+		put(same)
+	} else if len(same) > 0 {
+		fmt.Fprintf(&t.b, "  %s as before (--verbose lists them)\n", plural(len(same), "other is", "others are"))
+	}
+}
+
+// cell is one family of one port.
+func (t *planText) cell(x *change.BeforeAfter, is4 bool) string {
+	was, will := sourceWords(x.BeforeMust, x.BeforeMay, is4), sourceWords(x.AfterMust, x.AfterMay, is4)
+	if was == will {
+		return was
+	}
+	return was + " → " + will
+}
+
+func sourceWords(must, may []netip.Prefix, is4 bool) string {
+	all := packetset.Set{{To: packetset.Last(is4)}}
+	for _, bad := range []string{"::1/128", "::/128", "ff00::/8", "127.0.0.0/8", "224.0.0.0/4", "0.0.0.0/8", "240.0.0.0/4"} {
+		if p := netip.MustParsePrefix(bad); p.Addr().Is4() == is4 {
+			all = all.Intersect(packetset.Set{packetset.PrefixInterval(p)}.Complement(is4))
+		}
+	}
+	a, b := setOf(must), setOf(may)
+	switch {
+	case len(b) == 0:
+		return "nobody"
+	case slices.Equal(a, b):
+		return reach.Describe(a, all, is4)
+	case len(a) == 0:
+		return "perhaps " + reach.Describe(b, all, is4)
+	}
+	return reach.Describe(a, all, is4) + ", perhaps " + reach.Describe(b, all, is4)
+}
+
+func (t *planText) risks(p *change.Plan) {
+	if len(p.Risks) == 0 {
+		return
+	}
+	t.title("WHAT MAY BREAK", "on this host")
+	for _, r := range p.Risks {
+		fmt.Fprintf(&t.b, "  %-7s %s\n", r.Severity, cleaned(r.Title))
+		t.para("          ", r.Detail)
+		t.para("          seen: ", strings.Join(r.Evidence, "; "))
+		t.para("          remedy: ", r.Remedy)
+	}
+}
+
+func (t *planText) rest(p *change.Plan) {
+	if len(p.Gaps) > 0 {
+		t.title("NOT KNOWN", "and so not promised")
+		for _, g := range p.Gaps {
+			t.para("  ", g.What)
+		}
+	}
+	if len(p.Administered) > 0 {
+		t.title("YOUR WAY IN", "confirm has to come over a new connection for each family")
+		seen := map[string]bool{}
+		for _, w := range p.Administered {
+			at := fmt.Sprintf("  %s to %s, now from %s\n", w.Family, w.Local, w.Remote.Addr())
+			if !seen[at] {
+				seen[at] = true
+				t.b.WriteString(at)
+			}
+		}
+	}
+	if len(p.Refusals) > 0 || len(p.Steps) == 0 {
+		return
+	}
+	file := orWord(t.Options.output, "plan.json")
+	t.title("NEXT", "")
+	if t.Options.output == "" {
+		fmt.Fprintf(&t.b, "  sudo sixfence harden plan -o %s\n", file)
+	}
+	fmt.Fprintf(&t.b, "  sudo sixfence harden apply %s      takes itself back unless you confirm\n  sudo sixfence harden confirm        from a new connection\n", file)
+}
