@@ -201,7 +201,7 @@ func (a *app) facts(s source, out *store.Output, quiet bool) (*fact.Snapshot, er
 	if err != nil {
 		return nil, &usageError{msg: "read this host", cause: err, hint: "sixfence needs Linux with /proc mounted"}
 	}
-	a.seal(sealing{output: out})
+	a.seal(sealing{output: out, root: s.readable})
 	snap := c.Snapshot()
 	spare(snap)
 	return snap, nil

@@ -14,7 +14,7 @@ func (a *app) hardenCommand() *cobra.Command {
 		Long: "harden makes the host what an intent file says. apply changes the running kernel\n" +
 			"only, and takes everything back by itself unless you confirm from a new connection;\n" +
 			"confirm writes the files. A reboot before confirm boots the old state.",
-		Example: "  sudo sixfence harden apply plan.json\n  sudo sixfence harden confirm\n  sudo sixfence harden status",
+		Example: "  sudo sixfence harden plan -o plan.json\n  sudo sixfence harden apply plan.json\n  sudo sixfence harden confirm\n  sudo sixfence harden status",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return nil
@@ -23,6 +23,7 @@ func (a *app) hardenCommand() *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	cmd.AddCommand(a.hardenPlanCommands()...)
 	cmd.AddCommand(a.hardenApplyCommands()...)
 	return cmd
 }

@@ -53,7 +53,7 @@ func (t *planText) write(w io.Writer, p *change.Plan) error {
 }
 
 func (t *planText) title(head, note string) {
-	fmt.Fprintf(&t.b, "\n%s   %s\n", head, note)
+	fmt.Fprintf(&t.b, "\n%s\n", strings.TrimRight(head+"   "+note, " "))
 }
 
 // para writes text folded to the width, with a lead that later lines are indented to.
@@ -308,5 +308,5 @@ func (t *planText) rest(p *change.Plan) {
 	if t.Options.output == "" {
 		fmt.Fprintf(&t.b, "  sudo sixfence harden plan -o %s\n", file)
 	}
-	fmt.Fprintf(&t.b, "  sudo sixfence harden apply %s      takes itself back unless you confirm\n  sudo sixfence harden confirm        from a new connection\n", file)
+	fmt.Fprintf(&t.b, "  sudo sixfence harden apply %s    # takes itself back unless you confirm\n  sudo sixfence harden confirm    # from a new connection\n", file)
 }
