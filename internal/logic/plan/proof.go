@@ -152,7 +152,7 @@ func prefixAround(a netip.Addr) string {
 
 func decided(t reach.Trace) string {
 	for _, v := range slices.Backward(t.Path) {
-		if v.Result == "drop" || v.Result == "reject" {
+		if strings.Contains(v.Result, "drop") || strings.Contains(v.Result, "reject") {
 			return ", by " + v.RuleRef.String()
 		}
 	}
