@@ -299,7 +299,7 @@ func (c *compiler) chain(chain *rs.Chain) []crule {
 // foreign tells that a rule starts with a test for the other family, as nft writes them
 // in tables for both.
 func (c *compiler) foreign(r *rs.Rule) bool {
-	if len(r.Exprs) < 2 {
+	if len(r.Exprs) < 2 || !toldFamily(r.Chain) {
 		return false
 	}
 	m, ok := r.Exprs[0].(rs.Meta)
@@ -308,6 +308,12 @@ func (c *compiler) foreign(r *rs.Rule) bool {
 	}
 	x, ok := r.Exprs[1].(rs.Cmp)
 	return ok && x.Op == rs.Eq && x.Sreg == m.Dreg && len(x.Data) == 1 && x.Data[0] != c.own()
+}
+
+// toldFamily tells that a chain is told the family of IP of its packets: those of bridges and
+// devices are told that they are of a bridge or of a device.
+func toldFamily(c *rs.Chain) bool {
+	return c.Table.Family != rs.Bridge && c.Table.Family != rs.Netdev
 }
 
 // own is the number of the family (NFPROTO_*).
@@ -400,7 +406,7 @@ func (c *compiler) tests(exprs []rs.Expr, out []step) (_ []step, end rs.Expr, ok
 			if !ok {
 				return out, nil, false
 			}
-			if c.p.loads[s.load].own() && s.op == stepEq && s.n == 1 && s.a == numberOf([]byte{c.own()}) {
+			if toldFamily(c.r.Chain) && c.p.loads[s.load].own() && s.op == stepEq && s.n == 1 && s.a == numberOf([]byte{c.own()}) {
 				continue // as every packet of the family
 			}
 			out = append(out, s)

@@ -316,3 +316,32 @@ func listing(set *rs.Ruleset) string {
 	}
 	return out
 }
+
+// TestFamilyOfDevices compares what rules of every family make of the family of IP, which
+// those of bridges and devices are not told.
+func TestFamilyOfDevices(t *testing.T) {
+	for _, family := range []rs.Family{rs.Inet, rs.IPv4, rs.IPv6, rs.Netdev, rs.Bridge} {
+		for _, ask := range []rs.Family{rs.IPv4, rs.IPv6, rs.Netdev, rs.Bridge} {
+			hook := rs.Input
+			if family == rs.Netdev {
+				hook = rs.Ingress
+			}
+			table := &rs.Table{Family: family, Name: "t", Sets: map[string]*rs.Set{}, Objects: map[string]*rs.Object{}}
+			c := &rs.Chain{Table: table, Name: "c", Base: &rs.Base{Type: "filter", Hook: hook, Devices: []string{"eth0"}, Policy: rs.Drop}}
+			c.Rules = []*rs.Rule{{Chain: c, Index: 1, Exprs: []rs.Expr{rs.Meta{Key: metaNFProto}, rs.Cmp{Data: []byte{byte(ask)}}, rs.Conclude{Verdict: rs.Accept}}}}
+			table.Chains = []*rs.Chain{c}
+			set := &rs.Ruleset{Tables: []*rs.Table{table}, Interfaces: map[uint32]string{2: "eth0"}, Types: map[string]uint16{"eth0": 1}}
+			for _, f := range []rs.Family{rs.IPv4, rs.IPv6} {
+				p := Packet{Family: f, IIF: Some("eth0"), Proto: Some(uint8(6)), Sport: Range{1024, 65535}, Dport: Some(uint16(80)), Ct: Some(uint32(CtNew))}
+				a := (&Model{Set: set, Order: binary.LittleEndian}).Ask(p, rs.Input, false)
+				b := (&Model{Set: set, Order: binary.LittleEndian, plain: true}).Ask(p, rs.Input, false)
+				if a.All() != b.All() || !a.Must().Same(b.Must()) {
+					t.Errorf("%s, meta nfproto %d, %s: %v compiled, %v interpreted", family, ask, f, a.All().Words(), b.All().Words())
+				}
+				if family == rs.Netdev && ask == f && a.All() != Dropped {
+					t.Errorf("netdev, meta nfproto %d: %v", ask, a.All().Words())
+				}
+			}
+		}
+	}
+}
