@@ -33,6 +33,9 @@ func (e *Engine) undo(d *store.Dir, t *transaction, why string, unattended bool)
 		}
 		if t.j.Boot != e.bootID() {
 			out.Result = "reverted-by-reboot" // the kernel of then is gone, and with it all that we changed in it
+			if t.dir.Has("is-" + string(committed)) {
+				e.undoBoot(t, &out)
+			}
 		} else {
 			e.undoKernel(t, &out)
 		}
@@ -88,6 +91,24 @@ func (e *Engine) undoKernel(t *transaction, out *Outcome) {
 		}
 		if r == 1 {
 			e.restore(t, out)
+		}
+	}
+}
+
+// undoBoot takes back what a boot read from files that had been promoted when their
+// promotion was given up.
+func (e *Engine) undoBoot(t *transaction, out *Outcome) {
+	for i := len(t.j.Plan.Steps) - 1; i >= 0; i-- {
+		s, en := t.j.Plan.Steps[i], t.j.Entries[i]
+		if s.Phase != change.Runtime || en.Ours == en.Before {
+			continue
+		}
+		now, err := e.Host.State(s.Kind, s.Target)
+		if err == nil && now == en.Ours {
+			err = e.Host.Set(s.Kind, s.Target, s.Before)
+		}
+		if err != nil && !mutate.Gone(err) {
+			out.Failed = append(out.Failed, fmt.Sprintf("%s: %v", s.ID, err))
 		}
 	}
 }
