@@ -359,18 +359,91 @@ func (s *IPSet) finish(es []entry) {
 		return
 	}
 	exceptions := slices.ContainsFunc(es, func(e entry) bool { return e.noMatch })
-	if exceptions && s.Set.Concat != nil {
-		// The order in which prefixes of several dimensions are tried is the kernel's own.
-		s.Set.Complete = false
-		s.Set.Dynamic = true // what is listed may not match either
+	if s.Set.Concat == nil {
+		if exceptions {
+			s.Set.Elements = carve(es)
+			return
+		}
+	} else {
+		s.doubt(es)
 	}
-	if !exceptions || s.Set.Concat != nil {
-		for _, e := range es {
+	for _, e := range es {
+		if !e.noMatch {
 			s.Set.Elements = append(s.Set.Elements, e.Element)
 		}
+	}
+}
+
+// maxDoubts bounds the work of doubt; beyond it every element is in doubt.
+const maxDoubts = 1 << 24
+
+// doubt marks the elements of several dimensions that a key may lie in and not match, as
+// those that may be gone. The order in which prefixes of several dimensions are tried is
+// the kernel's own: an exception (nomatch) may come first. Of hash:net,iface it does not
+// look at a shorter prefix once it met a longer one, whatever that one's interface
+// (mtype_test_cidrs).
+func (s *IPSet) doubt(es []entry) {
+	if s.Type == "hash:net,iface" {
+		s.doubtShorter(es)
+	}
+	var not []entry
+	for _, e := range es {
+		if e.noMatch {
+			not = append(not, e)
+		}
+	}
+	if len(not) == 0 {
 		return
 	}
-	s.Set.Elements = carve(es)
+	s.Set.Dynamic = true
+	for i := range es {
+		es[i].Expires = es[i].Expires || len(not)*len(es) > maxDoubts ||
+			slices.ContainsFunc(not, func(x entry) bool { return s.meet(&es[i], &x) })
+	}
+}
+
+// meet tells that two elements have a key in common.
+func (s *IPSet) meet(a, b *entry) bool {
+	at := 0
+	for _, n := range s.Set.Concat {
+		to := min(at+n, len(a.From), len(b.From))
+		if bytes.Compare(a.To[at:to], b.From[at:to]) < 0 || bytes.Compare(b.To[at:to], a.From[at:to]) < 0 {
+			return false
+		}
+		at = min(at+(n+3)&^3, len(a.From), len(b.From))
+	}
+	return true
+}
+
+func (s *IPSet) doubtShorter(es []entry) {
+	n := s.addrLen()
+	order := make([]int, len(es))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(i, j int) int {
+		if c := bytes.Compare(es[i].From[:n], es[j].From[:n]); c != 0 {
+			return c
+		}
+		return es[i].bits - es[j].bits
+	})
+	work := 0
+	var around []int // those whose prefix holds the one at hand
+	for _, i := range order {
+		around = slices.DeleteFunc(around, func(j int) bool { return bytes.Compare(es[j].To[:n], es[i].From[:n]) < 0 })
+		if work += len(around); work > maxDoubts {
+			for j := range es {
+				es[j].Expires = true
+			}
+			return
+		}
+		for _, j := range around {
+			if es[j].bits < es[i].bits && !bytes.Equal(es[j].From[n:], es[i].From[n:]) {
+				es[j].Expires = true
+			}
+		}
+		around = append(around, i)
+	}
 }
 
 // carve cuts nested prefixes into disjoint intervals, each as its longest prefix
