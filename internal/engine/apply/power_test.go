@@ -106,6 +106,9 @@ func (u unit) settle() {
 
 func (d *disk) do(o store.Op) {
 	in, name := d.in(o.Path)
+	if in == nil && o.Kind == store.OpRemove {
+		return // the copy of the program, in a directory that has moved
+	}
 	if in == nil && o.Kind != store.OpSyncDir {
 		panic("no directory for " + o.Path)
 	}

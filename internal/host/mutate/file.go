@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -57,7 +58,8 @@ func (h *Host) fileState(target string) (string, error) {
 	return stateIn(d, name)
 }
 
-// Image reads a file whole.
+// Image reads a file whole. Of a symbolic link it says where it leads, as "-> there":
+// a link is never replaced, so that a plan made from that is refused.
 func (h *Host) Image(target string) (change.Image, error) {
 	d, name, err := h.open(target)
 	if errors.Is(err, unix.ENOENT) {
@@ -72,6 +74,9 @@ func (h *Host) Image(target string) (change.Image, error) {
 		return change.Image{Absent: true}, nil
 	}
 	if err != nil {
+		if to, e := os.Readlink(filepath.Join(h.Root, target)); e == nil {
+			return change.Image{Text: "-> " + to, Mode: 0o777}, nil
+		}
 		return change.Image{}, err
 	}
 	return change.Image{Text: string(b), Mode: i.Mode, UID: i.UID, GID: i.GID, Label: i.Label}, nil

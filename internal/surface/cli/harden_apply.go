@@ -132,8 +132,8 @@ func (a *app) applyCommand() *cobra.Command {
 			if nonInteractive != (confirmBy != "") {
 				return &usageError{msg: "--non-interactive and --confirm-by belong together", hint: "use both: --non-interactive --confirm-by checks"}
 			}
-			if timeout < 10*time.Second || timeout > 24*time.Hour {
-				return &usageError{msg: fmt.Sprintf("--timeout %s is not between 10s and 24h", timeout), hint: "give yourself the time to open a new connection: --timeout 5m"}
+			if timeout < 5*time.Second || timeout > 24*time.Hour {
+				return &usageError{msg: fmt.Sprintf("--timeout %s is not between 5s and 24h", timeout), hint: "give yourself the time to open a new connection: --timeout 5m"}
 			}
 			p, err := readPlan(args[0])
 			if err != nil {
