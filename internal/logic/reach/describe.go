@@ -11,13 +11,6 @@ import (
 
 func equalSets(a, b packetset.Set) bool { return a.Same(b) }
 
-func prefixes(s packetset.Set, is4 bool) []netip.Prefix {
-	if p := s.Prefixes(is4); p != nil {
-		return p
-	}
-	return []netip.Prefix{}
-}
-
 // maxDeciders is how many rules an answer names.
 const maxDeciders = 8
 
