@@ -497,7 +497,13 @@ func (e *Engine) perform(t *transaction, i int, s change.Step) error {
 		return err
 	}
 	if now != en.Ours {
-		if err := e.Host.Set(s.Kind, s.Target, s.After); err != nil {
+		after := s.After
+		if s.Kind == change.Table {
+			if after, err = seeded(after); err != nil {
+				return err
+			}
+		}
+		if err := e.Host.Set(s.Kind, s.Target, after); err != nil {
 			return err
 		}
 	}
