@@ -567,7 +567,7 @@ func (w *walker) hooks(way []stop, groups []group) {
 				w.strays(there, rs.Forward == other)
 				on := w.q.direct(other, false)[2:]
 				on[0].decides = false
-				w.hooks(on, there)
+				w.hooks(on, w.delivered(there, &way[i-1], &on[0]))
 				w.q.way = *s
 			}
 		}
