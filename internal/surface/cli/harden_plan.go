@@ -28,7 +28,7 @@ import (
 
 // hardenPlanCommands are the verbs that change nothing.
 func (a *app) hardenPlanCommands() []*cobra.Command {
-	return []*cobra.Command{a.planCommand(), a.exportCommand()}
+	return []*cobra.Command{a.initCommand(), a.planCommand(), a.exportCommand()}
 }
 
 type planOptions struct {
@@ -43,7 +43,7 @@ func (a *app) planCommand() *cobra.Command {
 	var o planOptions
 	cmd := &cobra.Command{
 		Use:   "plan",
-		Short: "Say what it takes to make this host what the intent says; change nothing",
+		Short: "Say what it takes to make this host what its intent says",
 		Long: "plan compares this host with its intent and says what would change, why, who reaches\n" +
 			"what before and after, and what would break. It changes nothing. It refuses (exit 4,\n" +
 			"with the way out) what would lock you out. -o FILE keeps the plan for\n" +

@@ -1,0 +1,340 @@
+package draft
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/sixfence/sixfence/internal/model/fact"
+	"github.com/sixfence/sixfence/internal/model/intent"
+)
+
+const (
+	iffLoopback = 0x8
+	unicast     = 1
+	localTable  = 255
+)
+
+// uplinks are the interfaces with a default route, by name, sorted.
+func (d *drafting) uplinks() []string {
+	var out []string
+	for i := range d.links {
+		if d.defaultRoute(d.links[i].Index, "ipv4") != nil || d.defaultRoute(d.links[i].Index, "ipv6") != nil {
+			out = append(out, d.links[i].Name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// defaultRoute is a default route of a family by an interface; one that was configured
+// before one that a router announced.
+func (d *drafting) defaultRoute(index int, family string) *fact.Route {
+	var found *fact.Route
+	for i := range d.routes {
+		r := &d.routes[i]
+		if r.Family != family || r.Dst.Bits() != 0 || r.Type != unicast || r.Table == localTable {
+			continue
+		}
+		if !slices.ContainsFunc(r.NextHops, func(h fact.NextHop) bool { return h.Index == index }) {
+			continue
+		}
+		if found == nil || found.Protocol == fact.ProtoRA {
+			found = r
+		}
+	}
+	return found
+}
+
+// of are the addresses of an interface that are more than link-local.
+func (d *drafting) of(index int) (four, six []fact.Address) {
+	for _, a := range d.addrs {
+		switch ip := a.Prefix.Addr(); {
+		case a.Index != index || ip.IsLoopback() || ip.IsLinkLocalUnicast():
+		case ip.Is4():
+			four = append(four, a)
+		default:
+			six = append(six, a)
+		}
+	}
+	return four, six
+}
+
+func (d *drafting) interfaces() {
+	d.Intent.Interfaces = map[string]intent.Interface{}
+	var left []string
+	for i := range d.links {
+		l := &d.links[i]
+		if l.Flags&iffLoopback != 0 {
+			continue
+		}
+		four, six := d.of(l.Index)
+		bare := len(four) == 0 && len(six) == 0 && d.defaultRoute(l.Index, "ipv4") == nil && d.defaultRoute(l.Index, "ipv6") == nil
+		if bare || !writable(l.Name) {
+			left = append(left, l.Name)
+			continue
+		}
+		d.Intent.Interfaces[l.Name] = d.iface(l, four, six)
+	}
+	d.above("interfaces", "A key is a name or a glob (en*); with match: {driver: virtio_net} or match: {role: default-route} one file serves many hosts.")
+	if len(left) > 0 {
+		slices.Sort(left)
+		more := ""
+		if len(left) > 8 {
+			more = fmt.Sprintf(" and %d more", len(left)-8)
+			left = left[:8]
+		}
+		d.above("interfaces", "Not listed, because without an address of their own: %s%s. No router advertisement is believed on an interface that is not listed.", strings.Join(left, ", "), more)
+	}
+}
+
+// writable tells that a name can be a key of the file.
+func writable(name string) bool {
+	return name != "" && name != "lo" && name != "." && name != ".." && len(name) <= 15 && !strings.ContainsAny(name, `*?[]\/: `) && strings.IndexFunc(name, func(r rune) bool { return r < '!' || r > '~' }) < 0
+}
+
+// path of an entry of interfaces.
+func path(name string) string {
+	if strings.Contains(name, ".") {
+		return "interfaces[" + name + "]"
+	}
+	return "interfaces." + name
+}
+
+func (d *drafting) iface(l *fact.Link, four, six []fact.Address) intent.Interface {
+	p := path(l.Name)
+	var has []string
+	for _, a := range slices.Concat(four, six) {
+		has = append(has, a.Prefix.Addr().String()+lifetime(&a))
+	}
+	for _, f := range []string{"ipv4", "ipv6"} {
+		if r := d.defaultRoute(l.Index, f); r != nil {
+			via := "on-link"
+			if len(r.NextHops) > 0 && r.NextHops[0].Via.IsValid() {
+				via = r.NextHops[0].Via.String()
+			}
+			has = append(has, fmt.Sprintf("default route by %s (%s)", via, protocol(r.Protocol)))
+		}
+	}
+	d.above(p, "%s", strings.Join(has, "; "))
+	i := intent.Interface{Addressing: intent.Addressing(cmp.Or(d.role.Addressing[l.Name], "none"))}
+	route := d.defaultRoute(l.Index, "ipv6")
+	announced := route != nil && route.Protocol == fact.ProtoRA
+	why := "it has no IPv6 address"
+	switch {
+	case d.disabled():
+		i.Addressing, why = intent.NoIPv6, "families says that there is no IPv6"
+	case d.profile.Name == StaticServer:
+		i.Addressing, why = intent.Static, "profile static-server"
+		if announced {
+			d.Open = append(d.Open, l.Name+" gets its default route by router advertisements: configure it before you apply, or plan refuses")
+		}
+	case d.profile.Name == CloudVM && i.Addressing != intent.DHCPv6 && (announced || slices.Equal(d.uplinks(), []string{l.Name})):
+		i.Addressing, why = intent.SLAAC, "profile slaac-vm"
+	case i.Addressing == intent.Static && announced:
+		i.Addressing, why = intent.SLAAC, "the address is configured, but the default route comes by router advertisements alone: static would lose it"
+	case i.Addressing == intent.Static:
+		why = "its IPv6 address is permanent: no router advertisement is needed"
+	case i.Addressing == intent.SLAAC:
+		why = "its IPv6 address is made from a router advertisement, and has a lifetime"
+	case i.Addressing == intent.DHCPv6:
+		why = "its IPv6 address is a /128 with a lifetime, as DHCPv6 gives them"
+	case announced:
+		i.Addressing, why = intent.SLAAC, "its default route comes by router advertisements"
+	default:
+		i.Addressing, why = intent.Static, "no IPv6 address but link-local: none is taken from strangers either"
+	}
+	d.Beside[p+".addressing"] = why
+	if i.Addressing == intent.SLAAC || i.Addressing == intent.DHCPv6 {
+		d.routers(&i, l, p)
+	} else {
+		for _, r := range d.candidates(l) {
+			d.above(p+".addressing", "%s (MAC %s) says that it is a router, and is not believed here.", r.Address, cmp.Or(r.MAC, "not known"))
+		}
+	}
+	if i.Addressing == intent.DHCPv6 {
+		d.above(p+".addressing", "Any DHCPv6 server of the link is believed until you list yours: dhcpv6Servers: [{address: \"fe80::1\"}]")
+	}
+	return i
+}
+
+func lifetime(a *fact.Address) string {
+	if a.Valid == fact.Forever {
+		return ""
+	}
+	return fmt.Sprintf(" (for %d s)", a.Valid)
+}
+
+func protocol(p uint8) string {
+	switch p {
+	case fact.ProtoRA:
+		return "announced by a router"
+	case fact.ProtoDHCP:
+		return "DHCP"
+	case fact.ProtoStatic, fact.ProtoBoot:
+		return "configured"
+	}
+	return fmt.Sprintf("protocol %d", p)
+}
+
+// candidates are the routers of an interface that announced themselves.
+func (d *drafting) candidates(l *fact.Link) []intent.Router {
+	var out []intent.Router
+	add := func(a netip.Addr) {
+		a = a.WithZone("")
+		if a.Is6() && a.IsLinkLocalUnicast() && !slices.ContainsFunc(out, func(r intent.Router) bool { return r.Address == a }) {
+			out = append(out, intent.Router{Address: a})
+		}
+	}
+	for _, r := range d.routes {
+		if r.Family == "ipv6" && r.Dst.Bits() == 0 && r.Protocol == fact.ProtoRA {
+			for _, h := range r.NextHops {
+				if h.Index == l.Index {
+					add(h.Via)
+				}
+			}
+		}
+	}
+	for _, n := range d.neighbours {
+		if n.Index == l.Index && n.Flags&fact.NeighRouter != 0 {
+			add(n.Address)
+		}
+	}
+	for i := range out {
+		for _, n := range d.neighbours {
+			if n.Index == l.Index && n.Address.WithZone("") == out[i].Address {
+				out[i].MAC = unicastMAC(n.MAC)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b intent.Router) int { return a.Address.Compare(b.Address) })
+	return out
+}
+
+// unicastMAC is a MAC address in the form of the file, or nothing.
+func unicastMAC(s string) string {
+	s = strings.ToLower(s)
+	if len(s) != 17 || strings.Trim(s, "0123456789abcdef:") != "" || s == "00:00:00:00:00:00" || strings.IndexByte("13579bdf", s[1]) >= 0 {
+		return ""
+	}
+	for i := 2; i < 17; i += 3 {
+		if s[i] != ':' || strings.Count(s, ":") != 5 {
+			return ""
+		}
+	}
+	return s
+}
+
+// prefixes are those that addresses with a lifetime were made from.
+func (d *drafting) prefixes(index int) []netip.Prefix {
+	var out []netip.Prefix
+	_, six := d.of(index)
+	for _, a := range six {
+		if p := a.Prefix.Masked(); a.Valid != fact.Forever && a.Prefix.Bits() < 128 && p.Addr().IsGlobalUnicast() && !p.Addr().Is4In6() && !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func (d *drafting) routers(i *intent.Interface, l *fact.Link, p string) {
+	if d.o.LearnOnce {
+		i.LearnOnce = true
+		d.above(p+".learnOnce", "The routers that are there when the plan is first applied are believed for good. A rogue that is there at that moment is one of them: for images in networks that you trust.")
+		return
+	}
+	no := false
+	list := d.candidates(l)
+	prefixes := d.prefixes(l.Index)
+	for n := range list {
+		r := &list[n]
+		if len(list) == 1 {
+			r.Prefixes = prefixes
+		}
+		at := fmt.Sprintf("%s.routers[%d]", p, n)
+		if known := d.configured(l, r.Address); known != "" {
+			d.above(at, "Accepted, because %s names it.", known)
+		} else {
+			r.Accepted = &no
+			d.Open = append(d.Open, fmt.Sprintf("make sure that %s on %s is your router, and set accepted to true", r.Address, l.Name))
+			d.above(at, "NOT ACCEPTED YET. It announced itself, as any neighbour could: make sure that it is yours, then set accepted to true (or delete the entry). plan refuses until then.")
+		}
+		d.above(at, "%s", strings.Join(d.evidence(l, r, len(list)), "; "))
+	}
+	i.Routers = list
+	switch {
+	case len(list) == 0:
+		d.Open = append(d.Open, "add the router of "+l.Name+": none was seen")
+		d.above(p+".addressing", "No router was seen. Add yours, or plan refuses what would lose it: routers: [{address: \"fe80::1\", mac: \"52:54:00:00:00:01\"}]")
+	case len(list) > 1 && len(prefixes) > 0:
+		d.above(p+".addressing", "Which of the %d routers announced %s is not known: add prefixes to yours.", len(list), brief(prefixes))
+	}
+}
+
+// evidence is what is known of a router: age, and what speaks for it or against.
+func (d *drafting) evidence(l *fact.Link, r *intent.Router, many int) []string {
+	var out []string
+	for _, x := range d.routes {
+		if x.Family != "ipv6" || x.Dst.Bits() != 0 || !slices.ContainsFunc(x.NextHops, func(h fact.NextHop) bool { return h.Index == l.Index && h.Via.WithZone("") == r.Address }) {
+			continue
+		}
+		if left, ok := x.Expires.Get(); ok {
+			out = append(out, fmt.Sprintf("its default route ends in %d s unless it announces itself again", left))
+		} else {
+			out = append(out, "its default route has no end")
+		}
+		if x.Pref == 1 {
+			out = append(out, "it claims HIGH preference, which rogues do")
+		}
+		break
+	}
+	if len(out) == 0 {
+		out = append(out, "no default route leads to it: it only says of itself that it is a router")
+	}
+	out = append(out, "how long it has been here is not known")
+	if r.MAC == "" {
+		out = append(out, "its MAC address is not known: reach it once and run init again")
+	} else if eui(r.Address) == r.MAC {
+		out = append(out, "its address is made from its MAC address")
+	}
+	if four := d.defaultRoute(l.Index, "ipv4"); four != nil && len(four.NextHops) > 0 && four.NextHops[0].Via.IsValid() {
+		out = append(out, fmt.Sprintf("compare its MAC address with that of the IPv4 gateway: ip neigh show %s", four.NextHops[0].Via))
+	}
+	if many > 1 {
+		out = append(out, fmt.Sprintf("it is one of %d that claim to be routers here", many))
+	}
+	return out
+}
+
+// eui is the MAC address that an address with a modified EUI-64 identifier was made from.
+func eui(a netip.Addr) string {
+	b := a.As16()
+	if b[11] != 0xff || b[12] != 0xfe {
+		return ""
+	}
+	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", b[8]^2, b[9], b[10], b[13], b[14], b[15])
+}
+
+// configured says which file of the host names a router, or nothing.
+func (d *drafting) configured(l *fact.Link, a netip.Addr) string {
+	ms, _ := d.snap.Host.Managers.Get()
+	for _, m := range ms {
+		for _, i := range m.Interfaces {
+			if i.Index != l.Index && !slices.Contains(i.Names, l.Name) {
+				continue
+			}
+			if slices.ContainsFunc(i.Gateways, func(g netip.Addr) bool { return g.WithZone("") == a }) ||
+				slices.ContainsFunc(i.RouterAllowList, func(p netip.Prefix) bool { return p.IsSingleIP() && p.Addr() == a }) {
+				return cmp.Or(i.Origin.File, m.Name)
+			}
+		}
+	}
+	for _, r := range d.routes {
+		if r.Family == "ipv6" && r.Protocol == fact.ProtoStatic && slices.ContainsFunc(r.NextHops, func(h fact.NextHop) bool { return h.Index == l.Index && h.Via.WithZone("") == a }) {
+			return "a configured route (" + r.Dst.String() + ")"
+		}
+	}
+	return ""
+}

@@ -1,0 +1,381 @@
+package draft
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/sixfence/sixfence/internal/logic/packetset"
+	"github.com/sixfence/sixfence/internal/logic/reach"
+	"github.com/sixfence/sixfence/internal/model/fact"
+	"github.com/sixfence/sixfence/internal/model/intent"
+)
+
+// names are those of well-known ports.
+var names = map[string]string{
+	"tcp/22": "ssh", "tcp/25": "smtp", "tcp/53": "dns", "udp/53": "dns", "tcp/80": "web", "tcp/443": "web", "udp/443": "web", "udp/123": "ntp", "tcp/143": "imap", "tcp/993": "imaps", "tcp/587": "submission",
+	"tcp/3306": "mysql", "tcp/5432": "postgresql", "tcp/6379": "redis", "tcp/6443": "kube-api", "tcp/10250": "kubelet", "udp/51820": "wireguard", "udp/500": "ike", "udp/4500": "ike", "tcp/179": "bgp", "udp/161": "snmp", "udp/67": "dhcp-server", "udp/547": "dhcpv6-server",
+}
+
+// ephemeral is the first port that Linux gives to sockets that asked for none.
+const ephemeral = 32768
+
+// maxSources is how many prefixes are written for one family of a service.
+const maxSources = 32
+
+// group are listeners of one program that the same sources reach.
+type group struct {
+	name, program  string
+	ports          []string
+	from           []netip.Prefix
+	families       []string
+	notes          []string
+	admin, session bool
+}
+
+// access is who reaches a listener over one family today.
+type access struct {
+	takes bool // it takes packets of this family
+	any   bool // everybody whom the kernel lets in
+	from  []netip.Prefix
+	words string
+	maybe bool
+	long  bool
+}
+
+func (a access) closed() bool { return !a.takes || !a.any && len(a.from) == 0 }
+
+// port is a transport protocol and a port, whatever the number of sockets on it.
+type port struct {
+	proto  string
+	number uint16
+}
+
+func (p port) String() string { return fmt.Sprintf("%s/%d", p.proto, p.number) }
+
+func (d *drafting) services() {
+	d.Intent.Services = []intent.Service{}
+	d.above("services", "What is not listed is not accepted, except loopback, answers, and the ICMPv6, neighbour discovery, MLD and DHCPv6 that the addressing needs. from: left out means anybody, over both families; otherwise a family without a prefix in it is closed.")
+	if d.o.MirrorIPv4 {
+		d.above("services", "--mirror-ipv4: IPv6 is let in where IPv4 is let in today, and nowhere else.")
+	}
+	order, listeners, gap := d.listeners()
+	if gap != nil {
+		d.above("services", "The listeners of this host are not known (%s): add your services, ssh first.", gap.What)
+		d.Open = append(d.Open, "list the services: the listeners of this host are not known")
+		return
+	}
+	loops := map[string]bool{}
+	for _, l := range d.links {
+		loops[l.Name] = l.Flags&iffLoopback != 0
+	}
+	var groups []group
+	var skipped []string
+	for _, k := range order {
+		g, why := d.group(k, listeners[k], loops)
+		if why != "" {
+			if why != silent {
+				skipped = append(skipped, fmt.Sprintf("%s (%s): %s", k, cmp.Or(g.program, "somebody"), why))
+			}
+			continue
+		}
+		i := slices.IndexFunc(groups, func(o group) bool {
+			return o.name == g.name && o.program == g.program && slices.Equal(o.from, g.from) && slices.Equal(o.families, g.families) && o.admin == g.admin
+		})
+		if i < 0 {
+			groups = append(groups, g)
+			continue
+		}
+		groups[i].ports = append(groups[i].ports, g.ports...)
+		groups[i].session = groups[i].session || g.session
+		if len(groups[i].notes) < 6 {
+			groups[i].notes = append(groups[i].notes, fmt.Sprintf("The same for %s.", k))
+		}
+	}
+	d.write(groups)
+	for i, s := range skipped {
+		if i == 0 {
+			d.above("services", "Seen and not written:")
+		}
+		if i == 12 {
+			d.above("services", "… and %d more: sixfence reach", len(skipped)-i)
+			break
+		}
+		d.above("services", "- %s", s)
+	}
+	if !slices.ContainsFunc(d.Intent.Services, func(s intent.Service) bool { return s.Administers != nil && *s.Administers }) {
+		d.above("services", "NO SERVICE ADMINISTERS THIS HOST: nothing here is known to be your way in. Add it, with administers: true.")
+		d.Open = append(d.Open, "name the service by which you administer the host (administers: true)")
+	}
+}
+
+// listeners are those of transport protocols, by port, with who gets to them.
+func (d *drafting) listeners() ([]port, map[port][]*reach.Listener, *fact.Gap) {
+	sp := reach.NewSpace(d.snap, d.ns, nil, false)
+	ls, gap := sp.Listeners()
+	if gap != nil {
+		return nil, nil, gap
+	}
+	var order []port
+	by := map[port][]*reach.Listener{}
+	for i := range ls {
+		l := &ls[i]
+		if !slices.Contains([]string{"tcp", "udp", "sctp", "udplite"}, l.Proto) || l.Port == 0 {
+			continue
+		}
+		sp.Expose(l)
+		k := port{l.Proto, l.Port}
+		if by[k] == nil {
+			order = append(order, k)
+		}
+		by[k] = append(by[k], l)
+	}
+	slices.SortFunc(order, func(a, b port) int { return cmp.Or(cmp.Compare(a.number, b.number), cmp.Compare(a.proto, b.proto)) })
+	return order, by, nil
+}
+
+// silent is why a listener is left out without a word.
+const silent = "-"
+
+// group makes a service of the listeners on a port, or says why they are none.
+func (d *drafting) group(k port, ls []*reach.Listener, loops map[string]bool) (group, string) {
+	g := group{ports: []string{k.String()}}
+	var v4, v6 []reach.V
+	var where []string
+	for _, l := range ls {
+		v4, v6 = append(v4, l.IPv4...), append(v6, l.IPv6...)
+		g.program = cmp.Or(g.program, l.Process[strings.LastIndexByte(l.Process, '/')+1:])
+		if !slices.Contains(where, l.Address) {
+			where = append(where, l.Address)
+		}
+	}
+	a4, a6 := d.access(v4, true, loops), d.access(v6, false, loops)
+	g.session = d.o.Session.IsValid() && k == port{"tcp", d.o.Session.Port()}
+	g.admin = g.program == "sshd" && k.proto == "tcp" || k == port{"tcp", 22} || g.session
+	if why := leaveOut(k, g.program, a4.closed() && a6.closed() && !g.session); why != "" {
+		return g, why
+	}
+	g.notes = append(g.notes, fmt.Sprintf("%s listens on %s. Today IPv4: %s; IPv6: %s.", cmp.Or(g.program, "somebody"), strings.Join(where, ", "), a4.words, a6.words))
+	if !d.policy(&g, a4, a6) {
+		return g, fmt.Sprintf("IPv4 is closed to it, so --mirror-ipv4 closes IPv6 (%s today)", a6.words)
+	}
+	g.name = cmp.Or(names[k.String()], g.program, "service")
+	if g.admin {
+		g.name = "ssh"
+	}
+	return g, ""
+}
+
+// leaveOut says why a listener is no service, or nothing.
+func leaveOut(k port, program string, closed bool) string {
+	switch {
+	case k == port{"udp", 68}, k == port{"udp", 546}:
+		return "the DHCP client, which needs no service"
+	case k == port{"udp", 5353}, k == port{"udp", 5355}, k == port{"udp", 1900}:
+		return "discovery among neighbours; add a service if you need it"
+	case closed:
+		return silent
+	case k.proto == "udp" && k.number >= ephemeral && names[k.String()] == "":
+		return "a port that nobody chose: " + cmp.Or(program, "a program") + " asks from it, and answers come in anyway"
+	}
+	return ""
+}
+
+// access reads what reach says of a family.
+func (d *drafting) access(vs []reach.V, is4 bool, loops map[string]bool) access {
+	a := access{words: "it does not listen"}
+	if len(vs) == 0 {
+		return a
+	}
+	must, may, local, limited := reach.Union(vs, func(i string) bool { return loops[i] })
+	if local {
+		a.words = "this host alone"
+		return a
+	}
+	a.takes = true
+	use := must
+	if len(must) == 0 && len(may) > 0 {
+		use, a.maybe = may, true
+	}
+	all := true
+	for _, v := range vs {
+		if len(v.Interfaces) > 0 && !slices.ContainsFunc(v.Interfaces, func(i string) bool { return !loops[i] }) {
+			continue
+		}
+		all = all && (v.Sources == "anywhere" || v.Sources == "perhaps anywhere")
+		a.words = v.Sources
+	}
+	a.any = len(use) > 0 && (all || reach.ClassOf(use, use, is4) == reach.Open)
+	switch {
+	case len(use) == 0:
+		a.words = "nobody"
+	case a.any && all:
+		a.words = "anybody"
+	case a.any:
+		a.words = "almost anybody (" + a.words + ")"
+	default:
+		a.from = d.sources(use, is4)
+		if len(a.from) > maxSources {
+			a.from, a.long = a.from[:maxSources], true
+		}
+		a.words = brief(a.from)
+	}
+	if a.maybe {
+		a.words = "perhaps " + a.words
+	}
+	if limited {
+		a.words += ", up to a rate"
+	}
+	return a
+}
+
+// brief lists prefixes in a sentence.
+func brief(ps []netip.Prefix) string {
+	var out []string
+	for i, p := range ps {
+		if i == 4 {
+			out = append(out, fmt.Sprintf("and %d more", len(ps)-i))
+			break
+		}
+		out = append(out, p.String())
+	}
+	return strings.Join(out, ", ")
+}
+
+// sources are the prefixes of a set, without the holes that this host's own addresses
+// make in it.
+func (d *drafting) sources(s packetset.Set, is4 bool) []netip.Prefix {
+	ivs := slices.Clone([]packetset.Interval(s))
+	own := map[netip.Prefix]bool{}
+	for _, a := range d.addrs {
+		if ip := a.Prefix.Addr(); ip.Is4() == is4 && !s.Contains(packetset.FromIP(ip)) {
+			p := netip.PrefixFrom(ip, ip.BitLen())
+			own[p] = true
+			ivs = append(ivs, packetset.PrefixInterval(p))
+		}
+	}
+	return slices.DeleteFunc(packetset.Normalise(ivs).Prefixes(is4), func(p netip.Prefix) bool { return own[p] || p.Addr().Is4In6() })
+}
+
+// policy writes who gets in of a group; false closes it.
+func (d *drafting) policy(g *group, a4, a6 access) bool {
+	if d.o.MirrorIPv4 && !d.mirror(g, &a4, &a6) {
+		return false
+	}
+	switch {
+	case a4.closed() && a6.closed():
+		g.notes = append(g.notes, "Nobody seems to get to it, and your session does: kept open to anybody. Narrow it with from.")
+	case a4.any && a6.any, d.o.MirrorIPv4 && a4.any:
+	case a4.any && a6.closed():
+		g.families = []string{"ipv4"}
+	case a6.any && a4.closed():
+		g.families = []string{"ipv6"}
+	default:
+		for _, x := range []struct {
+			a   access
+			all string
+		}{{a4, "0.0.0.0/0"}, {a6, "::/0"}} {
+			if x.a.any {
+				g.from = append(g.from, netip.MustParsePrefix(x.all))
+			} else {
+				g.from = append(g.from, x.a.from...)
+			}
+		}
+		if a4.long || a6.long {
+			g.notes = append(g.notes, fmt.Sprintf("There are more than %d sources, and only these are written: complete them.", maxSources))
+		}
+	}
+	if len(g.families) == 1 && !d.disabled() {
+		g.notes = append(g.notes, "One family alone, as it is today; take families out to open both.")
+	}
+	if a4.maybe || a6.maybe {
+		g.notes = append(g.notes, "That it is open is not certain: sixfence reach says what stands in the way.")
+	}
+	return true
+}
+
+// mirror gives IPv6 the policy that IPv4 is observed to have; false closes the group.
+func (d *drafting) mirror(g *group, a4, a6 *access) bool {
+	if a4.closed() {
+		if g.admin && !a6.closed() {
+			g.notes = append(g.notes, "IPv4 is closed to it; kept over IPv6, because people may administer the host by it.")
+		}
+		return g.admin
+	}
+	*a6 = access{takes: true, any: a4.any}
+	if a4.any {
+		return true
+	}
+	if a6.from = d.twins(a4.from); len(a6.from) > 0 {
+		g.notes = append(g.notes, "The IPv6 prefixes are those of the same links.")
+	} else {
+		g.notes = append(g.notes, "No IPv6 prefix is known that goes with these: IPv6 is closed until you add one.")
+	}
+	return true
+}
+
+// twins are the IPv6 prefixes of the links that IPv4 prefixes lie on.
+func (d *drafting) twins(four []netip.Prefix) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range four {
+		for _, a := range d.addrs {
+			link := a.Prefix.Masked()
+			if !link.Addr().Is4() || link.Bits() > p.Bits() || !link.Contains(p.Addr()) {
+				continue
+			}
+			for _, b := range d.addrs {
+				x := b.Prefix.Masked()
+				if b.Index == a.Index && x.Addr().Is6() && x.Addr().IsGlobalUnicast() && !x.Addr().Is4In6() && x.Bits() < 128 && !slices.Contains(out, x) {
+					out = append(out, x)
+				}
+			}
+		}
+	}
+	return out
+}
+
+var notName = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
+
+// write puts the groups into the intent, the way in first.
+func (d *drafting) write(groups []group) {
+	slices.SortStableFunc(groups, func(a, b group) int {
+		switch {
+		case a.admin == b.admin:
+			return 0
+		case a.admin:
+			return -1
+		}
+		return 1
+	})
+	yes := true
+	used := map[string]bool{}
+	for _, g := range groups {
+		base := strings.Trim(notName.ReplaceAllString(g.name, "-"), "-._")
+		base = cmp.Or(strings.Trim(base[:min(len(base), 48)], "-._"), "service")
+		name := base
+		for n := 2; used[name]; n++ {
+			name = fmt.Sprintf("%s-%d", base, n)
+		}
+		used[name] = true
+		s := intent.Service{Name: name, Ports: g.ports, From: g.from, Families: g.families}
+		p := "services." + name
+		if strings.Contains(name, ".") {
+			p = "services[" + name + "]"
+		}
+		if g.admin {
+			s.Administers = &yes
+			what := "sshd"
+			if g.session {
+				what = "your session of now"
+			}
+			d.Beside[p+".administers"] = "your way in (" + what + "): plan proves that it stays"
+		}
+		for _, n := range g.notes {
+			d.above(p, "%s", n)
+		}
+		d.Intent.Services = append(d.Intent.Services, s)
+	}
+}
