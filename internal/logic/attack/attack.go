@@ -259,7 +259,7 @@ func (c *corpus) icmpv6() {
 		return inner
 	}
 	forged := c.r.Open
-	forged.Local = netip.AddrPortFrom(forged.Local.Addr(), forged.Local.Port()^1)
+	forged.Remote = netip.AddrPortFrom(forged.Remote.Addr(), forged.Remote.Port()^1)
 	for _, e := range []struct {
 		typ, code uint8
 		name      string

@@ -116,7 +116,7 @@ func (c *corpus) tunnel(proto uint8) bool {
 // dhcp are answers that nobody tracked.
 func (c *corpus) dhcp() {
 	i := c.in.Interfaces[c.r.Interface]
-	client := i.Addressing == intent.DHCPv6 || i.DHCPv6Servers != nil
+	client := i.Addressing != intent.NoIPv6 && (i.Addressing == intent.DHCPv6 || i.DHCPv6Servers != nil)
 	listed := func(a netip.Addr) bool {
 		return client && (len(i.DHCPv6Servers) == 0 || slices.ContainsFunc(i.DHCPv6Servers, func(d intent.DHCPv6Server) bool { return d.Address == a }))
 	}

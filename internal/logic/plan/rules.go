@@ -229,7 +229,7 @@ func (g *generator) bogons6() []string {
 		}
 		rs, _ := g.ns.Routes.Get()
 		for _, r := range rs {
-			if r.Dst.Bits() > 3 && r.Type == 1 {
+			if r.Type == 1 {
 				named = append(named, r.Dst)
 			}
 		}
@@ -240,7 +240,8 @@ func (g *generator) bogons6() []string {
 		"3fff::/20", "5f00::/16", "fec0::/10", "ff00::/8",
 	} {
 		p := netip.MustParsePrefix(b)
-		if !slices.ContainsFunc(named, p.Overlaps) {
+		// ::/0 names nothing.
+		if !slices.ContainsFunc(named, func(n netip.Prefix) bool { return n.Bits() >= p.Bits() && p.Contains(n.Addr()) }) {
 			out = append(out, b)
 		}
 	}
