@@ -40,8 +40,8 @@ lint:
 # Five million verdicts of the kernel against the model, and a page about them.
 oracle:
 	@tools/need $(TEST_PACKAGES)
-	ORACLE_SECONDS=0 ORACLE_VERDICTS=5000000 ORACLE_SHAPES=80 ORACLE_SOURCES=60 ORACLE_MAX=20 ORACLE_REPORT=$(CURDIR)/docs/reference/oracle.md \
-		$(GO) test -count=1 -timeout 120m -v -run '^(TestOracle|TestRegressions|TestXTables.*)$$' ./internal/testlab/oracle
+	ORACLE_SECONDS=0 ORACLE_VERDICTS=5000000 BRIDGE_ROUNDS=300 ORACLE_SHAPES=80 ORACLE_SOURCES=60 ORACLE_MAX=20 ORACLE_REPORT=$(CURDIR)/docs/reference/oracle.md \
+		$(GO) test -count=1 -timeout 120m -v -run '^(TestOracle|TestRegressions|TestBridge|TestXTables.*)$$' ./internal/testlab/oracle
 
 # Bugs planted into copies of the model: the oracle must convict every one.
 oracle-mutants:

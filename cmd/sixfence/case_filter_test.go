@@ -70,7 +70,7 @@ func TestFilterLosesWhatItSays(t *testing.T) {
 		bad   bool
 	}{{carelessRules, true}, {carefulRules, false}} {
 		p.Victim.Run(nft, c.rules)
-		v := inside(t, p.Victim)
+		v := alone(t, p.Victim)
 		severe := func(control string, about finding.Subject, want finding.Severity) {
 			f := v.effective(t, control, about, verdict(c.bad))
 			if c.bad && f.Severity != want {

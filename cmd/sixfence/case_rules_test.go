@@ -42,7 +42,7 @@ func TestOpenOverIPv6OnlyIsAnExposure(t *testing.T) {
 			}
 			s.tcp("tcp6", "[::]:5432", 0)
 			p.Victim.Run("sh", "-c", c.rules)
-			v := inside(t, p.Victim)
+			v := alone(t, p.Victim)
 			want := finding.Pass
 			if c.exposed {
 				want = finding.Fail
@@ -98,7 +98,7 @@ func TestRAGuardIsWhatItDrops(t *testing.T) {
 			if c.guards {
 				want = finding.Pass
 			}
-			v := inside(t, p.Victim)
+			v := alone(t, p.Victim)
 			f := v.effective(t, "RA-01", on("v0"), want)
 			v.effective(t, "SYSCTL-RA-01", on("v0"), want)
 			all := f.Message
@@ -141,7 +141,7 @@ func TestMappedSourcesAndRules(t *testing.T) {
 			p, s := listenLab(t)
 			k := s.udp("udp6", "[::]:53", 0)
 			p.Victim.Run(testlab.RequireTool(t, "nft"), c.rules)
-			v := inside(t, p.Victim)
+			v := alone(t, p.Victim)
 			want := finding.Pass
 			if c.open {
 				want = finding.Fail

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -34,6 +37,11 @@ func TestMain(m *testing.M) {
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build sixfence: %v\n%s", err, out)
 		os.Exit(1)
+	}
+	// Labs mostly wait: for answers that must not come, for timers of the kernel.
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = f.Value.Set(strconv.Itoa(2 * runtime.NumCPU()))
 	}
 	code := m.Run()
 	os.RemoveAll(dir)
@@ -80,6 +88,16 @@ func outside(t testing.TB, ns *testlab.NS, args ...string) view {
 func inside(t testing.TB, ns *testlab.NS, args ...string) view {
 	t.Helper()
 	return view{run(t, ns.Command(binary, auditArgs(args)...)), "inside", "self"}
+}
+
+// alone audits the namespace and no other one: from a PID namespace in which nothing
+// else runs, and without the names of the others, as in a container. Rules and sysctls
+// are the same from there; programs are not seen.
+func alone(t testing.TB, ns *testlab.NS, args ...string) view {
+	t.Helper()
+	const hide = `umount -R -l /run/netns; exec "$0" "$@"`
+	c := ns.Command("unshare", append([]string{"--fork", "--pid", "--mount-proc", "sh", "-c", hide, binary}, auditArgs(args)...)...)
+	return view{run(t, c), "alone", "self"}
 }
 
 // both are the two vantage points; they must agree.

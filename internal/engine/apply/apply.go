@@ -482,7 +482,10 @@ func (e *Engine) perform(t *transaction, i int, s change.Step) error {
 	}
 	// What it takes away is read once more: addresses come and go.
 	fresh := Entry{SavedAt: bootTime()}
+	var watch *mutate.Watch
 	if s.Kind == change.Sysctl {
+		watch = e.Host.Watch(s.Target, s.After)
+		defer watch.Close()
 		if fresh.Overwrites, err = e.Host.Overwrites(s.Target); err != nil {
 			return err
 		}
@@ -497,20 +500,28 @@ func (e *Engine) perform(t *transaction, i int, s change.Step) error {
 		return err
 	}
 	if now != en.Ours {
-		if err := e.Host.Set(s.Kind, s.Target, s.After); err != nil {
+		after := s.After
+		if s.Kind == change.Table {
+			if after, err = seeded(after); err != nil {
+				return err
+			}
+		}
+		if err := e.Host.Set(s.Kind, s.Target, after); err != nil {
 			return err
 		}
 	}
 	if err := e.boundary("step %d set", i); err != nil {
 		return err
 	}
+	// And what came after that, and went with it all the same.
+	fresh.Saved = watch.Add(fresh.Saved)
 	over := fresh.Overwrites
 	for k := range over {
 		if over[k].Ours, err = e.Host.State(change.Sysctl, over[k].Target); err != nil && !mutate.Gone(err) {
 			return err
 		}
 	}
-	if err := t.note(note{What: "done", Step: i, Over: over}); err != nil {
+	if err := t.note(note{What: "done", Step: i, Over: over, Entry: &fresh}); err != nil {
 		return err
 	}
 	for _, o := range s.Restores {

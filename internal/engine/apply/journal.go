@@ -89,7 +89,7 @@ func decodeJournal(name string, b []byte) (*Journal, error) {
 		return nil, bad("it is not a journal, or cut short")
 	}
 	v, err := strconv.Atoi(w[1])
-	if err != nil {
+	if err != nil || v < 1 {
 		return nil, bad("it is not a journal")
 	}
 	if v > journalVersion {
@@ -183,16 +183,18 @@ func (t *transaction) enter(p phase) error {
 // what a power cut takes from it, it takes from the kernel too.
 type progress struct {
 	begun, done, undoing map[int]bool
-	saved                map[int]Entry // what was read right before the step
+	restored             map[string]bool // by step and object
+	saved                map[int]Entry   // what was read right before the step
 	over                 map[int][]mutate.Value
 	damaged              bool
 }
 
 type note struct {
-	What  string         `json:"what"` // begin, done, undo
-	Step  int            `json:"step"`
-	Entry *Entry         `json:"entry,omitempty"`
-	Over  []mutate.Value `json:"over,omitempty"`
+	What   string         `json:"what"` // begin, done, undo, restored
+	Step   int            `json:"step"`
+	Object string         `json:"object,omitempty"`
+	Entry  *Entry         `json:"entry,omitempty"`
+	Over   []mutate.Value `json:"over,omitempty"`
 }
 
 func (t *transaction) note(n note) error {
@@ -216,14 +218,21 @@ func (p *progress) take(n note) {
 		}
 	case "done":
 		p.done[n.Step] = true
+		if n.Entry != nil {
+			p.saved[n.Step] = *n.Entry
+		}
 		p.over[n.Step] = n.Over
 	case "undo":
 		p.undoing[n.Step] = true
+	case "restored":
+		p.restored[restoredKey(n.Step, n.Object)] = true
 	}
 }
 
+func restoredKey(step int, object string) string { return fmt.Sprint(step) + " " + object }
+
 func (t *transaction) readProgress() {
-	t.p = progress{begun: map[int]bool{}, done: map[int]bool{}, undoing: map[int]bool{}, saved: map[int]Entry{}, over: map[int][]mutate.Value{}}
+	t.p = progress{begun: map[int]bool{}, done: map[int]bool{}, undoing: map[int]bool{}, restored: map[string]bool{}, saved: map[int]Entry{}, over: map[int][]mutate.Value{}}
 	b, _, err := t.dir.Read("progress", maxJournal)
 	if err != nil {
 		t.p.damaged = !errors.Is(err, unix.ENOENT)

@@ -384,6 +384,15 @@ func foreignAddress(s string) bool {
 	return strings.HasPrefix(s, "2001:db8:f0") || strings.HasPrefix(s, "2001:db8:f1")
 }
 
+func ipPath() string {
+	for _, p := range []string{"/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip"} {
+		if _, err := os.Stat(p); err == nil {
+			return p
+		}
+	}
+	return ""
+}
+
 // foreign adds and deletes what is its own, as kube-proxy, a container runtime,
 // fail2ban, a routing daemon and a DHCPv6 client do, until its input ends. Then it
 // says what is to be there, and what is not.
@@ -430,9 +439,14 @@ func foreign(h *mutate.Host) int {
 				img = change.Image{Absent: true}
 				// What we destroyed for a while cannot be deleted in that while, and whoever
 				// tries is told so by the kernel.
-				if now, err := h.State(o.k, o.target); err != nil || now == mutate.Absent {
-					continue
+				w := append([]string{"-6", "route", "del"}, strings.Fields(o.target)...)
+				if ifname, a, _ := strings.Cut(o.target, " "); o.k == change.AddressObj {
+					w = []string{"-6", "address", "del", a, "dev", ifname}
 				}
+				if x, err := run.Run(labContext, run.Program{Path: ipPath(), Args: w}); err == nil && x.Exit == 0 {
+					present[k] = false
+				}
+				continue
 			}
 			if o.k == change.RouteObj && strings.HasPrefix(o.target, "blackhole") || !off() {
 				if h.Set(o.k, o.target, img) == nil {

@@ -197,7 +197,19 @@ func (e *Engine) restore(t *transaction, out *Outcome) {
 					if o.Kind != k || k == change.RouteObj && strings.Contains(o.Target, " via ") != gateway {
 						continue
 					}
-					if err := e.Host.Restore(o, elapsed); err != nil {
+					// An undo that is repeated restores nothing twice: somebody may have deleted
+					// it since.
+					name := string(o.Kind) + " " + o.Target
+					if t.p.restored[restoredKey(i, name)] {
+						continue
+					}
+					err := e.Host.Restore(o, elapsed)
+					if err == nil {
+						if n := (note{What: "restored", Step: i, Object: name}); t.note(n) != nil {
+							t.p.take(n)
+						}
+					}
+					if err != nil {
 						if mutate.Gone(err) {
 							out.Conflicts = append(out.Conflicts, o.Target+": its interface is gone")
 							continue

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,43 +21,12 @@ import (
 // them its routes and permanent and proxy neighbours; forwarding=1 takes the default
 // routes that came by Router Advertisement, unless accept_ra is 2.
 func (h *Host) Destroys(target string, i change.Image) ([]change.Object, error) {
-	w := strings.Split(target, "/")
-	if len(w) != 5 || w[0] != "net" || w[1] != "ipv6" || w[2] != "conf" || strings.TrimSpace(i.Text) == "0" {
-		return nil, nil
-	}
-	ifname, key := w[3], w[4]
-	if key != "disable_ipv6" && key != "forwarding" || ifname == "default" {
-		return nil, nil
-	}
-	ns, err := names()
-	if err != nil {
+	covered, raDefault, err := h.covers(target, i)
+	if err != nil || len(covered) == 0 {
 		return nil, err
 	}
-	covers := func(name string) bool {
-		if name == "" || ifname != "all" && name != ifname {
-			return false
-		}
-		s, err := h.sysctlState("net/ipv6/conf/" + name + "/" + key)
-		if err != nil || s != "= 0" {
-			return false // it is so already: nothing more is destroyed
-		}
-		if key == "forwarding" {
-			ra, err := h.sysctlState("net/ipv6/conf/" + name + "/accept_ra")
-			return err == nil && ra != "= 2"
-		}
-		return true
-	}
-	covered := map[uint32]string{}
-	for n, name := range ns {
-		if covers(name) {
-			covered[n] = name
-		}
-	}
-	if len(covered) == 0 {
-		return nil, nil
-	}
 	var out []change.Object
-	if key == "disable_ipv6" {
+	if !raDefault {
 		as, err := addressesOf(covered)
 		if err != nil {
 			return nil, err
@@ -67,8 +37,116 @@ func (h *Host) Destroys(target string, i change.Image) ([]change.Object, error) 
 		}
 		out = append(as, nb...)
 	}
-	rs, err := routesOf(covered, key == "forwarding")
+	rs, err := routesOf(covered, raDefault)
 	return append(out, rs...), err
+}
+
+// covers tells the interfaces on which setting a sysctl destroys something; raDefault,
+// that it is only the default routes of advertisements.
+func (h *Host) covers(target string, i change.Image) (covered map[uint32]string, raDefault bool, err error) {
+	w := strings.Split(target, "/")
+	if len(w) != 5 || w[0] != "net" || w[1] != "ipv6" || w[2] != "conf" || strings.TrimSpace(i.Text) == "0" {
+		return nil, false, nil
+	}
+	ifname, key := w[3], w[4]
+	if key != "disable_ipv6" && key != "forwarding" || ifname == "default" {
+		return nil, false, nil
+	}
+	ns, err := names()
+	if err != nil {
+		return nil, false, err
+	}
+	covered = map[uint32]string{}
+	for n, name := range ns {
+		if ifname != "all" && name != ifname {
+			continue
+		}
+		s, err := h.sysctlState("net/ipv6/conf/" + name + "/" + key)
+		if err != nil || s != "= 0" {
+			continue // it is so already: nothing more is destroyed
+		}
+		if key == "forwarding" {
+			if ra, err := h.sysctlState("net/ipv6/conf/" + name + "/accept_ra"); err != nil || ra == "= 2" {
+				continue
+			}
+		}
+		covered[n] = name
+	}
+	return covered, key == "forwarding", nil
+}
+
+// Watch hears what the kernel deletes while a sysctl is set. An object that appears
+// between the reading of Destroys and the setting goes as well, and nobody but the
+// kernel knows of it.
+type Watch struct {
+	c         *netlink.Conn
+	covered   map[uint32]string
+	raDefault bool
+}
+
+// Watch begins to listen; it returns nil where nothing will be destroyed, or nothing
+// can be heard.
+func (h *Host) Watch(target string, i change.Image) *Watch {
+	covered, raDefault, err := h.covers(target, i)
+	if err != nil || len(covered) == 0 {
+		return nil
+	}
+	// RTMGRP_NEIGH, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE
+	c, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Groups: 0x4 | 0x100 | 0x400})
+	if err != nil {
+		return nil
+	}
+	_ = c.SetReadBuffer(4 << 20)
+	return &Watch{c: c, covered: covered, raDefault: raDefault}
+}
+
+// Close ends the listening.
+func (w *Watch) Close() {
+	if w != nil {
+		_ = w.c.Close()
+	}
+}
+
+// Add adds what was deleted since, and is not in the list, to the list, and takes out
+// routes that somebody else deleted: the kernel says who asked.
+func (w *Watch) Add(list []change.Object) []change.Object {
+	if w == nil {
+		return list
+	}
+	known := map[string]bool{}
+	for _, o := range list {
+		known[string(o.Kind)+o.Target] = true
+	}
+	for {
+		_ = w.c.SetReadDeadline(time.Now().Add(2 * time.Millisecond))
+		ms, err := w.c.Receive()
+		if err != nil {
+			return list // all is heard, or too much was said
+		}
+		for _, m := range ms {
+			var o change.Object
+			ok := false
+			switch m.Header.Type {
+			case unix.RTM_DELADDR:
+				o, ok = addressOf(m.Data, w.covered)
+				ok = ok && !w.raDefault
+			case unix.RTM_DELROUTE:
+				o, ok = routeOf(m.Data, w.covered, w.raDefault)
+				if ok && m.Header.PID != 0 {
+					list = slices.DeleteFunc(list, func(x change.Object) bool { return x.Kind == o.Kind && x.Target == o.Target })
+					delete(known, string(o.Kind)+o.Target)
+					continue
+				}
+			case unix.RTM_DELNEIGH:
+				o, ok = neighbourOf(m.Data, w.covered)
+				ok = ok && !w.raDefault
+			}
+			if ok && !known[string(o.Kind)+o.Target] {
+				known[string(o.Kind)+o.Target] = true
+				list = append(list, o)
+			}
+		}
+	}
 }
 
 func addressesOf(covered map[uint32]string) ([]change.Object, error) {
@@ -80,29 +158,32 @@ func addressesOf(covered map[uint32]string) ([]change.Object, error) {
 	}
 	var out []change.Object
 	for _, m := range ms {
-		if len(m.Data) < unix.SizeofIfAddrmsg {
-			continue
+		if o, ok := addressOf(m.Data, covered); ok {
+			out = append(out, o)
 		}
-		name, ok := covered[binary.NativeEndian.Uint32(m.Data[4:])]
-		if !ok {
-			continue
-		}
-		a := attributes(m.Data[unix.SizeofIfAddrmsg:])
-		if flags(a)&unix.IFA_F_TEMPORARY != 0 {
-			continue // the kernel makes those itself, and takes none from us
-		}
-		local := a[unix.IFA_LOCAL]
-		if local == nil {
-			local = a[unix.IFA_ADDRESS]
-		}
-		addr, _ := netip.AddrFromSlice(local)
-		o := change.Object{Kind: change.AddressObj, Target: fmt.Sprintf("%s %s/%d", name, addr, m.Data[1]), Interface: name, Message: m.Data}
-		if c := a[unix.IFA_CACHEINFO]; len(c) >= 8 {
-			o.PreferredLifetime, o.ValidLifetime = finite(binary.NativeEndian.Uint32(c)), finite(binary.NativeEndian.Uint32(c[4:]))
-		}
-		out = append(out, o)
 	}
 	return out, nil
+}
+
+func addressOf(m []byte, covered map[uint32]string) (change.Object, bool) {
+	if len(m) < unix.SizeofIfAddrmsg || m[0] != unix.AF_INET6 {
+		return change.Object{}, false
+	}
+	name, ok := covered[binary.NativeEndian.Uint32(m[4:])]
+	a := attributes(m[unix.SizeofIfAddrmsg:])
+	if !ok || flags(a)&unix.IFA_F_TEMPORARY != 0 {
+		return change.Object{}, false // temporary ones the kernel makes itself, and takes none from us
+	}
+	local := a[unix.IFA_LOCAL]
+	if local == nil {
+		local = a[unix.IFA_ADDRESS]
+	}
+	addr, _ := netip.AddrFromSlice(local)
+	o := change.Object{Kind: change.AddressObj, Target: fmt.Sprintf("%s %s/%d", name, addr, m[1]), Interface: name, Message: m}
+	if c := a[unix.IFA_CACHEINFO]; len(c) >= 8 {
+		o.PreferredLifetime, o.ValidLifetime = finite(binary.NativeEndian.Uint32(c)), finite(binary.NativeEndian.Uint32(c[4:]))
+	}
+	return o, true
 }
 
 // finite is a lifetime as Object has it: 0 for ever.
@@ -133,26 +214,32 @@ func neighboursOf(covered map[uint32]string) ([]change.Object, error) {
 			return nil, fmt.Errorf("read neighbours: %w", err)
 		}
 		for _, m := range ms {
-			if len(m.Data) < unix.SizeofNdMsg {
-				continue
+			if o, ok := neighbourOf(m.Data, covered); ok {
+				out = append(out, o)
 			}
-			name, ok := covered[binary.NativeEndian.Uint32(m.Data[4:])]
-			permanent := binary.NativeEndian.Uint16(m.Data[8:])&unix.NUD_PERMANENT != 0
-			if !ok || !proxy && !permanent {
-				continue
-			}
-			a := attributes(m.Data[unix.SizeofNdMsg:])
-			addr, _ := netip.AddrFromSlice(a[unix.NDA_DST])
-			o := change.Object{Kind: change.Neighbour, Target: name + " " + addr.String(), Interface: name, Message: m.Data}
-			if proxy {
-				o.Attributes = []string{"proxy"}
-			} else {
-				o.Attributes = []string{"lladdr", net.HardwareAddr(a[unix.NDA_LLADDR]).String(), "nud", "permanent"}
-			}
-			out = append(out, o)
 		}
 	}
 	return out, nil
+}
+
+func neighbourOf(m []byte, covered map[uint32]string) (change.Object, bool) {
+	if len(m) < unix.SizeofNdMsg || m[0] != unix.AF_INET6 {
+		return change.Object{}, false
+	}
+	name, ok := covered[binary.NativeEndian.Uint32(m[4:])]
+	proxy := m[10]&unix.NTF_PROXY != 0
+	if permanent := binary.NativeEndian.Uint16(m[8:])&unix.NUD_PERMANENT != 0; !ok || !proxy && !permanent {
+		return change.Object{}, false
+	}
+	a := attributes(m[unix.SizeofNdMsg:])
+	addr, _ := netip.AddrFromSlice(a[unix.NDA_DST])
+	o := change.Object{Kind: change.Neighbour, Target: name + " " + addr.String(), Interface: name, Message: m}
+	if proxy {
+		o.Attributes = []string{"proxy"}
+	} else {
+		o.Attributes = []string{"lladdr", net.HardwareAddr(a[unix.NDA_LLADDR]).String(), "nud", "permanent"}
+	}
+	return o, true
 }
 
 const rtmFCloned = 0x200 // RTM_F_CLONED: a cached exception, not a route
@@ -168,39 +255,42 @@ func routesOf(covered map[uint32]string, raDefault bool) ([]change.Object, error
 	}
 	var out []change.Object
 	for _, m := range ms {
-		if len(m.Data) < unix.SizeofRtMsg || binary.NativeEndian.Uint32(m.Data[8:])&rtmFCloned != 0 {
-			continue
+		if o, ok := routeOf(m.Data, covered, raDefault); ok {
+			out = append(out, o)
 		}
-		if raDefault && (m.Data[5] != unix.RTPROT_RA || m.Data[1] != 0) {
-			continue
-		}
-		a := attributes(m.Data[unix.SizeofRtMsg:])
-		name, ok := "", false
-		if oif := a[unix.RTA_OIF]; len(oif) >= 4 {
-			name, ok = covered[binary.NativeEndian.Uint32(oif)]
-		}
-		for hops := a[unix.RTA_MULTIPATH]; len(hops) >= 8; {
-			if n, in := covered[binary.NativeEndian.Uint32(hops[4:])]; in {
-				name, ok = n, true
-			}
-			n := int(binary.NativeEndian.Uint16(hops))
-			if n < 8 {
-				break
-			}
-			hops = hops[min((n+3)&^3, len(hops)):]
-		}
-		if !ok {
-			continue
-		}
-		o := change.Object{Kind: change.RouteObj, Target: routeText(m.Data, a, name), Interface: name, Message: m.Data}
-		if c := a[unix.RTA_CACHEINFO]; len(c) >= 12 {
-			if ticks := int32(binary.NativeEndian.Uint32(c[8:])); ticks != 0 {
-				o.ValidLifetime = uint32(max(ticks/100, 1)) // USER_HZ
-			}
-		}
-		out = append(out, o)
 	}
 	return out, nil
+}
+
+func routeOf(m []byte, covered map[uint32]string, raDefault bool) (change.Object, bool) {
+	if len(m) < unix.SizeofRtMsg || m[0] != unix.AF_INET6 || binary.NativeEndian.Uint32(m[8:])&rtmFCloned != 0 {
+		return change.Object{}, false
+	}
+	if raDefault && (m[5] != unix.RTPROT_RA || m[1] != 0) {
+		return change.Object{}, false
+	}
+	a := attributes(m[unix.SizeofRtMsg:])
+	name, ok := "", false
+	if oif := a[unix.RTA_OIF]; len(oif) >= 4 {
+		name, ok = covered[binary.NativeEndian.Uint32(oif)]
+	}
+	for hops := a[unix.RTA_MULTIPATH]; len(hops) >= 8; {
+		if n, in := covered[binary.NativeEndian.Uint32(hops[4:])]; in {
+			name, ok = n, true
+		}
+		n := int(binary.NativeEndian.Uint16(hops))
+		if n < 8 {
+			break
+		}
+		hops = hops[min((n+3)&^3, len(hops)):]
+	}
+	o := change.Object{Kind: change.RouteObj, Target: routeText(m, a, name), Interface: name, Message: m}
+	if c := a[unix.RTA_CACHEINFO]; len(c) >= 12 {
+		if ticks := int32(binary.NativeEndian.Uint32(c[8:])); ticks != 0 {
+			o.ValidLifetime = uint32(max(ticks/100, 1)) // USER_HZ
+		}
+	}
+	return o, ok
 }
 
 func routeText(m []byte, a map[uint16][]byte, dev string) string {

@@ -60,7 +60,8 @@ func TestIdleConnectionsStay(t *testing.T) {
 		live = append(live, plan.Live{Proto: 6, Local: netip.MustParseAddrPort(p.ours.LocalAddr().String()), Remote: netip.MustParseAddrPort(p.ours.RemoteAddr().String())})
 	}
 	in := intent.Intent{Role: intent.RoleServer, Interfaces: one(intent.Static), Egress: intent.Egress{IPv6: intent.EgressFamily{Default: "deny"}, IPv4: intent.EgressFamily{Default: "deny"}}}
-	load(t, host, rulesOf(t, in)+plan.Seed(in, live))
+	rules := rulesOf(t, in)
+	load(t, host, rules+plan.Seed(rules, live))
 	for _, p := range pairs {
 		if _, err := p.far.Write([]byte("ping")); err != nil {
 			t.Errorf("%s: %v", p.name, err)

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"github.com/sixfence/sixfence/internal/model/intent"
 )
 
 // liveTimeout is how long a flow that was open when the rules were loaded may stay
@@ -13,12 +11,11 @@ import (
 const liveTimeout = "5d"
 
 // Seed is the nft script that lists open flows in our table, for the transaction that
-// loads it: a first stateful ruleset would otherwise cut those on which the far side
-// speaks next. It is empty when there is nothing to list, and it is no part of the Plan,
-// since what is open changes while a person reads.
-func Seed(in intent.Intent, flows []Live) string {
-	v4, v6 := manages(&in)
-	v6 = v6 && !disabled(&in)
+// loads its rules: a first stateful ruleset would otherwise cut those on which the far
+// side speaks next. It is empty when there is nothing to list, and it is no part of the
+// Plan, since what is open changes while a person reads.
+func Seed(rules string, flows []Live) string {
+	v4, v6 := strings.Contains(rules, "\tset live4 {\n"), strings.Contains(rules, "\tset live6 {\n")
 	var four, six []string
 	for _, f := range flows {
 		l, r := f.Local.Addr().Unmap().WithZone(""), f.Remote.Addr().Unmap().WithZone("")

@@ -24,14 +24,16 @@ type setting struct {
 
 // all but "all" and "lo", in patterns that know no exception: where what is written to
 // "all" is copied to every interface, it must not be written in passing (RB-05).
-var othersThanAllAndLo = []string{"[!al]*", "a", "a[!l]*", "al", "al[!l]*", "all?*", "l", "l[!o]*", "lo?*"}
+var othersThanAllAndLo = []string{"[!al]*", "[a]", "a[!l]*", "a[l]", "al[!l]*", "all?*", "[l]", "l[!o]*", "lo?*"}
 
 // settings are the lines, the general ones first: an explicit line beats a pattern where
 // systemd-sysctl reads them, the later line where procps does.
 func (s *site) settings() []setting {
 	var out []setting
 	every := func(name, value string, why ...string) {
-		out = append(out, setting{conf6 + "*/" + name, value, why})
+		// For systemd-sysctl a line that names a key beats every pattern: ours for the
+		// default stands against those of others.
+		out = append(out, setting{conf6 + "*/" + name, value, why}, setting{conf6 + "default/" + name, value, why})
 	}
 	if disabled(s.in) {
 		for _, p := range othersThanAllAndLo {
@@ -123,6 +125,28 @@ func (s *site) further(out []setting) []setting {
 			continue
 		}
 		out = append(out, setting{key, v, []string{"sysctls." + k}})
+	}
+	return s.against(out)
+}
+
+// against adds lines that name a key where another file names it, with another value:
+// for systemd-sysctl a line that names a key beats every pattern.
+func (s *site) against(out []setting) []setting {
+	if s.snap == nil {
+		return out
+	}
+	named := map[string]bool{}
+	for _, x := range out {
+		named[x.key] = true
+	}
+	list, _ := s.snap.Host.Files.Sysctl.Get()
+	for _, x := range list {
+		v := valueFor(out, x.Key)
+		if x.By != bootconf.BySystemd || x.Glob || v == "" || v == x.Value || named[x.Key] || x.Origin.File == SysctlFile || sysctlFault(x.Key, v) != "" {
+			continue
+		}
+		named[x.Key] = true
+		out = append(out, setting{x.Key, v, []string{"INV-08", x.Origin.File}})
 	}
 	return out
 }

@@ -567,7 +567,7 @@ func (w *walker) hooks(way []stop, groups []group) {
 				w.strays(there, rs.Forward == other)
 				on := w.q.direct(other, false)[2:]
 				on[0].decides = false
-				w.hooks(on, there)
+				w.hooks(on, w.delivered(there, &way[i-1], &on[0]))
 				w.q.way = *s
 			}
 		}
@@ -851,9 +851,13 @@ func (w *walker) collapse(gs []group) []group {
 		out.env.saddrLost = out.env.saddrLost || g.env.saddrLost
 		out.env.snat = out.env.snat || g.env.snat
 		out.env.dnat = out.env.dnat || g.env.dnat
+		out.env.daddrLost = out.env.daddrLost || g.env.daddrLost
 		if g.env.daddr != out.env.daddr {
-			out.env.daddrLost = true
+			out.env.daddr, out.env.daddrLost = netip.Addr{}, true
 		}
+		out.env.toLocal = out.env.toLocal && g.env.toLocal
+		out.env.placed = out.env.placed && g.env.placed
+		out.env.rerouted = out.env.rerouted || g.env.rerouted
 		if g.env.dport != out.env.dport {
 			out.env.dport = -2
 		}

@@ -249,8 +249,12 @@ func TestDiffOfRules(t *testing.T) {
 		x := drop(rs.Inet)
 		c := x.Chains[0]
 		c.Rules = []*rs.Rule{{Chain: c, Exprs: []rs.Expr{
-			rs.Meta{Dreg: 1, Key: 16}, rs.Cmp{Sreg: 1, Data: []byte{6}}, rs.Payload{Dreg: 1, Base: rs.TransportHeader, Offset: 2, Len: 2},
-			rs.Bitwise{Sreg: 1, Dreg: 1, Len: 2, Mask: []byte{0, 1}, Xor: []byte{0, 0}}, rs.Cmp{Sreg: 1, Data: []byte{0, bit}}, rs.Conclude{Verdict: rs.Accept},
+			rs.Meta{Dreg: 1, Key: 16},
+			rs.Cmp{Sreg: 1, Data: []byte{6}},
+			rs.Payload{Dreg: 1, Base: rs.TransportHeader, Offset: 2, Len: 2},
+			rs.Bitwise{Sreg: 1, Dreg: 1, Len: 2, Mask: []byte{0, 1}, Xor: []byte{0, 0}},
+			rs.Cmp{Sreg: 1, Data: []byte{0, bit}},
+			rs.Conclude{Verdict: rs.Accept},
 		}}}
 		return x
 	}

@@ -268,7 +268,7 @@ func (v *reachView) details(b *strings.Builder, d reach.Document, differ []row) 
 	}
 	v.flowText(b, d.Flows)
 	v.outboundText(b, d.Flows)
-	lintText(b, d.Lint)
+	lintText(b, d.Lint, v.many)
 	for i, g := range d.Gaps {
 		if i == 0 {
 			b.WriteString("\nNot known\n")
@@ -327,7 +327,7 @@ func (v *reachView) flowText(b *strings.Builder, flows []reach.Flow) {
 const maxEvidence = 3
 
 // lintText lists what is wrong with the rules: what is said of several, once.
-func lintText(b *strings.Builder, list []reach.Lint) {
+func lintText(b *strings.Builder, list []reach.Lint, many bool) {
 	info, shown := map[string]int{}, 0
 	var kinds []string
 	said := map[string]bool{}
@@ -348,7 +348,11 @@ func lintText(b *strings.Builder, list []reach.Lint) {
 		} else {
 			b.WriteString("\n")
 		}
-		fmt.Fprintf(b, "  %s: %s\n", x.Severity, x.ID)
+		fmt.Fprintf(b, "  %s: %s", x.Severity, x.ID)
+		if many && x.NetNS != "" {
+			fmt.Fprintf(b, " (netns %s)", x.NetNS)
+		}
+		b.WriteString("\n")
 		for _, l := range wrapText(x.Message, 76) {
 			fmt.Fprintf(b, "  %s\n", l)
 		}

@@ -47,7 +47,7 @@ func (o *rulesOptions) flags(cmd *cobra.Command, verb string) {
 	f := cmd.Flags()
 	f.StringVar(&o.snapshot, "snapshot", "", verb+" this Snapshot `FILE` (- is standard input) instead of the host")
 	f.StringArrayVar(&o.ruleset, "ruleset", nil, "take the rules from this `FILE` (- is standard input): an nft script, `nft -j list ruleset`, iptables-save, ip6tables-save or ipset save; may be repeated, all files are one ruleset")
-	f.StringVar(&o.netns, "netns", "", "only the network namespace `NAME`; by default, and for --ruleset, the host's own")
+	f.StringVar(&o.netns, "netns", "", "only the network namespace `NAME`; by default the host's own for trace and --ruleset, all for reach")
 	f.BoolVar(&o.expand, "expand-sets", false, expandHelp)
 }
 

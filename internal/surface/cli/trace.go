@@ -7,11 +7,13 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sixfence/sixfence/internal/logic/reach"
+	"github.com/sixfence/sixfence/internal/model/fact"
 	"github.com/sixfence/sixfence/internal/surface/report"
 )
 
@@ -155,6 +157,13 @@ func (a *app) trace(o traceOptions, given func(string) bool) (int, error) {
 		return exitUsage, err
 	}
 	p, h, _ := q.packet()
+	if sp.only == nil {
+		for _, name := range []string{q.IIF, q.OIF} {
+			if n := missingLink(s, name); n != "" {
+				a.log.Warn(n)
+			}
+		}
+	}
 	t := s.Trace(p, h, q.OnlyHook)
 	if err := out.write(func(w io.Writer) error { return a.renderTrace(w, t, o) }); err != nil {
 		return exitUsage, err
@@ -163,6 +172,20 @@ func (a *app) trace(o traceOptions, given func(string) bool) (int, error) {
 		return exitUnknown, nil
 	}
 	return exitClean, nil
+}
+
+// missingLink says that a namespace has no interface of a name: rules that ask for
+// another match it no less than for one that is misspelt.
+func missingLink(s *reach.Space, name string) string {
+	links, ok := s.Links.Get()
+	if name == "" || !ok || slices.ContainsFunc(links, func(l fact.Link) bool { return l.Name == name }) {
+		return ""
+	}
+	var have []string
+	for _, l := range links {
+		have = append(have, l.Name)
+	}
+	return fmt.Sprintf("no interface is called %s here, only %s; the answer is for one that would be", name, strings.Join(have[:min(len(have), 8)], ", "))
 }
 
 func (a *app) renderTrace(w io.Writer, t reach.Trace, o traceOptions) error {

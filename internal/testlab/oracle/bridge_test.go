@@ -469,7 +469,7 @@ func TestBridge(t *testing.T) {
 		testlab.RequireTool(t, p)
 	}
 	l := newBridgeLab(t)
-	rounds, verdicts, accepted, unknown := 24, 0, 0, 0
+	rounds, verdicts, accepted, unknown := 60, 0, 0, 0
 	if n, err := strconv.Atoi(os.Getenv("BRIDGE_ROUNDS")); err == nil {
 		rounds = n
 	}

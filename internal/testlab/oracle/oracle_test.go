@@ -43,7 +43,7 @@ func TestOracle(t *testing.T) {
 		}
 	}
 	// A fixed slice, the same in every run; make oracle asks for the whole.
-	seconds, rulesets := 60, 12
+	seconds, rulesets := 300, 40
 	if os.Getenv("ORACLE_VERDICTS") != "" {
 		rulesets = 100000
 	}

@@ -48,7 +48,7 @@ ICMPv6 of any type, an unknown protocol, to addresses of the host, behind it, to
 destination headers, atomic, first and later fragments; flows that are new, established in either direction, invalid and untracked, and
 ICMP errors about established ones. Sources sit at the boundaries of the rules.
 
-x_tables and ipsets are tested by themselves in the same run. Not in it: egress and bridges; IPv4 fragments and options, which no question
+x_tables and ipsets are tested by themselves in the same run, and so are bridges (ports, br_netfilter, family bridge) and egress chains. Not in it: IPv4 fragments and options, which no question
 can ask about. Bugs planted into the model, and whether this program convicts them: [oracle-mutants.md](oracle-mutants.md).
 
 ## Causes of *may*

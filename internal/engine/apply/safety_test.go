@@ -1,0 +1,275 @@
+package apply
+
+import (
+	"bytes"
+	"errors"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/sixfence/sixfence/internal/host/mutate"
+	"github.com/sixfence/sixfence/internal/host/store"
+	"github.com/sixfence/sixfence/internal/model/change"
+	"github.com/sixfence/sixfence/internal/testlab"
+)
+
+// TestHistoryIsAChain alters what is written, and cuts it.
+func TestHistoryIsAChain(t *testing.T) {
+	testlab.RequireRoot(t)
+	e := &Engine{StateDir: t.TempDir() + "/state", Host: &mutate.Host{Layer: &store.Layer{}}}
+	d, unlock, err := e.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	for _, id := range []string{"a", "b", "c"} {
+		if err := e.record(d, Record{Event: "armed", Transaction: id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := e.record(d, Record{Event: "armed", Transaction: "c"}); err != nil {
+		t.Fatal(err)
+	}
+	if rs, err := e.History(); err != nil || len(rs) != 3 {
+		t.Fatalf("%+v, %v", rs, err)
+	}
+	path := e.StateDir + "/" + historyFile
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bytes.SplitAfter(good, []byte("\n"))
+	for name, bad := range map[string][]byte{
+		"altered":   bytes.Replace(good, []byte(`"transaction":"a"`), []byte(`"transaction":"x"`), 1),
+		"taken out": slices.Concat(lines[0], lines[2]),
+		"swapped":   slices.Concat(lines[1], lines[0], lines[2]),
+		"no record": slices.Concat(lines[0], []byte("oops\n"), lines[1]),
+	} {
+		if err := os.WriteFile(path, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := e.History(); !errors.As(err, new(*BrokenError)) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// A line that a crash tore was never relied on: the next record goes on before it.
+	for name, torn := range map[string][]byte{"half": slices.Concat(good, lines[0][:20]), "zeros": append(slices.Clone(good), make([]byte, 100)...)} {
+		if err := os.WriteFile(path, torn, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.record(d, Record{Event: "armed", Transaction: "d" + name}); err != nil {
+			t.Fatal(err)
+		}
+		if rs, err := e.History(); err != nil || len(rs) != 4 || rs[3].Transaction != "d"+name {
+			t.Errorf("%s: %+v, %v", name, rs, err)
+		}
+	}
+	// A broken one is kept aside, and said.
+	if err := os.WriteFile(path, slices.Concat(lines[0], lines[2]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.record(d, Record{Event: "armed", Transaction: "e"}); err != nil {
+		t.Fatal(err)
+	}
+	if rs, err := e.History(); err != nil || len(rs) != 2 || rs[0].Event != "torn" || !d.Has(historyFile+".broken") {
+		t.Errorf("%+v, %v", rs, err)
+	}
+}
+
+// TestDamagedJournals reads journals that are cut, altered, or newer.
+func TestDamagedJournals(t *testing.T) {
+	b, err := encodeJournal(&Journal{ID: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := decodeJournal("j", b); err != nil {
+		t.Fatal(err)
+	}
+	for i := range b {
+		if _, err := decodeJournal("j", b[:i]); err == nil {
+			t.Errorf("cut to %d bytes it is taken", i)
+		}
+		x := slices.Clone(b)
+		x[i] ^= 1
+		if _, err := decodeJournal("j", x); err == nil {
+			t.Errorf("with byte %d altered it is taken", i)
+		}
+	}
+	newer := bytes.Replace(b, []byte("sixfence-journal 1 "), []byte("sixfence-journal 2 "), 1)
+	if _, err := decodeJournal("j", newer); err == nil || !strings.Contains(err.Error(), "newer") {
+		t.Errorf("a newer one: %v", err)
+	}
+}
+
+// TestDamagedTransaction spoils the journal of a change that waits: one copy is
+// enough, none is an alert.
+func TestDamagedTransaction(t *testing.T) {
+	l := newLab(t)
+	p := l.plan(l.all(false)[1:3])
+	before := l.projection(p)
+	spoil := func(name string) {
+		t.Helper()
+		if err := os.WriteFile(l.state()+"/pending/"+name, []byte("sixfence-journal 1 x 3\nabc"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=60000"); err != nil {
+		t.Fatalf("apply: %v\n%s", err, out)
+	}
+	spoil("journal")
+	if out, err := l.play("rollback"); err != nil {
+		t.Fatalf("rollback: %v\n%s", err, out)
+	}
+	if d := diff(before, l.projection(p)); d != "" {
+		t.Errorf("after the rollback:\n%s", d)
+	}
+	if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=60000"); err != nil {
+		t.Fatalf("apply: %v\n%s", err, out)
+	}
+	spoil("journal")
+	spoil("journal.copy")
+	var s *Status
+	var err error
+	l.ns.Do(func() { s, err = l.engine().Status() })
+	if err != nil || len(s.Alerts) == 0 {
+		t.Fatalf("status %+v, %v", s, err)
+	}
+	l.ns.Do(func() { s, err = l.engine().Status() })
+	if err != nil || len(s.Alerts) != 1 || !strings.Contains(s.Alerts[0], "damaged journal") {
+		t.Errorf("status %+v, %v", s, err)
+	}
+}
+
+// TestStateDirectory refuses directories that others could reach.
+func TestStateDirectory(t *testing.T) {
+	testlab.RequireRoot(t)
+	base := t.TempDir()
+	open := func(path string) error {
+		d, unlock, err := (&Engine{StateDir: path, Host: &mutate.Host{Layer: &store.Layer{}}}).open()
+		if err == nil {
+			unlock()
+			d.Close()
+		}
+		return err
+	}
+	if err := open(base + "/good"); err != nil {
+		t.Fatal(err)
+	}
+	st, err := os.Stat(base + "/good")
+	if err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("made %v, %v", st.Mode(), err)
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.Symlink(base+"/good", base+"/link"))
+	must(os.Mkdir(base+"/open", 0o755))
+	must(os.Mkdir(base+"/theirs", 0o700))
+	must(os.Chown(base+"/theirs", 1000, 1000))
+	must(os.Mkdir(base+"/shared", 0o755))
+	must(os.Chmod(base+"/shared", 0o777))
+	for name, path := range map[string]string{"link": "/link", "open": "/open", "theirs": "/theirs", "in theirs": "/theirs/x", "shared": "/shared/x", "through a link": "/link/x"} {
+		if err := open(base + path); !errors.As(err, new(*store.UnsafeError)) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// Nobody else can take the lock, and so keep us from an undo.
+	must(os.Chmod(base, 0o755))
+	c := exec.Command("flock", "--nonblock", base+"/good/"+lockFile, "true")
+	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if out, err := c.CombinedOutput(); err == nil {
+		t.Errorf("nobody took the lock: %s", out)
+	}
+}
+
+// TestPlansThatAreRefused gives plans that must not be performed.
+func TestPlansThatAreRefused(t *testing.T) {
+	step := func(k change.Kind, p change.Phase, target string) change.Step {
+		return change.Step{ID: "x", Kind: k, Phase: p, Target: target}
+	}
+	for name, p := range map[string]*change.Plan{
+		"refusal":          {SchemaVersion: change.Version, Refusals: []change.Refusal{{Title: "no"}}},
+		"version":          {SchemaVersion: "2.0"},
+		"file at once":     {SchemaVersion: change.Version, Steps: []change.Step{step(change.File, change.Runtime, "/etc/x")}},
+		"action at once":   {SchemaVersion: change.Version, Steps: []change.Step{step(change.Action, change.Runtime, "initramfs")}},
+		"sysctl on disk":   {SchemaVersion: change.Version, Steps: []change.Step{step(change.Sysctl, change.Persist, "net/x")}},
+		"the same twice":   {SchemaVersion: change.Version, Steps: []change.Step{step(change.Sysctl, change.Runtime, "net/x"), step(change.Sysctl, change.Runtime, "net/x")}},
+		"an unknown phase": {SchemaVersion: change.Version, Steps: []change.Step{step(change.Sysctl, "later", "net/x")}},
+	} {
+		if err := valid(p); !errors.As(err, new(*RefusedError)) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestNewConnections is about which connection is a proof.
+func TestNewConnections(t *testing.T) {
+	testlab.RequireRoot(t)
+	d, err := (&store.Layer{}).OpenPrivate(t.TempDir() + "/t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	at := func(local, remote string, inode uint64) Socket {
+		return Socket{Local: netip.MustParseAddrPort(local), Remote: netip.MustParseAddrPort(remote), Inode: inode}
+	}
+	old := at("[2001:db8::1]:22", "[2001:db8::2]:1000", 1)
+	tr := &transaction{dir: d, j: &Journal{Sockets: []string{old.key()}, Plan: change.Plan{Administered: []change.Way{
+		{Family: "ipv6", Local: old.Local, Remote: old.Remote},
+		{Family: "ipv4", Local: netip.MustParseAddrPort("192.0.2.1:22"), Remote: netip.MustParseAddrPort("192.0.2.2:999")}}}}}
+	e := &Engine{}
+	prove := func(held uint64, ss ...Socket) error {
+		return e.proveConnections(tr, ConfirmOptions{
+			Sockets:   func() ([]Socket, error) { return ss, nil },
+			Ancestors: func(int) (map[uint64]bool, error) { return map[uint64]bool{held: true}, nil },
+		})
+	}
+	for name, err := range map[string]error{
+		"the old connection":   prove(1, old),
+		"a new one of others":  prove(1, old, at("[2001:db8::1]:22", "[2001:db8::2]:1001", 2)),
+		"no connection":        prove(7),
+		"through another port": prove(3, at("[2001:db8::1]:8022", "[2001:db8::2]:1001", 3)),
+		"from the host itself": prove(3, at("[2001:db8::1]:22", "[2001:db8::1]:1001", 3)),
+		"from its loopback":    prove(3, at("127.0.0.1:22", "127.0.0.1:1001", 3)),
+	} {
+		var u *UnprovenError
+		if !errors.As(err, &u) || len(u.Missing) != 2 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	var u *UnprovenError
+	if err := prove(4, at("[2001:db8::1]:22", "[2001:db8::2]:1002", 4)); !errors.As(err, &u) || len(u.Missing) != 1 || u.Missing[0] != "ipv4" {
+		t.Errorf("one family: %v", err)
+	}
+	if err := prove(5, at("192.0.2.1:22", "192.0.2.2:1002", 5)); err != nil {
+		t.Errorf("the other family, in a second run: %v", err)
+	}
+}
+
+// TestNothingTouchesAnotherNamespace finishes a change from where it was not made.
+func TestNothingTouchesAnotherNamespace(t *testing.T) {
+	l := newLab(t)
+	p := l.plan(l.all(false)[1:3])
+	if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=60000"); err != nil {
+		t.Fatalf("apply: %v\n%s", err, out)
+	}
+	after := l.projection(p)
+	other := newLab(t)
+	other.dir, other.host = l.dir, l.host
+	if out, err := other.play("rollback"); err == nil || !strings.Contains(out, "another network namespace") {
+		t.Errorf("rollback: %v\n%s", err, out)
+	}
+	if d := diff(after, l.projection(p)); d != "" {
+		t.Errorf("it was undone:\n%s", d)
+	}
+	if out, err := l.play("rollback"); err != nil {
+		t.Errorf("rollback where it belongs: %v\n%s", err, out)
+	}
+}
