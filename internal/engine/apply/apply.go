@@ -263,11 +263,11 @@ func valid(p *change.Plan) error {
 		if !ok {
 			return &RefusedError{Why: fmt.Sprintf("step %s: a %s cannot be changed in the phase %s", s.ID, s.Kind, s.Phase)}
 		}
-		if k := string(s.Kind) + " " + s.Target; s.Kind != change.Action && seen[k] {
+		k := string(s.Kind) + " " + s.Target
+		if s.Kind != change.Action && seen[k] {
 			return &RefusedError{Why: fmt.Sprintf("step %s: %s is changed twice", s.ID, s.Target)}
-		} else {
-			seen[k] = true
 		}
+		seen[k] = true
 	}
 	return nil
 }

@@ -27,12 +27,11 @@ import (
 
 // lab is a host: a network namespace, and a tree of files.
 type lab struct {
-	t     testing.TB
-	ns    *testlab.NS
-	dir   string
-	host  *mutate.Host
-	boot  string
-	files map[string]string // of the tree, before
+	t    testing.TB
+	ns   *testlab.NS
+	dir  string
+	host *mutate.Host
+	boot string
 }
 
 func newLab(t testing.TB) *lab {
@@ -138,8 +137,10 @@ func (l *lab) command(role string, env ...string) *exec.Cmd {
 		l.t.Fatal(err)
 	}
 	c := exec.Command("nsenter", "--net=/run/netns/"+l.ns.Name, self)
-	c.Env = append([]string{"PATH=" + os.Getenv("PATH"), "SIXFENCE_TEST_ROLE=" + role, "SIXFENCE_TEST_ROOT=" + l.host.Root, "SIXFENCE_TEST_STATE=" + l.state(),
-		"SIXFENCE_TEST_BOOT=" + l.boot, "SIXFENCE_TEST_PLAN=" + l.dir + "/plan.json", "SIXFENCE_TEST_LOG=" + l.dir + "/undo.log"}, env...)
+	c.Env = append([]string{
+		"PATH=" + os.Getenv("PATH"), "SIXFENCE_TEST_ROLE=" + role, "SIXFENCE_TEST_ROOT=" + l.host.Root, "SIXFENCE_TEST_STATE=" + l.state(),
+		"SIXFENCE_TEST_BOOT=" + l.boot, "SIXFENCE_TEST_PLAN=" + l.dir + "/plan.json", "SIXFENCE_TEST_LOG=" + l.dir + "/undo.log",
+	}, env...)
 	return c
 }
 

@@ -223,7 +223,8 @@ func TestNewConnections(t *testing.T) {
 	old := at("[2001:db8::1]:22", "[2001:db8::2]:1000", 1)
 	tr := &transaction{dir: d, j: &Journal{Sockets: []string{old.key()}, Plan: change.Plan{Administered: []change.Way{
 		{Family: "ipv6", Local: old.Local, Remote: old.Remote},
-		{Family: "ipv4", Local: netip.MustParseAddrPort("192.0.2.1:22"), Remote: netip.MustParseAddrPort("192.0.2.2:999")}}}}}
+		{Family: "ipv4", Local: netip.MustParseAddrPort("192.0.2.1:22"), Remote: netip.MustParseAddrPort("192.0.2.2:999")},
+	}}}}
 	e := &Engine{}
 	prove := func(held uint64, ss ...Socket) error {
 		return e.proveConnections(tr, ConfirmOptions{

@@ -107,43 +107,63 @@ func (w *Watch) Close() {
 	}
 }
 
+// Fresh brings the list up to date, right before the sysctl is set: until then all that
+// is heard is somebody else's doing.
+func (w *Watch) Fresh(list []change.Object) []change.Object {
+	w.each(200*time.Microsecond, func(o change.Object, gone bool, _ uint32) {
+		list = slices.DeleteFunc(list, func(x change.Object) bool { return x.Kind == o.Kind && x.Target == o.Target })
+		if !gone {
+			list = append(list, o)
+		}
+	})
+	return list
+}
+
 // Add adds what was deleted since, and is not in the list, to the list, and takes out
-// routes that somebody else deleted: the kernel says who asked.
+// routes that somebody else deleted: of those the kernel says who asked.
 func (w *Watch) Add(list []change.Object) []change.Object {
+	w.each(2*time.Millisecond, func(o change.Object, gone bool, by uint32) {
+		if !gone {
+			return
+		}
+		same := func(x change.Object) bool { return x.Kind == o.Kind && x.Target == o.Target }
+		switch {
+		case o.Kind == change.RouteObj && by != 0:
+			list = slices.DeleteFunc(list, same)
+		case !slices.ContainsFunc(list, same):
+			list = append(list, o)
+		}
+	})
+	return list
+}
+
+// each calls f for all that is heard until nothing more comes.
+func (w *Watch) each(wait time.Duration, f func(o change.Object, gone bool, by uint32)) {
 	if w == nil {
-		return list
-	}
-	known := map[string]bool{}
-	for _, o := range list {
-		known[string(o.Kind)+o.Target] = true
+		return
 	}
 	for {
-		_ = w.c.SetReadDeadline(time.Now().Add(2 * time.Millisecond))
+		_ = w.c.SetReadDeadline(time.Now().Add(wait))
 		ms, err := w.c.Receive()
 		if err != nil {
-			return list // all is heard, or too much was said
+			return // all is heard, or too much was said
 		}
 		for _, m := range ms {
 			var o change.Object
-			ok := false
+			var ok, gone bool
 			switch m.Header.Type {
-			case unix.RTM_DELADDR:
+			case unix.RTM_DELADDR, unix.RTM_NEWADDR:
 				o, ok = addressOf(m.Data, w.covered)
-				ok = ok && !w.raDefault
-			case unix.RTM_DELROUTE:
+				ok, gone = ok && !w.raDefault, m.Header.Type == unix.RTM_DELADDR
+			case unix.RTM_DELROUTE, unix.RTM_NEWROUTE:
 				o, ok = routeOf(m.Data, w.covered, w.raDefault)
-				if ok && m.Header.PID != 0 {
-					list = slices.DeleteFunc(list, func(x change.Object) bool { return x.Kind == o.Kind && x.Target == o.Target })
-					delete(known, string(o.Kind)+o.Target)
-					continue
-				}
-			case unix.RTM_DELNEIGH:
+				gone = m.Header.Type == unix.RTM_DELROUTE
+			case unix.RTM_DELNEIGH, unix.RTM_NEWNEIGH:
 				o, ok = neighbourOf(m.Data, w.covered)
-				ok = ok && !w.raDefault
+				ok, gone = ok && !w.raDefault, m.Header.Type == unix.RTM_DELNEIGH
 			}
-			if ok && !known[string(o.Kind)+o.Target] {
-				known[string(o.Kind)+o.Target] = true
-				list = append(list, o)
+			if ok {
+				f(o, gone, m.Header.PID)
 			}
 		}
 	}
