@@ -108,11 +108,13 @@ func (a *app) applyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "apply PLAN",
 		Short: "Perform a plan in the running kernel, and wait for confirm",
-		Long: "apply performs exactly the plan in a file (`sixfence harden plan -o FILE`), or nothing:\n" +
-			"it refuses when the host has changed since. The undo is armed outside of this session\n" +
-			"before the first change: a systemd timer, or a process that no hang-up reaches. Files\n" +
-			"are not touched before `sixfence harden confirm`, so that a reboot is an undo as well.\n\n" +
-			"With --non-interactive --confirm-by checks the checks of the intent confirm it, at once.",
+		Long: "apply performs exactly the plan in a file (`sixfence harden plan -o FILE`), or\n" +
+			"nothing: it refuses when the host has changed since. The undo is armed outside of\n" +
+			"this session before the first change: a systemd timer, or a process that no\n" +
+			"hang-up reaches. Files are not touched before `sixfence harden confirm`, so that a\n" +
+			"reboot is an undo as well.\n\n" +
+			"With --non-interactive --confirm-by checks the checks of the intent confirm it, at\n" +
+			"once.",
 		Example: "  sudo sixfence harden apply plan.json\n  sudo sixfence harden apply --timeout 10m plan.json\n  sudo sixfence harden apply --non-interactive --confirm-by checks plan.json",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
@@ -226,9 +228,10 @@ func (a *app) confirmCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "confirm",
 		Short: "Keep the change that waits, from a new connection",
-		Long: "confirm keeps the change that waits: it puts its files in their places. It has to come\n" +
-			"over a connection that did not exist when the undo was armed, once for each family by\n" +
-			"which the host is administered: two confirms over two connections are usual.",
+		Long: "confirm keeps the change that waits: it puts its files in their places. It has to\n" +
+			"come over a connection that did not exist when the undo was armed, once for each\n" +
+			"family by which the host is administered: two confirms over two connections are\n" +
+			"usual.",
 		Example: "  sudo sixfence harden confirm",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
