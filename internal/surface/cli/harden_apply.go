@@ -371,7 +371,8 @@ func (a *app) historyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "history",
 		Short:   "Show every change, and check that nothing was taken out",
-		Long:    "history shows who changed what and how it ended. Each record holds the hash of the one\nbefore: what was altered or taken out shows, and history fails.",
+		Long:    "history shows who changed what and how it ended. Each record holds the hash of\n" +
+			"the one before: what was altered or taken out shows, and history fails.",
 		Example: "  sudo sixfence harden history",
 		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {
