@@ -369,9 +369,9 @@ func statusText(w io.Writer, s *apply.Status, acknowledged bool) {
 func (a *app) historyCommand() *cobra.Command {
 	var f hardenFlags
 	cmd := &cobra.Command{
-		Use:     "history",
-		Short:   "Show every change, and check that nothing was taken out",
-		Long:    "history shows who changed what and how it ended. Each record holds the hash of\n" +
+		Use:   "history",
+		Short: "Show every change, and check that nothing was taken out",
+		Long: "history shows who changed what and how it ended. Each record holds the hash of\n" +
 			"the one before: what was altered or taken out shows, and history fails.",
 		Example: "  sudo sixfence harden history",
 		Args:    noArgs,
