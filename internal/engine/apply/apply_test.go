@@ -147,3 +147,27 @@ func TestExpires(t *testing.T) {
 		t.Errorf("status after it was seen: %+v, %v", s, err)
 	}
 }
+
+// TestTimer plays what a timer of systemd starts: our program, at the deadline, with
+// nothing of the run that armed it.
+func TestTimer(t *testing.T) {
+	l := newLab(t)
+	p := l.plan(l.all(false))
+	before := l.projection(p)
+	e := l.engine()
+	e.Arm = noArm{}
+	var pending *Pending
+	var err error
+	l.ns.Do(func() { pending, err = e.Apply(labContext, p, Options{Timeout: time.Second}) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := l.command("")
+	c.Args = append(c.Args, "harden", ExpireVerb, "--state-dir", l.state(), "--id", pending.ID)
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if d := l.settled(p, before, 5*time.Second); d != "" || !l.ended(0) {
+		t.Errorf("after the timer:\n%s", d)
+	}
+}

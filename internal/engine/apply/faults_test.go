@@ -21,7 +21,7 @@ import (
 // faultRuns is how many runs there are, and faultSeed where they begin: a slice of
 // fixed runs by default, as many as one likes by `make harden-faults`.
 func faultRuns(t *testing.T) (runs int, seed uint64) {
-	runs, seed = 70, 1
+	runs, seed = 40, 1
 	if testing.Short() {
 		runs = 8
 	}

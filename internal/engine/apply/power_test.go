@@ -211,7 +211,7 @@ func (noArm) Disarm(Arming) {}
 // TestPowerCuts replays every prefix of what apply and confirm, or apply and rollback,
 // write, and boots what is left.
 func TestPowerCuts(t *testing.T) {
-	cuts, repeat := 36, 1
+	cuts, repeat := 20, 1
 	if s := os.Getenv("HARDEN_CUTS"); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil {
@@ -408,7 +408,7 @@ func TestPowerCutsOnExt4(t *testing.T) {
 		}
 		return
 	}
-	runs := 6
+	runs := 4
 	if s := os.Getenv("HARDEN_CUTS"); s != "" {
 		if runs = 60; s != "0" {
 			runs, _ = strconv.Atoi(s)
