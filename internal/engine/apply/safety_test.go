@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -272,5 +273,39 @@ func TestNothingTouchesAnotherNamespace(t *testing.T) {
 	}
 	if out, err := l.play("rollback"); err != nil {
 		t.Errorf("rollback where it belongs: %v\n%s", err, out)
+	}
+}
+
+// TestSuspects names the files that may have undone us.
+func TestSuspects(t *testing.T) {
+	root := t.TempDir()
+	for name, text := range map[string]string{
+		"/etc/sysctl.d/50-x.conf": "# comment\n-net/ipv6/conf/eth0.1/accept_ra = 1\nnet.ipv6.conf.eth1.accept_ra=2\n",
+		"/etc/ufw/sysctl.conf":    "net/ipv6/conf/eth1/accept_ra=1\n",
+		"/etc/nftables.conf":      "#!/usr/sbin/nft -f\n\nflush ruleset\n",
+	} {
+		if err := os.MkdirAll(filepath.Dir(root+name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(root+name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e := &Engine{Host: &mutate.Host{Root: root}}
+	for _, c := range []struct {
+		s    change.Step
+		now  string
+		want string
+	}{
+		{change.Step{Kind: change.Sysctl, Target: "net/ipv6/conf/eth1/accept_ra"}, "= 2", "50-x.conf"},
+		{change.Step{Kind: change.Sysctl, Target: "net/ipv6/conf/eth1/accept_ra"}, "= 1", "ufw"},
+		{change.Step{Kind: change.Sysctl, Target: "net/ipv6/conf/eth1/accept_ra"}, "= 0", ""},
+		{change.Step{Kind: change.Table, Target: "inet sixfence"}, mutate.Absent, "/etc/nftables.conf"},
+		{change.Step{Kind: change.Table, Target: "inet sixfence"}, "table x", ""},
+	} {
+		got := strings.Join(e.suspects(c.s, c.now), "; ")
+		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%s %s: %q, want %q", c.s.Target, c.now, got, c.want)
+		}
 	}
 }

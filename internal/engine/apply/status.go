@@ -130,7 +130,7 @@ func (e *Engine) drift(past *store.Dir, id string) ([]Drift, error) {
 			now = err.Error()
 		}
 		if now != j.Entries[i].Ours {
-			out = append(out, Drift{ID: s.ID, Where: where, Want: j.Entries[i].Ours, Now: now})
+			out = append(out, Drift{ID: s.ID, Where: where, Want: j.Entries[i].Ours, Now: now, By: e.suspects(s, now)})
 		}
 	}
 	return out, nil
