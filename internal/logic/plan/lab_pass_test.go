@@ -153,15 +153,25 @@ func TestForwardAndPublished(t *testing.T) {
 		in   intent.Intent
 		open string
 	}{
-		"container host": {intent.Intent{Role: intent.RoleServer, Interfaces: one(intent.Static), Forwarding: intent.Forwarding{IPv4: &yes, IPv6: &yes, Unmanaged: true}, Services: []intent.Service{published}},
-			"[2001:db8:1::1]:8080 192.0.1.1:8080 [2001:db8:2::7]:80 192.0.2.7:80 [2001:db8:2::7]:25 192.0.2.7:25"},
-		"container host, IPv4 sources": {intent.Intent{Role: intent.RoleServer, Interfaces: one(intent.Static), Forwarding: intent.Forwarding{Unmanaged: true}, Services: []intent.Service{only4}},
-			"192.0.1.1:8080 [2001:db8:2::7]:80 192.0.2.7:80 [2001:db8:2::7]:25 192.0.2.7:25"},
-		"container host, ipv6 managed": {intent.Intent{Role: intent.RoleServer, Firewall: intent.Firewall{Manage: intent.ManageIPv6}, Interfaces: one(intent.Static)},
-			"192.0.1.1:8080 192.0.1.1:8443 [2001:db8:2::7]:80 192.0.2.7:80 [2001:db8:2::7]:25 192.0.2.7:25"},
-		"router": {intent.Intent{Role: intent.RoleRouter, Interfaces: map[string]intent.Interface{"v0": {Addressing: intent.Static}, "v1": {Addressing: intent.Static}}, Services: []intent.Service{published},
-			Forwarding: intent.Forwarding{Allow: []intent.Flow{{InInterface: "v0", OutInterface: "v1", Ports: []string{"tcp/25"}, To: prefixes("2001:db8:2::/64", "192.0.2.0/24")}}}},
-			"[2001:db8:1::1]:8080 192.0.1.1:8080 [2001:db8:2::7]:25 192.0.2.7:25"},
+		"container host": {
+			intent.Intent{Role: intent.RoleServer, Interfaces: one(intent.Static), Forwarding: intent.Forwarding{IPv4: &yes, IPv6: &yes, Unmanaged: true}, Services: []intent.Service{published}},
+			"[2001:db8:1::1]:8080 192.0.1.1:8080 [2001:db8:2::7]:80 192.0.2.7:80 [2001:db8:2::7]:25 192.0.2.7:25",
+		},
+		"container host, IPv4 sources": {
+			intent.Intent{Role: intent.RoleServer, Interfaces: one(intent.Static), Forwarding: intent.Forwarding{Unmanaged: true}, Services: []intent.Service{only4}},
+			"192.0.1.1:8080 [2001:db8:2::7]:80 192.0.2.7:80 [2001:db8:2::7]:25 192.0.2.7:25",
+		},
+		"container host, ipv6 managed": {
+			intent.Intent{Role: intent.RoleServer, Firewall: intent.Firewall{Manage: intent.ManageIPv6}, Interfaces: one(intent.Static)},
+			"192.0.1.1:8080 192.0.1.1:8443 [2001:db8:2::7]:80 192.0.2.7:80 [2001:db8:2::7]:25 192.0.2.7:25",
+		},
+		"router": {
+			intent.Intent{
+				Role: intent.RoleRouter, Interfaces: map[string]intent.Interface{"v0": {Addressing: intent.Static}, "v1": {Addressing: intent.Static}}, Services: []intent.Service{published},
+				Forwarding: intent.Forwarding{Allow: []intent.Flow{{InInterface: "v0", OutInterface: "v1", Ports: []string{"tcp/25"}, To: prefixes("2001:db8:2::/64", "192.0.2.0/24")}}},
+			},
+			"[2001:db8:1::1]:8080 192.0.1.1:8080 [2001:db8:2::7]:25 192.0.2.7:25",
+		},
 	} {
 		load(t, host, rulesOf(t, c.in))
 		for _, a := range all {

@@ -188,16 +188,22 @@ func intents() map[string]intent.Intent {
 		"slaac":          {Role: intent.RoleServer, Interfaces: one(intent.SLAAC, router), Services: []intent.Service{ssh(), {Name: "dns", Ports: []string{"udp/53", "tcp/53"}, Families: []string{"ipv6"}}}},
 		"slaac, any MAC": {Role: intent.RoleWorkstation, Interfaces: one(intent.SLAAC, intent.Router{Address: addr("fe80::1")}), Services: []intent.Service{{Name: "x", Ports: []string{"proto/47", "tcp/22"}}}},
 		"dhcpv6":         {Role: intent.RoleServer, Interfaces: dhcp, Services: []intent.Service{web()}},
-		"router": {Role: intent.RoleRouter, Interfaces: map[string]intent.Interface{"v0": {Addressing: intent.Static}, "v1": {Addressing: intent.Static}}, Services: []intent.Service{ssh()},
-			Forwarding: intent.Forwarding{Allow: []intent.Flow{{InInterface: "v0", OutInterface: "v1", Ports: []string{"tcp/25"}}}}},
+		"router": {
+			Role: intent.RoleRouter, Interfaces: map[string]intent.Interface{"v0": {Addressing: intent.Static}, "v1": {Addressing: intent.Static}}, Services: []intent.Service{ssh()},
+			Forwarding: intent.Forwarding{Allow: []intent.Flow{{InInterface: "v0", OutInterface: "v1", Ports: []string{"tcp/25"}}}},
+		},
 		"ipv4 only":             {Role: intent.RoleServer, Families: intent.Disabled, Services: []intent.Service{web(), ssh()}},
 		"ipv4 only, but for lo": {Role: intent.RoleServer, Families: intent.DisabledKeepLoopback, Firewall: intent.Firewall{Manage: intent.ManageIPv6}},
 		"ipv6 managed":          {Role: intent.RoleServer, Firewall: intent.Firewall{Manage: intent.ManageIPv6}, Interfaces: one(intent.SLAAC, router), Services: []intent.Service{web()}},
 		"ipv6 only":             {Role: intent.RoleServer, Families: intent.IPv6Only, Interfaces: one(intent.Static), Services: []intent.Service{web()}},
-		"container host": {Role: intent.RoleServer, Interfaces: one(intent.Static), Forwarding: intent.Forwarding{IPv4: &yes, IPv6: &yes, Unmanaged: true}, Services: []intent.Service{web(),
-			{Name: "here", Ports: []string{"tcp/9000"}, To: prefixes("2001:db8:1::10/128"), Interfaces: []string{"v0"}}}},
-		"egress deny": {Role: intent.RoleServer, Interfaces: one(intent.Static), Services: []intent.Service{ssh()}, Egress: intent.Egress{Metadata: "root",
-			IPv6: intent.EgressFamily{Default: "deny", Allow: []intent.Destination{{To: prefixes("2600:1::/64"), Ports: []string{"udp/4433"}}}}, IPv4: intent.EgressFamily{Default: "deny"}}},
+		"container host": {Role: intent.RoleServer, Interfaces: one(intent.Static), Forwarding: intent.Forwarding{IPv4: &yes, IPv6: &yes, Unmanaged: true}, Services: []intent.Service{
+			web(),
+			{Name: "here", Ports: []string{"tcp/9000"}, To: prefixes("2001:db8:1::10/128"), Interfaces: []string{"v0"}},
+		}},
+		"egress deny": {Role: intent.RoleServer, Interfaces: one(intent.Static), Services: []intent.Service{ssh()}, Egress: intent.Egress{
+			Metadata: "root",
+			IPv6:     intent.EgressFamily{Default: "deny", Allow: []intent.Destination{{To: prefixes("2600:1::/64"), Ports: []string{"udp/4433"}}}}, IPv4: intent.EgressFamily{Default: "deny"},
+		}},
 	}
 }
 
