@@ -88,8 +88,10 @@ func (l *sshLab) ssh(to, command string, opts ...string) (string, error) {
 func (l *sshLab) sshFor(d time.Duration, to, command string, opts ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
-	args := append([]string{"netns", "exec", l.admin.Name, "ssh", "-i", l.key, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-		"-o", "LogLevel=ERROR", "-o", "ConnectTimeout=2", "-o", "BatchMode=yes"}, opts...)
+	args := append([]string{
+		"netns", "exec", l.admin.Name, "ssh", "-i", l.key, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+		"-o", "LogLevel=ERROR", "-o", "ConnectTimeout=2", "-o", "BatchMode=yes",
+	}, opts...)
 	c := exec.CommandContext(ctx, "ip", append(args, "root@"+to, command)...)
 	c.WaitDelay = time.Second
 	out, err := c.CombinedOutput()

@@ -142,7 +142,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 
 // complain prints one error line and its hints.
 func (a *app) complain(err error) {
-	if many := (config.Errors)(nil); errors.As(err, &many) && len(many) > 1 {
+	if many := config.Errors(nil); errors.As(err, &many) && len(many) > 1 {
 		for _, e := range many {
 			a.complain(e)
 		}

@@ -38,8 +38,10 @@ func (a *app) engine(f *hardenFlags) *apply.Engine {
 
 // hardenApplyCommands are the verbs that perform a plan and look after it.
 func (a *app) hardenApplyCommands() []*cobra.Command {
-	return []*cobra.Command{a.applyCommand(), a.confirmCommand(), a.rollbackCommand(), a.statusCommand(), a.historyCommand(),
-		a.undoCommand(apply.SuperviseVerb), a.undoCommand(apply.ExpireVerb), a.undoCommand(apply.ResumeVerb)}
+	return []*cobra.Command{
+		a.applyCommand(), a.confirmCommand(), a.rollbackCommand(), a.statusCommand(), a.historyCommand(),
+		a.undoCommand(apply.SuperviseVerb), a.undoCommand(apply.ExpireVerb), a.undoCommand(apply.ResumeVerb),
+	}
 }
 
 // document prints what a verb found: JSON, or text by f.
