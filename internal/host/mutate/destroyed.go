@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -110,7 +111,7 @@ func (w *Watch) Close() {
 // Fresh brings the list up to date, right before the sysctl is set: until then all that
 // is heard is somebody else's doing.
 func (w *Watch) Fresh(list []change.Object) []change.Object {
-	w.each(200*time.Microsecond, func(o change.Object, gone bool, _ uint32) {
+	w.each(func(o change.Object, gone bool, _ uint32) {
 		list = slices.DeleteFunc(list, func(x change.Object) bool { return x.Kind == o.Kind && x.Target == o.Target })
 		if !gone {
 			list = append(list, o)
@@ -122,7 +123,7 @@ func (w *Watch) Fresh(list []change.Object) []change.Object {
 // Add adds what was deleted since, and is not in the list, to the list, and takes out
 // routes that somebody else deleted: of those the kernel says who asked.
 func (w *Watch) Add(list []change.Object) []change.Object {
-	w.each(2*time.Millisecond, func(o change.Object, gone bool, by uint32) {
+	w.each(func(o change.Object, gone bool, by uint32) {
 		if !gone {
 			return
 		}
@@ -137,16 +138,36 @@ func (w *Watch) Add(list []change.Object) []change.Object {
 	return list
 }
 
-// each calls f for all that is heard until nothing more comes.
-func (w *Watch) each(wait time.Duration, f func(o change.Object, gone bool, by uint32)) {
+// each calls f for all that was said until now. It never waits: what the setting of a
+// sysctl causes is said before the setting returns, and a wait that this process
+// sleeps through, on a busy host, would hear nothing (seen).
+func (w *Watch) each(f func(o change.Object, gone bool, by uint32)) {
 	if w == nil {
 		return
 	}
+	raw, err := w.c.SyscallConn()
+	if err != nil {
+		return
+	}
 	for {
-		_ = w.c.SetReadDeadline(time.Now().Add(wait))
-		ms, err := w.c.Receive()
+		buf := make([]byte, 64<<10) // the messages are kept
+		var n int
+		var from unix.Sockaddr
+		var err error
+		for err = unix.EINTR; err == unix.EINTR; {
+			if e := raw.Control(func(fd uintptr) { n, from, err = unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT) }); e != nil {
+				return
+			}
+		}
 		if err != nil {
 			return // all is heard, or too much was said
+		}
+		if sa, ok := from.(*unix.SockaddrNetlink); !ok || sa.Pid != 0 {
+			continue // not the kernel
+		}
+		ms, err := syscall.ParseNetlinkMessage(buf[:n])
+		if err != nil {
+			return
 		}
 		for _, m := range ms {
 			var o change.Object
@@ -163,7 +184,7 @@ func (w *Watch) each(wait time.Duration, f func(o change.Object, gone bool, by u
 				ok, gone = ok && !w.raDefault, m.Header.Type == unix.RTM_DELNEIGH
 			}
 			if ok {
-				f(o, gone, m.Header.PID)
+				f(o, gone, m.Header.Pid)
 			}
 		}
 	}
