@@ -251,6 +251,8 @@ func TestPlanText(t *testing.T) {
 			{Kind: change.File, Phase: change.Persist, Target: "/etc/a", Before: change.Image{Text: "x = 1\ny = 2\n", Mode: 0o600}, After: change.Image{Text: "x = 1\ny = 3\n", Mode: 0o644}},
 			{Kind: change.File, Phase: change.Persist, Target: "/etc/b", Before: change.Image{Absent: true}, After: change.Image{Text: "one\n\x1b[31mtwo\n", Mode: 0o644}},
 			{Kind: change.File, Phase: change.Persist, Target: "/etc/c", Before: text1("gone\n"), After: change.Image{Absent: true}},
+			{Kind: change.Table, Phase: change.Runtime, Target: "inet t", Before: text1("table inet t { # as nft says it\n}\n"), After: text1("table inet t {\n\tchain new {}\n}\n")},
+			{Kind: change.File, Phase: change.Persist, Target: "/etc/rules", Before: text1("table inet t {\n}\n"), After: text1("table inet t {\n\tchain new {}\n}\n")},
 			{Kind: change.Unit, Phase: change.AfterConfirm, Target: "u.service", Before: text1("disabled"), After: text1("enabled")},
 		},
 		Exposure: []change.Exposure{{Proto: "tcp", Port: 22, Process: "/usr/sbin/sshd", IPv4: change.BeforeAfter{
@@ -271,13 +273,16 @@ func TestPlanText(t *testing.T) {
 	}
 	text := show(planOptions{})
 	for _, want := range []string{
-		"6 changes would make this host what its intent says. Nothing was changed yet.", "net/ipv6/conf/{eth0,eth1}/accept_ra: 1 → 0   because of SYSCTL-RA-01", "takes away route default via fe80::1",
-		"-y = 2", "+y = 3", "mode 0600 → 0644", "file /etc/b: new, 2 lines, mode 0644", "+one", "file /etc/c: deleted", "u.service: disabled → enabled", "tcp/22 sshd", "→ 192.0.2.0/24",
+		"8 changes would make this host what its intent says. Nothing was changed yet.", "net/ipv6/conf/{eth0,eth1}/accept_ra: 1 → 0   because of SYSCTL-RA-01", "takes away route default via fe80::1",
+		"-y = 2", "+y = 3", "+    chain new {}", "/etc/rules: changed as the table above", "mode 0600 → 0644", "file /etc/b: new, 2 lines, mode 0644", "+one", "file /etc/c: deleted", "u.service: disabled → enabled", "tcp/22 sshd", "→ 192.0.2.0/24",
 		"high    Something stops", "seen: this; that", "remedy: do so", "the moon", "ipv6 to [2001:db8::1]:22", "harden apply plan.json",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
+	}
+	if strings.Contains(text, "as nft says it") || strings.Contains(text, `\t`) {
+		t.Errorf("the words of nft, or tabs, are shown:\n%s", text)
 	}
 	if strings.Contains(text, "\x1b") {
 		t.Error("an escape sequence came through")

@@ -86,7 +86,7 @@ func (t *planText) phase(p *change.Plan, phase change.Phase, head, note string) 
 			steps = steps[n:]
 			continue
 		}
-		t.step(&s)
+		t.step(p, &s)
 		steps = steps[1:]
 	}
 }
@@ -157,12 +157,12 @@ var kindWords = map[change.Kind]string{
 	change.File: "file", change.Table: "packet filter: table", change.Neighbour: "permanent neighbour", change.AddressObj: "address", change.RouteObj: "route", change.Unit: "systemd unit", change.Action: "action",
 }
 
-func (t *planText) step(s *change.Step) {
+func (t *planText) step(p *change.Plan, s *change.Step) {
 	name := orWord(kindWords[s.Kind], string(s.Kind))
 	fmt.Fprintf(&t.b, "  %s %s", name, cleaned(s.Target))
 	switch s.Kind {
 	case change.File, change.Table:
-		t.text(s)
+		t.text(s, twin(p, s))
 		t.destroys(s.Destroys)
 		return
 	case change.Action:
@@ -173,9 +173,29 @@ func (t *planText) step(s *change.Step) {
 	t.destroys(s.Destroys)
 }
 
+// twin is the table of a file of rules, or the file of a table: they have one text, in
+// our words in the file and in those of nft in what is loaded.
+func twin(p *change.Plan, s *change.Step) *change.Step {
+	for i := range p.Steps {
+		o := &p.Steps[i]
+		if o.Kind != s.Kind && (o.Kind == change.Table || o.Kind == change.File) && o.After.Text == s.After.Text && !s.After.Absent && !o.After.Absent {
+			return o
+		}
+	}
+	return nil
+}
+
 // text shows a file or a table: whole when it is new and short, else as a diff.
-func (t *planText) text(s *change.Step) {
+func (t *planText) text(s, twin *change.Step) {
 	lines := strings.Count(s.After.Text, "\n")
+	before := s.Before
+	switch {
+	case twin != nil && s.Kind == change.File && !s.Before.Absent && !twin.Before.Absent:
+		fmt.Fprintf(&t.b, ": changed as the table above%s\n", whyWords(s.Why))
+		return
+	case twin != nil && s.Kind == change.Table && !s.Before.Absent && !twin.Before.Absent:
+		before = twin.Before
+	}
 	switch {
 	case s.After.Absent:
 		fmt.Fprintf(&t.b, ": deleted%s\n", whyWords(s.Why))
@@ -198,12 +218,12 @@ func (t *planText) text(s *change.Step) {
 			fmt.Fprintf(&t.b, "      mode %04o → %04o\n", s.Before.Mode, s.After.Mode)
 		}
 	}
-	d := strings.Split(strings.TrimRight(string(diff.Diff("now", []byte(s.Before.Text), "then", []byte(s.After.Text))), "\n"), "\n")
+	d := strings.Split(strings.TrimRight(string(diff.Diff("now", []byte(before.Text), "then", []byte(s.After.Text))), "\n"), "\n")
 	for i, l := range d {
 		if i == 0 && strings.HasPrefix(l, "diff ") || s.Before.Absent && i < 4 {
 			continue
 		}
-		t.b.WriteString("      " + report.Clean(l) + "\n")
+		t.b.WriteString("      " + report.Clean(strings.ReplaceAll(l, "\t", "    ")) + "\n")
 	}
 }
 
