@@ -24,9 +24,14 @@ func Export(in intent.Intent, o Options) ([]ExportFile, error) {
 	s := newSite(&in, nil, nil)
 	for _, f := range s.ifaces {
 		for j, r := range f.Routers {
-			if r.Accepted != nil && !*r.Accepted {
+			if r.Accepted != nil && !*r.Accepted && !f.LearnOnce {
 				s.fault(fmt.Sprintf("interfaces.%s.routers[%d]", f.key, j), "make sure that it is yours, and set accepted to true", "nobody has accepted the router %s", r.Address)
 			}
+		}
+	}
+	for _, f := range s.ifaces {
+		if f.LearnOnce && len(f.Routers) == 0 {
+			s.fault("interfaces."+f.key+".learnOnce", "list the routers, or apply on the host itself", "routers are learned on a host only, not in a file that is written for any")
 		}
 	}
 	rules, settings := s.rules(), s.settings()

@@ -218,6 +218,17 @@ func TestRefusals(t *testing.T) {
 		if got := refusals(p); strings.Join(got, " ") != c.want && !slices.Contains(got, c.want) || c.want == "" && len(got) > 0 {
 			t.Errorf("%s: refused %v, want %q: %+v", name, got, c.want, p.Refusals)
 		}
+		if strings.Contains(name, "learned") {
+			rules := ""
+			for _, st := range p.Steps {
+				if st.Kind == change.Table {
+					rules = st.After.Text
+				}
+			}
+			if !strings.Contains(rules, "ip6 saddr fe80::1") || !slices.Contains(risks(p), "routers-learned") {
+				t.Errorf("%s: the router is not believed, or nobody says so: %v", name, risks(p))
+			}
+		}
 	}
 	// Another table drops what is opened here.
 	load(t, f.Victim, "table inet firewalld { chain filter_INPUT { type filter hook input priority 10; policy drop; tcp dport 22 accept; iifname lo accept; }; }")

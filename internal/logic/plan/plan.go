@@ -217,6 +217,11 @@ func (b *builder) routers() {
 			name := b.linkName(h.Index)
 			f := b.in.Of(b.sel, name)
 			key := b.sel.Keys[name]
+			for _, x := range b.ifaces {
+				if x.key == key {
+					f = x.Interface // with what was learned
+				}
+			}
 			why := ""
 			switch {
 			case f.Addressing == intent.NoIPv6:
@@ -299,6 +304,16 @@ func (b *builder) risks(live []change.Step) {
 	}
 	if len(expiring) > 0 {
 		b.risk(change.Risk{ID: "ra-addresses-expire", Severity: "high", Title: "Addresses that came from Router Advertisements or DHCPv6 end with their lifetime", Evidence: expiring, Remedy: "configure them statically, or write addressing: slaac or dhcpv6"})
+	}
+	for _, f := range b.ifaces {
+		for _, r := range f.Routers {
+			if f.LearnOnce && r.Accepted != nil && !*r.Accepted {
+				b.learned = append(b.learned, fmt.Sprintf("%s of %s, MAC address %s", r.Address, f.key, orUnknown(r.MAC)))
+			}
+		}
+	}
+	if len(b.learned) > 0 {
+		b.risk(change.Risk{ID: "routers-learned", Severity: "medium", Title: "Routers are believed that nobody has looked at (learnOnce)", Detail: "A rogue that is on the link at this moment is believed from now on.", Evidence: sortedUnique(b.learned), Remedy: "compare them with what you know, and list them under routers"})
 	}
 	b.tunnelRisks()
 	b.moduleRisks()

@@ -93,7 +93,7 @@ func (g *generator) advertisements() {
 	for i, f := range g.ifaces {
 		for j, r := range f.Routers {
 			path := fmt.Sprintf("interfaces.%s.routers[%d]", f.key, j)
-			if f.Addressing == intent.NoIPv6 || r.Accepted != nil && !*r.Accepted {
+			if !f.believes(r) {
 				continue
 			}
 			who := g.router(path, r)
@@ -325,7 +325,7 @@ func (g *generator) routerAddresses() []string {
 	var out []string
 	for _, f := range g.ifaces {
 		for _, r := range f.Routers {
-			if r.Address.Is6() && r.Address.Zone() == "" {
+			if f.believes(r) && r.Address.Is6() && r.Address.Zone() == "" {
 				out = append(out, r.Address.String())
 			}
 		}

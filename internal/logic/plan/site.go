@@ -22,6 +22,7 @@ type site struct {
 	uplinks []string        // patterns of interfaces by which strangers come in
 	sel     intent.Selection
 	faults  []*Problem
+	learned []string // routers that nobody looked at
 }
 
 // iface is an entry of Intent.Interfaces with the names that it stands for.
@@ -29,6 +30,43 @@ type iface struct {
 	intent.Interface
 	key   string
 	names []string // as nft writes them: exact, or a prefix and '*'
+}
+
+// believes tells whether a router's advertisements are taken.
+func (f iface) believes(r intent.Router) bool {
+	return f.Addressing != intent.NoIPv6 && (f.LearnOnce || r.Accepted == nil || *r.Accepted)
+}
+
+// learn lists the routers that interfaces have now, where the intent has nobody look at
+// them and names none.
+func (s *site) learn() {
+	routes, _ := s.ns.Routes.Get()
+	ns, _ := s.ns.Neighbours.Get()
+	for i := range s.ifaces {
+		f := &s.ifaces[i]
+		if !f.LearnOnce || len(f.Routers) > 0 {
+			continue
+		}
+		for _, r := range routes {
+			if r.Family != "ipv6" || r.Dst.Bits() != 0 || r.Type != 1 || r.Protocol != fact.ProtoRA {
+				continue
+			}
+			for _, h := range r.NextHops {
+				if s.sel.Keys[s.linkName(h.Index)] != f.key || !h.Via.IsLinkLocalUnicast() || slices.ContainsFunc(f.Routers, func(x intent.Router) bool { return x.Address == h.Via.WithZone("") }) {
+					continue
+				}
+				x := intent.Router{Address: h.Via.WithZone("")}
+				for _, n := range ns {
+					if n.Index == h.Index && n.Address == h.Via && isMAC(n.MAC) {
+						x.MAC = n.MAC
+					}
+				}
+				f.Routers = append(f.Routers, x)
+				s.learned = append(s.learned, fmt.Sprintf("%s on %s, MAC address %s", x.Address, s.linkName(h.Index), orUnknown(x.MAC)))
+			}
+		}
+		slices.SortFunc(f.Routers, func(a, b intent.Router) int { return a.Address.Compare(b.Address) })
+	}
 }
 
 func (s *site) fault(path, hint, why string, a ...any) {
@@ -91,6 +129,9 @@ func newSite(in *intent.Intent, snap *fact.Snapshot, ns *fact.Namespace) *site {
 			}
 		}
 		s.ifaces = append(s.ifaces, f)
+	}
+	if ns != nil {
+		s.learn()
 	}
 	s.readUplinks()
 	return s
