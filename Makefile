@@ -46,9 +46,9 @@ oracle:
 # Bugs planted into copies of the model: the oracle must convict every one.
 oracle-mutants:
 	@tools/need $(TEST_PACKAGES)
-	@tree=$$(mktemp -d); trap 'rm -rf "$$tree"' EXIT; git ls-files -z | xargs -0 cp --parents -t "$$tree"; \
-		ORACLE_SECONDS=0 ORACLE_VERDICTS=250000 ORACLE_SHAPES=40 ORACLE_SOURCES=30 ORACLE_RECORD="$$tree/cases" $(GO) test -count=1 -timeout 60m -run '^TestOracle$$' ./internal/testlab/oracle; \
-		$(GO) run ./internal/testlab/oracle/mutants "$$tree" "$$tree/cases" docs/reference/oracle-mutants.md
+	@tree=$$(mktemp -d); trap 'rm -rf "$$tree"' EXIT; for t in a b; do mkdir "$$tree/$$t"; git ls-files -z | xargs -0 cp --parents -t "$$tree/$$t"; done; \
+		ORACLE_SECONDS=0 ORACLE_VERDICTS=120000 ORACLE_SHAPES=40 ORACLE_SOURCES=30 ORACLE_RECORD="$$tree/cases" $(GO) test -count=1 -timeout 60m -run '^TestOracle$$' ./internal/testlab/oracle; \
+		$(GO) run ./internal/testlab/oracle/mutants "$$tree/a,$$tree/b" "$$tree/cases" docs/reference/oracle-mutants.md
 
 # Randomised runs of apply, confirm and undo that are killed, refused, starved of disk
 # space and cut off from power, and a page about them.

@@ -345,11 +345,24 @@ func (l *bridgeLab) made(shapes []Shape, probes []Probe) error {
 
 // places are where chains of this test stand.
 var places = []struct{ family, hook, device string }{
-	{"bridge", "prerouting", ""}, {"bridge", "prerouting", ""}, {"bridge", "input", ""}, {"bridge", "forward", ""}, {"bridge", "forward", ""},
-	{"bridge", "output", ""}, {"bridge", "postrouting", ""},
-	{"inet", "prerouting", ""}, {"inet", "input", ""}, {"inet", "forward", ""}, {"inet", "postrouting", ""}, {"inet", "output", ""},
-	{"netdev", "ingress", "p0"}, {"netdev", "ingress", "br0"}, {"netdev", "ingress", "e2"},
-	{"netdev", "egress", "e2"}, {"netdev", "egress", "p1"}, {"netdev", "egress", "br0"},
+	{"bridge", "prerouting", ""},
+	{"bridge", "prerouting", ""},
+	{"bridge", "input", ""},
+	{"bridge", "forward", ""},
+	{"bridge", "forward", ""},
+	{"bridge", "output", ""},
+	{"bridge", "postrouting", ""},
+	{"inet", "prerouting", ""},
+	{"inet", "input", ""},
+	{"inet", "forward", ""},
+	{"inet", "postrouting", ""},
+	{"inet", "output", ""},
+	{"netdev", "ingress", "p0"},
+	{"netdev", "ingress", "br0"},
+	{"netdev", "ingress", "e2"},
+	{"netdev", "egress", "e2"},
+	{"netdev", "egress", "p1"},
+	{"netdev", "egress", "br0"},
 }
 
 // match is a random condition that a chain of a place can have.

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 )
 
 //go:embed mutants.txt
@@ -48,7 +49,7 @@ func parse(s string) ([]mutant, error) {
 
 func main() {
 	if len(os.Args) < 3 || len(os.Args) > 4 {
-		fmt.Fprintln(os.Stderr, "usage: mutants TREE RECORDING [PAGE] (TREE is a copy of the repository that may be changed)")
+		fmt.Fprintln(os.Stderr, "usage: mutants TREE[,TREE…] RECORDING [PAGE] (a TREE is a copy of the repository that may be changed; each is worked on by itself)")
 		os.Exit(2)
 	}
 	page := ""
@@ -76,22 +77,37 @@ func run(tree, recording, page string) (int, error) {
 			ms = append(ms, m)
 		}
 	}
-	// The model as it is must pass.
-	if out, err := trial(tree, recording); err != nil {
-		return 0, fmt.Errorf("the model fails without a bug: %w\n%s", err, out)
-	}
-	survived := 0
-	var verdicts []string
-	for i, m := range ms {
-		verdict, err := try(tree, recording, m)
-		if err != nil {
-			return 0, fmt.Errorf("mutant %q: %w", m.name, err)
+	trees := strings.Split(tree, ",") // each has a worker
+	for _, t := range trees {         // the model as it is must pass
+		if out, err := trial(t, recording); err != nil {
+			return 0, fmt.Errorf("the model fails without a bug: %w\n%s", err, out)
 		}
-		if verdict != "caught" {
+	}
+	verdicts, errs := make([]string, len(ms)), make([]error, len(ms))
+	next := make(chan int)
+	var wg sync.WaitGroup
+	for _, t := range trees {
+		wg.Go(func() {
+			for i := range next {
+				if verdicts[i], errs[i] = try(t, recording, ms[i]); errs[i] == nil {
+					fmt.Printf("%3d %-60s %s\n", i+1, ms[i].name, verdicts[i])
+				}
+			}
+		})
+	}
+	for i := range ms {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	survived := 0
+	for i, m := range ms {
+		if errs[i] != nil {
+			return 0, fmt.Errorf("mutant %q: %w", m.name, errs[i])
+		}
+		if verdicts[i] != "caught" {
 			survived++
 		}
-		verdicts = append(verdicts, verdict)
-		fmt.Printf("%3d %-60s %s\n", i+1, m.name, verdict)
 	}
 	if page != "" {
 		if err := os.WriteFile(page, write(ms, verdicts, survived), 0o644); err != nil {
