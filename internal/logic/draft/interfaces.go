@@ -122,7 +122,7 @@ func (d *drafting) iface(l *fact.Link, four, six []fact.Address) intent.Interfac
 	i := intent.Interface{Addressing: intent.Addressing(cmp.Or(d.role.Addressing[l.Name], "none"))}
 	route := d.defaultRoute(l.Index, "ipv6")
 	announced := route != nil && route.Protocol == fact.ProtoRA
-	why := "it has no IPv6 address"
+	var why string
 	switch {
 	case d.disabled():
 		i.Addressing, why = intent.NoIPv6, "families says that there is no IPv6"

@@ -93,10 +93,10 @@ func (t *planText) phase(p *change.Plan, phase change.Phase, head, note string) 
 
 // setting are sysctls that change alike on several interfaces.
 type setting struct {
-	before, key, after, from, to string
-	why                          []string
-	names                        []string
-	destroys                     []change.Object
+	before, after, from, to string
+	why                     []string
+	names                   []string
+	destroys                []change.Object
 }
 
 func (t *planText) sysctls(steps []change.Step) {

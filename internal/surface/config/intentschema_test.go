@@ -46,9 +46,19 @@ func TestIntentSchemaRefuses(t *testing.T) {
 	t.Parallel()
 	s := compile(t, IntentDocument)
 	for _, edit := range [][2]string{
-		{"role: server ", "role: sever "}, {"services:", "servces:"}, {"tcp/22", "22/tcp/x"}, {"addressing: static", "addressing: auto"}, {"52:54:00:00:00:01", "52-54-00-00-00-01"},
-		{"tunnels: deny", "tunnels: drop"}, {"2027-01-31", "soon"}, {"sixfence/v1", "sixfence/v2"}, {"\"fe80::1\", mac", "\"2001:db8::1\", mac"}, {"manage: both", "manage: yes"}, {"[tcp/22]", "[]"},
-		{"{name: ssh,", "{"}, {"\"tcp://", "\"udp://"},
+		{"role: server ", "role: sever "},
+		{"services:", "servces:"},
+		{"tcp/22", "22/tcp/x"},
+		{"addressing: static", "addressing: auto"},
+		{"52:54:00:00:00:01", "52-54-00-00-00-01"},
+		{"tunnels: deny", "tunnels: drop"},
+		{"2027-01-31", "soon"},
+		{"sixfence/v1", "sixfence/v2"},
+		{"\"fe80::1\", mac", "\"2001:db8::1\", mac"},
+		{"manage: both", "manage: yes"},
+		{"[tcp/22]", "[]"},
+		{"{name: ssh,", "{"},
+		{"\"tcp://", "\"udp://"},
 	} {
 		text := strings.Replace(published, edit[0], edit[1], 1)
 		if text == published {
