@@ -79,8 +79,10 @@ func TestPlanSchemaTakesPlans(t *testing.T) {
 	nobody := change.BeforeAfter{BeforeMust: []netip.Prefix{}, BeforeMay: []netip.Prefix{}, AfterMust: []netip.Prefix{}, AfterMay: []netip.Prefix{netip.MustParsePrefix("::/0")}}
 	for _, p := range []change.Plan{
 		{SchemaVersion: change.Version, Steps: []change.Step{}},
-		{SchemaVersion: change.Version, Namespace: "init", Steps: []change.Step{{ID: "x", Kind: change.Sysctl, Phase: change.Runtime, Target: "net/x", Before: change.Image{Absent: true}, After: change.Image{Text: "1"}, Destroys: []change.Object{{Kind: change.RouteObj, Target: "default"}}}},
-			Risks: []change.Risk{{ID: "r", Severity: "low", Title: "t"}}, Refusals: []change.Refusal{{ID: "r", Title: "t", WayOut: "w"}}, Gaps: []fact.Gap{{Reason: fact.Permission, What: "w"}}, Exposure: []change.Exposure{{Proto: "tcp", Port: 22, IPv4: nobody, IPv6: nobody}}, Administered: []change.Way{{Family: "ipv6"}}},
+		{
+			SchemaVersion: change.Version, Namespace: "init", Steps: []change.Step{{ID: "x", Kind: change.Sysctl, Phase: change.Runtime, Target: "net/x", Before: change.Image{Absent: true}, After: change.Image{Text: "1"}, Destroys: []change.Object{{Kind: change.RouteObj, Target: "default"}}}},
+			Risks: []change.Risk{{ID: "r", Severity: "low", Title: "t"}}, Refusals: []change.Refusal{{ID: "r", Title: "t", WayOut: "w"}}, Gaps: []fact.Gap{{Reason: fact.Permission, What: "w"}}, Exposure: []change.Exposure{{Proto: "tcp", Port: 22, IPv4: nobody, IPv6: nobody}}, Administered: []change.Way{{Family: "ipv6"}},
+		},
 	} {
 		b, err := json.Marshal(p)
 		if err != nil {
