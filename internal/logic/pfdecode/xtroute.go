@@ -1,6 +1,8 @@
 package pfdecode
 
 import (
+	"slices"
+
 	rs "github.com/sixfence/sixfence/internal/model/ruleset"
 )
 
@@ -14,6 +16,8 @@ const (
 
 	fibResultOIF  = 1
 	fibResultType = 3
+
+	rtnUnicast = 1 // RTN_UNICAST
 )
 
 // XT_ADDRTYPE_* are 1 << RTN_*.
@@ -133,14 +137,20 @@ func matchRPFilter(x *xtable, i *blob) []rs.Expr {
 	any := rs.Any{Name: "rpfilter", Invert: f&invert != 0}
 	any.Of = append(any.Of, []rs.Expr{meta32(metaIIFName), is([]byte("lo\x00"), false)})
 	if x.is4() {
-		// From 0.0.0.0/8 to everybody on the link it does not ask (ipt_rpfilter.c).
+		// From 0.0.0.0 to everybody on the link it does not ask (ipv4_is_zeronet). Unlike
+		// the fib of nf_tables it takes no route but a unicast one: a broadcast address has
+		// an interface, too.
+		zero := []rs.Expr{net(12, 4), is(make([]byte, 4), false)}
 		any.Of = append(any.Of,
-			[]rs.Expr{net(12, 1), is([]byte{0}, false), net(16, 4), is([]byte{255, 255, 255, 255}, false)},
-			[]rs.Expr{net(12, 1), is([]byte{0}, false), net(16, 3), is([]byte{224, 0, 0}, false)})
-	} else {
-		any.Of = append(any.Of, []rs.Expr{x.addr(false), is(make([]byte, 16), false)})
+			append(slices.Clone(zero), net(16, 4), is([]byte{255, 255, 255, 255}, false)),
+			append(slices.Clone(zero), net(16, 3), is([]byte{224, 0, 0}, false)),
+			[]rs.Expr{
+				fib, is(x.host32(0), true),
+				rs.Fib{Dreg: scratch, Result: fibResultType, Flags: fibSaddr}, is(x.host32(rtnUnicast), false),
+			})
+		return one(any)
 	}
-	any.Of = append(any.Of, []rs.Expr{fib, is(x.host32(0), true)})
+	any.Of = append(any.Of, []rs.Expr{x.addr(false), is(make([]byte, 16), false)}, []rs.Expr{fib, is(x.host32(0), true)})
 	return one(any)
 }
 

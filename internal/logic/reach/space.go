@@ -341,13 +341,13 @@ func FamilyWord(f rs.Family) string {
 // program before the rules, a table that could not be read) leaves it unknown.
 func (sp *Space) Trace(p Packet, h rs.Hook, only bool) Trace {
 	p = sp.fromWire(p)
-	return sp.beyond(sp.Model.Explain(p, h, only), p, h)
+	return sp.beyond(sp.martian(sp.Model.Explain(p, h, only), p, h, only), p, h)
 }
 
 // Verdict is Trace without the path.
 func (sp *Space) Verdict(p Packet, h rs.Hook, only bool) Trace {
 	p = sp.fromWire(p)
-	return sp.beyond(sp.Model.Ask(p, h, only).Summary(), p, h)
+	return sp.beyond(sp.martian(sp.Model.Ask(p, h, only).Summary(), p, h, only), p, h)
 }
 
 // anyInterface asks for the obstacles of them all: no interface has such a name.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/sixfence/sixfence/internal/logic/reach"
 	rs "github.com/sixfence/sixfence/internal/model/ruleset"
 	"github.com/sixfence/sixfence/internal/testlab"
 )
@@ -325,3 +326,43 @@ func testHosts(t *testing.T, backend string) {
 
 func TestHostsNFT(t *testing.T)    { t.Parallel(); testHosts(t, "nft") }
 func TestHostsLegacy(t *testing.T) { t.Parallel(); testHosts(t, "legacy") }
+
+// testReversePath asks the reverse path filter of x_tables about sources that have a
+// route which is not for a single host, and about those that it does not look up.
+func testReversePath(t *testing.T, backend string) {
+	testlab.RequireTool(t, "iptables-"+backend+"-restore")
+	l := NewLab(t)
+	var shapes []Shape
+	var probes []Probe
+	for i, dst := range []string{"192.0.2.1", "198.51.100.129", "255.255.255.255", "224.0.0.1"} {
+		for iface := range Interfaces {
+			shapes = append(shapes, Shape{Proto: protoUDP, Dport: 67, Sport: uint16(4000 + i), Iface: iface, Dst: netip.MustParseAddr(dst), MAC: [2]byte{2, 0}, HopLimit: 64, Body: 16, Ct: reach.CtNew})
+			for _, src := range []string{"0.0.0.0", "0.0.0.5", "192.0.2.9", "192.0.2.255", "198.51.100.200", "198.51.100.255", "10.1.2.3", "203.0.113.9"} {
+				if src != "0.0.0.0" || i > 1 { // which is refused behind the rules
+					probes = append(probes, Probe{len(shapes) - 1, netip.MustParseAddr(src)})
+				}
+			}
+		}
+	}
+	before := ""
+	for _, match := range []string{"", "--invert", "--validmark"} {
+		f := form{fam: "4", rule: "*raw\n:PREROUTING DROP [0:0]\n-A PREROUTING -m rpfilter " + match + " -j ACCEPT\nCOMMIT\n"}
+		if err := l.loadXT(backend, f.fam, f.text(), &before); err != nil {
+			t.Fatal(err)
+		}
+		tables, err := l.tables()
+		if err != nil {
+			t.Fatal(err)
+		}
+		accepted, err := l.Fire(shapes, probes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := l.compareXT(t, f, &rs.Ruleset{Tables: tables, Interfaces: l.names}, shapes, probes, accepted); n > 0 {
+			t.Errorf("rpfilter %s: %d of %d left open", match, n, len(probes))
+		}
+	}
+}
+
+func TestReversePathNFT(t *testing.T)    { t.Parallel(); testReversePath(t, "nft") }
+func TestReversePathLegacy(t *testing.T) { t.Parallel(); testReversePath(t, "legacy") }
