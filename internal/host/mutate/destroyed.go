@@ -154,7 +154,7 @@ func (w *Watch) each(f func(o change.Object, gone bool, by uint32)) {
 		var n int
 		var from unix.Sockaddr
 		var err error
-		for err = unix.EINTR; err == unix.EINTR; {
+		for err = unix.EINTR; errors.Is(err, unix.EINTR); {
 			if e := raw.Control(func(fd uintptr) { n, from, err = unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT) }); e != nil {
 				return
 			}
