@@ -163,7 +163,7 @@ func (c *Case) judge(id int, must, may, limited bool, why string, open bool, out
 		return m, false
 	case must == may:
 		return m, true
-	case len(c.Probes) == 1 && k && why == "limit":
+	case len(c.Probes) == 1 && k && why == causeLimit+": limit":
 		return m, false // the first packet is within every rate
 	case limited || why != "":
 		if !open {

@@ -166,11 +166,20 @@ func (l *Lab) Replay(c *Case) (*Outcome, error) {
 		return nil, err
 	}
 	c.Interfaces, c.Host = l.names, l.facts
-	if c.Accepted, err = l.Fire(c.Shapes, c.Probes); err != nil {
-		return nil, err
-	}
-	if c.Accepted[0] != said {
-		return nil, fmt.Errorf("the kernel accepts: %v, and did: %v", c.Accepted[0], said)
+	for try := 0; ; try++ {
+		if c.Accepted, err = l.Fire(c.Shapes, c.Probes); err != nil {
+			return nil, err
+		}
+		if c.Accepted[0] == said {
+			break
+		}
+		if try == 2 {
+			return nil, fmt.Errorf("the kernel accepts: %v, and did: %v", c.Accepted[0], said)
+		}
+		// A packet may be late on a busy machine; rates and sets start anew.
+		if err := l.Load(c.Script); err != nil {
+			return nil, err
+		}
 	}
 	return c.Compare(nil, 1)
 }
