@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/sixfence/sixfence/internal/logic/bootconf"
 	"github.com/sixfence/sixfence/internal/model/change"
@@ -173,7 +174,7 @@ func sysctlFault(key, value string) string {
 		return strings.ContainsFunc(t, func(r rune) bool { return r < ' ' || r == 0x7f || r == 0xfffd })
 	}
 	switch {
-	case !strings.Contains(key, "/") || strings.HasPrefix(key, "/") || strings.Contains(key, "..") || strings.ContainsAny(key, "=#; \t") || strings.HasPrefix(key, "-") || bad(key):
+	case !strings.Contains(key, "/") || strings.HasPrefix(key, "/") || strings.Contains(key, "..") || strings.ContainsAny(key, "=#;") || strings.ContainsFunc(key, unicode.IsSpace) || strings.HasPrefix(key, "-") || bad(key):
 		return "has a name that is no path below /proc/sys"
 	case value == "" || value != strings.TrimSpace(value) || bad(value):
 		return "has a value that a line cannot carry"
