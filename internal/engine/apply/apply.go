@@ -506,6 +506,8 @@ func (e *Engine) perform(t *transaction, i int, s change.Step) error {
 				return err
 			}
 		}
+		// Writing the note took a while. What went meanwhile went by somebody else's hand.
+		fresh.Saved = watch.Fresh(fresh.Saved)
 		if err := e.Host.Set(s.Kind, s.Target, after); err != nil {
 			return err
 		}

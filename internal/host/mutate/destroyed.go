@@ -453,7 +453,19 @@ func restoreAddress(o change.Object, i, elapsed uint32) error {
 	if f&unix.IFA_F_NODAD != 0 {
 		return nil
 	}
-	_, err = rtnl(unix.RTM_NEWADDR, netlink.Acknowledge|netlink.Replace, build(f))
+	return modifyAddress(build(f))
+}
+
+// modifyAddress changes the flags of an address that is there. Of one that somebody
+// deleted meanwhile RTM_NEWADDR would make a new one, NLM_F_CREATE or not; but not
+// with a prefix longer than 128, which a change does not look at (net/ipv6/addrconf.c,
+// inet6_rtm_newaddr, inet6_addr_add, inet6_addr_modify).
+func modifyAddress(m []byte) error {
+	m[1] = 255
+	_, err := rtnl(unix.RTM_NEWADDR, netlink.Acknowledge|netlink.Replace, m)
+	if errors.Is(err, unix.EINVAL) {
+		return nil // deleted: it is not ours to bring back again
+	}
 	return err
 }
 
