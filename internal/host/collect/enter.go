@@ -86,6 +86,16 @@ func (v *visitor) visit(spaces []space.Space) {
 	}
 	wg.Wait()
 	v.spaces = append(v.spaces, spaces...)
+	// A namespace of the host's that a second look found still comes before strangers'.
+	slices.SortStableFunc(v.c.space, func(x, y *spaceDump) int {
+		switch {
+		case x.ns.Foreign == y.ns.Foreign:
+			return 0
+		case y.ns.Foreign:
+			return -1
+		}
+		return 1
+	})
 }
 
 // wait waits for what runs, while the caller holds one slot.
