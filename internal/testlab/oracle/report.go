@@ -49,7 +49,7 @@ destination headers, atomic, first and later fragments; flows that are new, esta
 ICMP errors about established ones. Sources sit at the boundaries of the rules.
 
 x_tables and ipsets are tested by themselves in the same run, and so are bridges (ports, br_netfilter, family bridge) and egress chains. Not in it: IPv4 fragments and options, which no question
-can ask about. Whether it convicts bugs that are planted into the model, "make oracle-mutants" tells.
+can ask about. That it convicts bugs that are planted into the model is shown in [Bugs that the oracle must catch](oracle-mutants.md).
 
 ## Causes of *may*
 
