@@ -2,7 +2,8 @@ package testlab
 
 import "github.com/sixfence/sixfence/internal/logic/ndisc"
 
-// The attacker's side of a lab builds its packets with logic/ndisc.
+// MAC is, as Frame, Ext and RA, that of logic/ndisc, with which the attacker's side of a
+// lab builds its packets.
 type (
 	MAC   = ndisc.MAC
 	Frame = ndisc.Frame

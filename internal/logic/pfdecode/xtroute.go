@@ -146,7 +146,8 @@ func matchRPFilter(x *xtable, i *blob) []rs.Expr {
 			append(slices.Clone(zero), net(16, 3), is([]byte{224, 0, 0}, false)),
 			[]rs.Expr{
 				fib, is(x.host32(0), true),
-				rs.Fib{Dreg: scratch, Result: fibResultType, Flags: fibSaddr}, is(x.host32(rtnUnicast), false),
+				rs.Fib{Dreg: scratch, Result: fibResultType, Flags: fibSaddr},
+				is(x.host32(rtnUnicast), false),
 			})
 		return one(any)
 	}

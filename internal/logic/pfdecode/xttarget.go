@@ -243,7 +243,8 @@ func targetNetmap(x *xtable, i *blob) []rs.Expr {
 	}
 	v := r(i)
 	return []rs.Expr{
-		rs.Immediate{Dreg: 0, Data: v.min}, rs.Immediate{Dreg: 4, Data: v.max},
+		rs.Immediate{Dreg: 0, Data: v.min},
+		rs.Immediate{Dreg: 4, Data: v.max},
 		rs.Nat{Dst: true, ByHook: true, Family: x.family, HasAddr: true, AddrMin: 0, HasAddrMax: true, AddrMax: 4, Flags: natNetmap},
 	}
 }

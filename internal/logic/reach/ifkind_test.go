@@ -18,10 +18,14 @@ func TestInterfaceKind(t *testing.T) {
 		op   rs.Op
 		want string
 	}{
-		{"br0", rs.Eq, WordDrop}, {"br0", rs.Neq, WordAccept},
-		{"v0", rs.Eq, WordAccept}, {"v0", rs.Neq, WordDrop},
-		{"eth0", rs.Eq, WordAccept}, {"eth0", rs.Neq, WordAccept},
-		{"new0", rs.Eq, WordUnknown}, {"new0", rs.Neq, WordUnknown},
+		{"br0", rs.Eq, WordDrop},
+		{"br0", rs.Neq, WordAccept},
+		{"v0", rs.Eq, WordAccept},
+		{"v0", rs.Neq, WordDrop},
+		{"eth0", rs.Eq, WordAccept},
+		{"eth0", rs.Neq, WordAccept},
+		{"new0", rs.Eq, WordUnknown},
+		{"new0", rs.Neq, WordUnknown},
 	} {
 		tab := &rs.Table{Family: rs.Inet, Name: "t"}
 		ch := &rs.Chain{Table: tab, Name: "input", Base: &rs.Base{Type: "filter", Hook: rs.Input, Policy: rs.Accept}}
