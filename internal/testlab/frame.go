@@ -2,13 +2,16 @@ package testlab
 
 import "github.com/sixfence/sixfence/internal/logic/ndisc"
 
-// MAC is, as Frame, Ext and RA, that of logic/ndisc, with which the attacker's side of a
-// lab builds its packets.
+// The attacker's side of a lab builds its packets with logic/ndisc.
 type (
-	MAC   = ndisc.MAC
+	// MAC is ndisc's.
+	MAC = ndisc.MAC
+	// Frame is ndisc's.
 	Frame = ndisc.Frame
-	Ext   = ndisc.Ext
-	RA    = ndisc.RA
+	// Ext is ndisc's.
+	Ext = ndisc.Ext
+	// RA is ndisc's.
+	RA = ndisc.RA
 )
 
 // AllNodes is ff02::1, the group every IPv6 node hears.
