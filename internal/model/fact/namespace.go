@@ -54,8 +54,9 @@ type Link struct {
 	Name     string   `json:"name"`
 	AltNames []string `json:"altNames,omitempty"`
 	Kind     string   `json:"kind,omitempty"` // IFLA_INFO_KIND: veth, bridge, sit, vxlan …; empty for hardware
-	// Driver is the kernel module that drives it (ETHTOOL_GDRVINFO): virtio_net, e1000e,
-	// veth. Unsupported: the interface has no such thing.
+	// Driver is the kernel module that drives it (ETHTOOL_GDRVINFO): virtio_net, e1000e.
+	// It is asked of interfaces without a Kind; of the others the Kind is the driver.
+	// Unsupported: the interface has no such thing.
 	Driver    Known[string] `json:"driver,omitzero"`
 	SlaveKind string        `json:"slaveKind,omitempty"` // IFLA_INFO_SLAVE_KIND: bridge, bond, team, vrf, openvswitch
 	Type      uint16        `json:"type"`                // ARPHRD_*

@@ -163,25 +163,6 @@ func homeNamespace(snap *fact.Snapshot) *fact.Namespace {
 	return n
 }
 
-// selectionNotes says which entries of interfaces select nothing, or could not be told.
-func selectionNotes(in *intent.Intent, n *fact.Namespace) []string {
-	if n == nil {
-		return nil
-	}
-	s, gap := in.Select(n)
-	if gap != nil {
-		return []string{"which entry of interfaces holds where is not known: " + gap.What}
-	}
-	var out []string
-	for _, k := range s.Unused {
-		out = append(out, "interfaces."+k+" selects no interface that is there now")
-	}
-	for _, u := range s.Undecided {
-		out = append(out, fmt.Sprintf("whether interfaces.%s selects %s is not known: %s", u.Key, u.Interface, u.What))
-	}
-	return out
-}
-
 // decodeScript loads a script where it harms nobody, and reads what the kernel made of it.
 func decodeScript(s *scratch.Session, script string, n *fact.Namespace) (*rs.Ruleset, error) {
 	opt := scratch.Options{Scripts: []scratch.Script{{Name: "the planned rules", Text: []byte(script)}}}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/sixfence/sixfence/internal/host/store"
 	"github.com/sixfence/sixfence/internal/logic/check"
+	"github.com/sixfence/sixfence/internal/model/fact"
 	"github.com/sixfence/sixfence/internal/model/intent"
 	"github.com/sixfence/sixfence/internal/surface/config"
 	"github.com/sixfence/sixfence/internal/surface/report"
@@ -391,4 +392,60 @@ func provenance(l *config.LoadedIntent) config.Notes {
 		}
 	}
 	return out
+}
+
+// selectionNotes says which entries of interfaces select nothing, with what there is
+// to select, and which could not be told.
+func selectionNotes(in *intent.Intent, n *fact.Namespace) []string {
+	if n == nil {
+		return nil
+	}
+	s, gap := in.Select(n)
+	if gap != nil {
+		return []string{"which entry of interfaces holds where is not known: " + gap.What}
+	}
+	links, _ := n.Links.Get()
+	var out []string
+	for _, k := range s.Unused {
+		m := in.Interfaces[k].Effective(k)
+		there := []string{}
+		for i := range links {
+			if l := &links[i]; l.Name != "lo" {
+				there = append(there, described(l))
+			}
+		}
+		shown := strings.Join(there[:min(len(there), 6)], ", ")
+		if len(there) > 6 {
+			shown += fmt.Sprintf(" and %d more", len(there)-6)
+		}
+		later := "it will hold for one of that name that comes later"
+		if m.Name == "" || m.Driver != "" || m.MAC != "" || m.Role != "" {
+			later = "for one that comes later, plan and apply again"
+		}
+		out = append(out, fmt.Sprintf("interfaces.%s (%s) selects no interface that is there now; there are: %s; %s", k, wanted(m), orWord(shown, "none"), later))
+	}
+	for _, u := range s.Undecided {
+		out = append(out, fmt.Sprintf("whether interfaces.%s selects %s is not known: %s", u.Key, u.Interface, u.What))
+	}
+	return out
+}
+
+// wanted is what a match selects by.
+func wanted(m intent.Match) string {
+	var out []string
+	for _, x := range [][2]string{{"name", m.Name}, {"driver", m.Driver}, {"MAC address", m.MAC}, {"role", m.Role}} {
+		if x[1] != "" {
+			out = append(out, x[0]+" "+x[1])
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
+// described is an interface with what it can be selected by.
+func described(l *fact.Link) string {
+	by := []string{orWord(l.Driver.Or(""), orWord(l.Kind, "driver not known"))}
+	if l.MAC != "" {
+		by = append(by, l.MAC)
+	}
+	return l.Name + " (" + strings.Join(by, ", ") + ")"
 }

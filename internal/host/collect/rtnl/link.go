@@ -94,6 +94,9 @@ func (d *Dump) link(b []byte) (fact.Link, verdict) {
 	if out.Tunnel != nil {
 		out.Tunnel.Fallback = fallback[out.Name] == out.Kind
 	}
+	if x, asked := d.drivers[out.Index]; asked && out.Kind == "" {
+		out.Driver = x.known("driver of " + out.Name)
+	}
 	out.TCIngress = d.ingress(&out)
 	return out, keep
 }

@@ -40,6 +40,7 @@ type Dump struct {
 	qdiscs    answer
 	filters   map[int]*answer // by ifindex: ingress filters
 	tcx       map[int]tcxAnswer
+	drivers   map[int]driverAnswer // of interfaces without a kind
 }
 
 // Read reads in the network namespace of the calling thread.
@@ -61,6 +62,7 @@ func Read(a *ask.Asker, b *ask.Budget) *Dump {
 		d.igmp6 = readIGMP6(a, b)
 	}
 	d.readIngress(c)
+	d.readDrivers(a, b)
 	d.proxy = c.dump(request{what: "proxy neighbours", name: "RTM_GETNEIGH proxy", typ: unix.RTM_GETNEIGH, body: neighRequest(unix.NTF_PROXY)})
 	d.neigh = c.dump(request{what: "neighbours", name: "RTM_GETNEIGH", typ: unix.RTM_GETNEIGH, body: neighRequest(0)})
 	d.nexthops = c.dump(request{what: "nexthop objects", name: "RTM_GETNEXTHOP", typ: unix.RTM_GETNEXTHOP, body: family(unix.AF_UNSPEC, sizeofNhMsg)})
