@@ -123,18 +123,7 @@ func checksum(src, dst netip.Addr, proto uint8, p []byte) uint16 {
 	h := append(append([]byte{}, s[:]...), d[:]...)
 	h = binary.BigEndian.AppendUint32(h, uint32(len(p)))
 	h = append(h, 0, 0, 0, proto)
-	h = append(h, p...)
-	if len(h)%2 == 1 {
-		h = append(h, 0)
-	}
-	var sum uint32
-	for i := 0; i < len(h); i += 2 {
-		sum += uint32(h[i])<<8 | uint32(h[i+1])
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
+	return internetChecksum(h, p)
 }
 
 // ICMPv6 fills the frame with an ICMPv6 message: type, code and what follows the

@@ -25,12 +25,12 @@ func (f Frame4) Bytes() []byte {
 	b = append(b, 0, 0, 64, f.Proto, 0, 0)
 	s, d := f.Src.As4(), f.Dst.As4()
 	b = append(append(b, s[:]...), d[:]...)
-	binary.BigEndian.PutUint16(b[24:], sum4(b[14:34], nil))
+	binary.BigEndian.PutUint16(b[24:], internetChecksum(b[14:34], nil))
 	return append(b, f.Payload...)
 }
 
-// sum4 is the Internet checksum (RFC 1071) of two pieces, the first of even length.
-func sum4(a, p []byte) uint16 {
+// internetChecksum is the Internet checksum (RFC 1071) of two pieces, the first of even length.
+func internetChecksum(a, p []byte) uint16 {
 	h := append(append([]byte{}, a...), p...)
 	if len(h)%2 == 1 {
 		h = append(h, 0)
@@ -58,7 +58,7 @@ func (f Frame4) UDP(sport, dport uint16, data []byte) Frame4 {
 	m = binary.BigEndian.AppendUint16(m, dport)
 	m = binary.BigEndian.AppendUint16(m, uint16(8+len(data)))
 	m = append(append(m, 0, 0), data...)
-	binary.BigEndian.PutUint16(m[6:], sum4(f.pseudo(ProtoUDP, len(m)), m))
+	binary.BigEndian.PutUint16(m[6:], internetChecksum(f.pseudo(ProtoUDP, len(m)), m))
 	f.Proto, f.Payload = ProtoUDP, m
 	return f
 }
@@ -66,7 +66,7 @@ func (f Frame4) UDP(sport, dport uint16, data []byte) Frame4 {
 // TCP fills the frame with a TCP segment without data.
 func (f Frame4) TCP(sport, dport uint16, flags uint8) Frame4 {
 	m := tcp(sport, dport, flags)
-	binary.BigEndian.PutUint16(m[16:], sum4(f.pseudo(ProtoTCP, len(m)), m))
+	binary.BigEndian.PutUint16(m[16:], internetChecksum(f.pseudo(ProtoTCP, len(m)), m))
 	f.Proto, f.Payload = ProtoTCP, m
 	return f
 }
@@ -76,7 +76,7 @@ func (f Frame4) Echo(id, seq uint16) Frame4 {
 	m := []byte{8, 0, 0, 0}
 	m = binary.BigEndian.AppendUint16(m, id)
 	m = binary.BigEndian.AppendUint16(m, seq)
-	binary.BigEndian.PutUint16(m[2:], sum4(nil, m))
+	binary.BigEndian.PutUint16(m[2:], internetChecksum(nil, m))
 	f.Proto, f.Payload = ProtoICMP, m
 	return f
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -120,32 +119,7 @@ func exposureLab(t *testing.T, script string) {
 	}
 
 	ports := []int{7, 53, 80, 85, 443, 444, 9000}
-	var mu sync.Mutex
-	got := map[string]bool{}
-	victim.Do(func() {
-		for _, p := range ports {
-			for _, network := range []string{"udp4", "udp6"} {
-				c, err := net.ListenUDP(network, &net.UDPAddr{Port: p})
-				if err != nil {
-					t.Errorf("listen: %v", err)
-					return
-				}
-				t.Cleanup(func() { c.Close() })
-				go func() {
-					b := make([]byte, 512)
-					for {
-						n, _, err := c.ReadFromUDP(b)
-						if err != nil {
-							return
-						}
-						mu.Lock()
-						got[string(b[:n])] = true
-						mu.Unlock()
-					}
-				}()
-			}
-		}
-	})
+	has := hearUDP(t, victim, ports)
 	f := filepath.Join(t.TempDir(), "r.nft")
 	if err := os.WriteFile(f, []byte(script), 0o600); err != nil {
 		t.Fatal(err)
@@ -220,7 +194,6 @@ func exposureLab(t *testing.T, script string) {
 		}
 		send(netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.10"), 7, "barrier")
 	})
-	has := func(id string) bool { mu.Lock(); defer mu.Unlock(); return got[id] }
 	testlab.Eventually(t, 5*time.Second, "the last datagram", func() bool { return has("barrier") })
 	time.Sleep(50 * time.Millisecond) // other sockets' readers
 	for _, s := range shots {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -103,33 +102,7 @@ func TestOutboundIsWhatLeaves(t *testing.T) {
 		host.IP("neigh", "replace", s, "lladdr", mac, "dev", "v0", "nud", "permanent")
 	}
 	ports := []uint16{7, 53, 80, 81, 85, 443, 444, 9000}
-	var mu sync.Mutex
-	got := map[string]bool{}
-	peer.Do(func() {
-		for _, p := range ports {
-			for _, network := range []string{"udp4", "udp6"} {
-				c, err := net.ListenUDP(network, &net.UDPAddr{Port: int(p)})
-				if err != nil {
-					t.Errorf("listen: %v", err)
-					return
-				}
-				t.Cleanup(func() { c.Close() })
-				go func() {
-					b := make([]byte, 512)
-					for {
-						n, _, err := c.ReadFromUDP(b)
-						if err != nil {
-							return
-						}
-						mu.Lock()
-						got[string(b[:n])] = true
-						mu.Unlock()
-					}
-				}()
-			}
-		}
-	})
-	has := func(id string) bool { mu.Lock(); defer mu.Unlock(); return got[id] }
+	has := hearUDP(t, peer, ports)
 	for name, script := range outboundRules {
 		t.Run(name, func(t *testing.T) { outboundLab(t, host, name, script, dsts, ports, has) })
 	}

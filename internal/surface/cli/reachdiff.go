@@ -212,19 +212,27 @@ func families(sp *spaces, netns string, flt reachFilter) []reach.Difference {
 		four, c4 := view.cell(l.NetNS, l.IPv4, true)
 		six, c6 := view.cell(l.NetNS, l.IPv6, false)
 		d := reach.Difference{NetNS: l.NetNS, Hook: "input", Proto: l.Proto, Port: l.Port, Process: l.Process, Before: four, After: six, DecidedBy: []reach.RuleRef{}}
-		wide := l.IPv6
-		switch {
-		case c6.Wider(c4):
-			d.Change = reach.WiderIPv6
-		case c4.Wider(c6):
-			d.Change, wide = reach.WiderIPv4, l.IPv4
-		default:
-			continue
+		if wider(&d, c4, c6, l.IPv4, l.IPv6) {
+			out = append(out, d)
 		}
-		evidence(&d, wide)
-		out = append(out, d)
 	}
 	return append(out, outboundFamilies(&doc)...)
+}
+
+// wider says which family lets more in or out, if one does, and takes the evidence
+// from that one's answers.
+func wider(d *reach.Difference, c4, c6 reach.Class, v4, v6 []reach.V) bool {
+	switch {
+	case c6.Wider(c4):
+		d.Change = reach.WiderIPv6
+		evidence(d, v6)
+	case c4.Wider(c6):
+		d.Change = reach.WiderIPv4
+		evidence(d, v4)
+	default:
+		return false
+	}
+	return true
 }
 
 func evidence(d *reach.Difference, vs []reach.V) {

@@ -177,17 +177,9 @@ func outboundFamilies(doc *reach.Document) []reach.Difference {
 		four, c4 := outCell(f.IPv4, true)
 		six, c6 := outCell(f.IPv6, false)
 		d := reach.Difference{NetNS: f.NetNS, Hook: rs.Output.String(), Proto: f.Proto, Port: f.Port, PortTo: f.PortTo, Before: four, After: six, DecidedBy: []reach.RuleRef{}}
-		wide := f.IPv6
-		switch {
-		case c6.Wider(c4):
-			d.Change = reach.WiderIPv6
-		case c4.Wider(c6):
-			d.Change, wide = reach.WiderIPv4, f.IPv4
-		default:
-			continue
+		if wider(&d, c4, c6, f.IPv4, f.IPv6) {
+			out = append(out, d)
 		}
-		evidence(&d, wide)
-		out = append(out, d)
 	}
 	return out
 }

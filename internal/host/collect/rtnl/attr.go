@@ -34,56 +34,25 @@ func (a *attrs) next() bool {
 	return true
 }
 
-// The getters mark the walk as bad when the value is too short. A longer value
-// is a newer kernel's and keeps its meaning.
+// short is what a value that ends too early reads as.
+var short [8]byte
 
-func (a *attrs) u8() uint8 {
-	if len(a.v) < 1 {
+// least is the value, or zeros where it has fewer than n octets, which marks the walk
+// as bad. A longer value is a newer kernel's and keeps its meaning.
+func (a *attrs) least(n int) []byte {
+	if len(a.v) < n {
 		a.bad = true
-		return 0
+		return short[:n]
 	}
-	return a.v[0]
+	return a.v
 }
 
-func (a *attrs) u16() uint16 {
-	if len(a.v) < 2 {
-		a.bad = true
-		return 0
-	}
-	return binary.NativeEndian.Uint16(a.v)
-}
-
-func (a *attrs) be16() uint16 {
-	if len(a.v) < 2 {
-		a.bad = true
-		return 0
-	}
-	return binary.BigEndian.Uint16(a.v)
-}
-
-func (a *attrs) u32() uint32 {
-	if len(a.v) < 4 {
-		a.bad = true
-		return 0
-	}
-	return binary.NativeEndian.Uint32(a.v)
-}
-
-func (a *attrs) be32() uint32 {
-	if len(a.v) < 4 {
-		a.bad = true
-		return 0
-	}
-	return binary.BigEndian.Uint32(a.v)
-}
-
-func (a *attrs) u64() uint64 {
-	if len(a.v) < 8 {
-		a.bad = true
-		return 0
-	}
-	return binary.NativeEndian.Uint64(a.v)
-}
+func (a *attrs) u8() uint8    { return a.least(1)[0] }
+func (a *attrs) u16() uint16  { return binary.NativeEndian.Uint16(a.least(2)) }
+func (a *attrs) be16() uint16 { return binary.BigEndian.Uint16(a.least(2)) }
+func (a *attrs) u32() uint32  { return binary.NativeEndian.Uint32(a.least(4)) }
+func (a *attrs) be32() uint32 { return binary.BigEndian.Uint32(a.least(4)) }
+func (a *attrs) u64() uint64  { return binary.NativeEndian.Uint64(a.least(8)) }
 
 // text is a string up to its NUL, if it has one.
 func (a *attrs) text() []byte {
