@@ -33,6 +33,7 @@ type term struct {
 	mask  string
 	size  int
 	proto string // the header that the words already imply
+	data  []byte // of a constant, whose words depend on where it goes
 }
 
 type renderer struct {
@@ -93,7 +94,7 @@ func (w *renderer) expr(e Expr) {
 		w.regs[x.Dreg] = w.regs[x.Sreg]
 	case Immediate:
 		d := x.Data
-		w.regs[x.Dreg] = term{words: immediateText(d), show: hexOf}
+		w.regs[x.Dreg] = term{words: immediateText(d), show: hexOf, data: d}
 	case Cmp:
 		w.cmp(x)
 	case Range:
@@ -124,10 +125,41 @@ func (w *renderer) bitwise(x Bitwise) {
 	switch {
 	case x.Op == 0 && !slices.ContainsFunc(x.Xor, func(b byte) bool { return b != 0 }):
 		t.mask = string(x.Mask)
+	case x.Op == 0:
+		t.words += masked(x.Mask, x.Xor, t.show)
+	case x.Op == 1 || x.Op == 2:
+		t.words += fmt.Sprintf(" %s %d", map[uint32]string{1: "<<", 2: ">>"}[x.Op], x.Shift)
 	default:
-		t.words += fmt.Sprintf(" (%s)", map[uint32]string{0: "& ^", 1: "<<", 2: ">>", 3: "&", 4: "|", 5: "^"}[x.Op])
+		t.words += fmt.Sprintf(" %s %s", map[uint32]string{3: "&", 4: "|", 5: "^"}[x.Op], w.reg(x.Sreg2).words)
 	}
 	w.regs[x.Dreg] = t
+}
+
+// masked is what a mask and an exclusive or do, as nft writes it: v & mask ^ xor is
+// v | n where the mask spares just what xor sets.
+func masked(mask, xor []byte, show func([]byte) string) string {
+	all, or := true, len(mask) == len(xor)
+	for i, m := range mask {
+		all = all && m == 0xff
+		or = or && m == ^xor[i]
+	}
+	switch {
+	case all:
+		return " ^ " + show(xor)
+	case or:
+		return " | " + show(xor)
+	}
+	return " & " + show(mask) + " ^ " + show(xor)
+}
+
+// set is a statement that writes a register to a place: a constant reads as the values
+// of that place do.
+func (w *renderer) set(to term, r Reg) {
+	from := w.reg(r)
+	if from.data != nil && to.show != nil {
+		from.words = to.show(from.data)
+	}
+	w.add("%s set %s", to.words, from.words)
 }
 
 func (w *renderer) cmp(x Cmp) {

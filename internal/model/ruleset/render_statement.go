@@ -40,11 +40,11 @@ func (w *renderer) statement(e Expr) {
 		}
 		w.add("%s @%s { %s }", verb, x.Set, strings.TrimSpace(key+" "+strings.Join(in, " ")))
 	case MetaSet:
-		w.add("%s set %s", w.meta(x.Key).words, w.reg(x.Sreg).words)
+		w.set(w.meta(x.Key), x.Sreg)
 	case CtSet:
-		w.add("%s set %s", w.ct(x.Key, x.Dir).words, w.reg(x.Sreg).words)
+		w.set(w.ct(x.Key, x.Dir), x.Sreg)
 	case PayloadSet:
-		w.add("%s set %s", w.payload(Payload{Base: x.Base, Offset: x.Offset, Len: x.Len}).words, w.reg(x.Sreg).words)
+		w.set(w.payload(Payload{Base: x.Base, Offset: x.Offset, Len: x.Len}), x.Sreg)
 	case Nat:
 		word := "snat"
 		if x.Dst {

@@ -30,6 +30,10 @@ func TestRender(t *testing.T) {
 		"fib saddr . iif oif exists accept":      {Fib{Result: 1, Flags: 1 | 8 | 32}, Cmp{Data: []byte{0, 0, 0, 1}}, Conclude{Verdict: Accept}},
 		"fib saddr . mark . iif oif exists drop": {Fib{Result: 1, Flags: 1 | 4 | 8 | 32}, Cmp{Data: []byte{1, 0, 0, 0}}, Conclude{Verdict: Drop}},
 		`fib saddr oif "eth0" accept`:            {Fib{Result: 1, Flags: 1}, Cmp{Data: []byte{2, 0, 0, 0}}, Conclude{Verdict: Accept}},
+		"meta mark set 0x1000000":                {Immediate{Data: []byte{0, 0, 0, 1}}, MetaSet{Key: 3}},
+		"meta mark set meta mark | 0x4000":       {Meta{Key: 3}, Bitwise{Len: 4, Mask: []byte{0xff, 0xbf, 0xff, 0xff}, Xor: []byte{0, 0x40, 0, 0}}, MetaSet{Key: 3}},
+		"ct mark set meta mark & 0xff ^ 0x100":   {Meta{Key: 3}, Bitwise{Len: 4, Mask: []byte{0xff, 0, 0, 0}, Xor: []byte{0, 1, 0, 0}}, CtSet{Key: 3, Dir: -1}},
+		"meta mark set ct mark << 8":             {Ct{Dir: -1, Key: 3}, Bitwise{Len: 4, Op: 1, Shift: 8}, MetaSet{Key: 3}},
 		"[tunnel, not understood] accept":        {Opaque{Name: "tunnel"}, Conclude{Verdict: Accept}},
 	} {
 		r := &Rule{Chain: c, Exprs: exprs}
@@ -51,6 +55,11 @@ func FuzzRender(f *testing.F) {
 			Ct{Dreg: 2, Key: uint32(n), Dir: int8(off)},
 			Fib{Dreg: 3, Result: uint32(base), Flags: uint32(n)},
 			Bitwise{Op: uint32(base % 7), Mask: mask, Xor: data},
+			MetaSet{Key: uint32(n)},
+			Immediate{Dreg: 4, Data: data},
+			MetaSet{Key: uint32(n), Sreg: 4},
+			CtSet{Key: uint32(n), Dir: int8(off), Sreg: 4},
+			PayloadSet{Base: Header(base), Offset: uint32(off), Len: uint32(n), Sreg: 4},
 			Cmp{Data: data, Op: Op(base % 6)},
 			Cmp{Sreg: 1, Data: data},
 			Cmp{Sreg: 2, Data: data},
