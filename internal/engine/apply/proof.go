@@ -8,15 +8,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"net/netip"
-	"net/url"
 	"os"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/sixfence/sixfence/internal/engine/connect"
 	"github.com/sixfence/sixfence/internal/host/store"
 )
 
@@ -147,15 +145,11 @@ func (t *transaction) prove(p proof) error {
 	return nil
 }
 
-// checkTimeout bounds one attempt of a check.
-const checkTimeout = 5 * time.Second
-
-// check answers one of a plan's checks: tcp://host:port, http(s)://…, icmp://address.
-// A new filter may need a moment, so it is tried three times.
+// check answers one of a plan's checks. A new filter may need a moment, so it is tried three times.
 func (e *Engine) check(ctx context.Context, raw string) error {
 	f := e.Check
 	if f == nil {
-		f = answer
+		f = connect.Check
 	}
 	var err error
 	for try := range 3 {
@@ -171,80 +165,4 @@ func (e *Engine) check(ctx context.Context, raw string) error {
 		}
 	}
 	return err
-}
-
-func answer(ctx context.Context, raw string) error {
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-	defer cancel()
-	u, err := url.Parse(raw)
-	if err != nil {
-		return fmt.Errorf("check: %w", err)
-	}
-	switch u.Scheme {
-	case "tcp":
-		var d net.Dialer
-		c, err := d.DialContext(ctx, "tcp", u.Host)
-		if err != nil {
-			return err
-		}
-		return c.Close()
-	case "http", "https":
-		req, err := http.NewRequestWithContext(ctx, http.MethodHead, raw, nil)
-		if err != nil {
-			return err
-		}
-		c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-		r, err := c.Do(req)
-		if err != nil {
-			return err
-		}
-		return r.Body.Close()
-	case "icmp":
-		return ping(ctx, u.Hostname())
-	}
-	return fmt.Errorf("check %s: the scheme %q is not known", raw, u.Scheme)
-}
-
-// ping sends an echo request and waits for its reply.
-func ping(ctx context.Context, host string) error {
-	a, err := netip.ParseAddr(host)
-	if err != nil {
-		return fmt.Errorf("ping: %w", err)
-	}
-	network, request, reply := "ip4:icmp", byte(8), byte(0)
-	if a.Is6() {
-		network, request, reply = "ip6:ipv6-icmp", 128, 129
-	}
-	c, err := (&net.Dialer{}).DialContext(ctx, network, host)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if d, ok := ctx.Deadline(); ok {
-		_ = c.SetDeadline(d)
-	}
-	id := uint16(os.Getpid())
-	m := []byte{request, 0, 0, 0, byte(id >> 8), byte(id), 0, 1, 's', 'i', 'x', 'f'}
-	if a.Is4() {
-		var sum uint32
-		for i := 0; i < len(m); i += 2 {
-			sum += uint32(m[i])<<8 | uint32(m[i+1])
-		}
-		sum = sum>>16 + sum&0xffff
-		sum += sum >> 16
-		m[2], m[3] = byte(^sum>>8), byte(^sum)
-	}
-	if _, err := c.Write(m); err != nil {
-		return err
-	}
-	buf := make([]byte, 2048)
-	for {
-		n, err := c.Read(buf)
-		if err != nil {
-			return err
-		}
-		if n >= 8 && buf[0] == reply && buf[4] == byte(id>>8) && buf[5] == byte(id) {
-			return nil
-		}
-	}
 }

@@ -202,40 +202,28 @@ func (b *builder) ingress(w change.Way) string {
 }
 
 // check asks whether a declared check can still be sent.
-func (b *builder) check(before, after *reach.Space, c string) {
-	scheme, host, port, ok := splitCheck(c)
-	if !ok {
-		b.refuse("check-unreadable", "The check "+c+" is not understood", "write tcp://[2001:db8::53]:53, icmp://192.0.2.1 or https://host/path", "")
-		return
-	}
-	addr, err := netip.ParseAddr(host)
+func (b *builder) check(before, after *reach.Space, text string) {
+	c, err := intent.ParseCheck(text)
 	if err != nil {
-		b.gap(fact.UnsupportedGap, "whether the check "+c+" survives: its name is asked for when it runs")
+		b.refuse("check-unreadable", "The check "+text+" is not understood", "write tcp://[2001:db8::53]:53, icmp://192.0.2.1, https://host/path or dns://192.0.2.53/name", err.Error())
 		return
 	}
-	p := reach.Packet{Local: true, Daddr: reach.Some(addr.Unmap().WithZone("")), Family: rs.IPv6, Ct: reach.Some(uint32(reach.CtNew)), Mark: reach.Some(uint32(0)), UID: reach.Some(uint32(0)), Sport: reach.Range{From: 1024, To: 65535}}
-	if addr.Unmap().Is4() {
-		p.Family = rs.IPv4
+	addr := c.Addr
+	if !addr.IsValid() {
+		b.gap(fact.UnsupportedGap, "whether the check "+text+" survives: its name is asked for when it runs")
+		return
 	}
-	switch scheme {
+	p := reach.Packet{Local: true, Daddr: reach.Some(addr.WithZone("")), Family: ruleFamily(c.Family), Ct: reach.Some(uint32(reach.CtNew)), Mark: reach.Some(uint32(0)), UID: reach.Some(uint32(0)), Sport: reach.Range{From: 1024, To: 65535}}
+	switch c.Kind {
 	case "icmp":
 		p.Proto, p.ICMPType, p.ICMPCode = reach.Some(uint8(58)), reach.Some(uint8(128)), reach.Some(uint8(0))
 		if p.Family == rs.IPv4 {
 			p.Proto, p.ICMPType = reach.Some(uint8(1)), reach.Some(uint8(8))
 		}
+	case "dns":
+		p.Proto, p.Dport = reach.Some(uint8(17)), reach.Some(c.Port)
 	default:
-		if port == "" {
-			port = map[string]string{"https": "443", "http": "80"}[scheme]
-		}
-		n, err := strconv.ParseUint(port, 10, 16)
-		if err != nil {
-			b.refuse("check-unreadable", "The check "+c+" has no port", "write tcp://[2001:db8::53]:53", "")
-			return
-		}
-		p.Proto, p.Dport, p.TCPFlags = reach.Some(uint8(6)), reach.Some(uint16(n)), reach.Some(uint8(2))
-		if scheme == "udp" {
-			p.Proto, p.TCPFlags = reach.Some(uint8(17)), reach.Opt[uint8]{}
-		}
+		p.Proto, p.Dport, p.TCPFlags = reach.Some(uint8(6)), reach.Some(c.Port), reach.Some(uint8(2))
 	}
 	w := change.Way{Local: netip.AddrPortFrom(addr, 0), Remote: netip.AddrPortFrom(addr, 0)}
 	if a := addr.Unmap(); !a.IsLoopback() {
@@ -251,7 +239,7 @@ func (b *builder) check(before, after *reach.Space, c string) {
 	if is.Verdict == reach.WordAccept && !(disabled(b.in) && p.Family == rs.IPv6 && !addr.IsLoopback()) || is.Verdict == reach.WordUnknown && was.Verdict == reach.WordUnknown {
 		return
 	}
-	b.refuse("check-lost", "The check "+c+" would no longer be answered", "allow it under egress."+reach.FamilyWord(p.Family)+".allow, or take it out of checks", "what this host sends there: "+is.Verdict+decided(after.Trace(p, rs.Output, false)))
+	b.refuse("check-lost", "The check "+text+" would no longer be answered", "allow it under egress."+reach.FamilyWord(p.Family)+".allow, or take it out of checks", "what this host sends there: "+is.Verdict+decided(after.Trace(p, rs.Output, false)))
 }
 
 // source is an address that the host would send with.
@@ -392,16 +380,4 @@ func nonNilPrefixes(p []netip.Prefix) []netip.Prefix {
 		return []netip.Prefix{}
 	}
 	return p
-}
-
-// splitCheck takes a check apart: tcp://host:port, icmp://host, https://host/path.
-func splitCheck(c string) (scheme, host, port string, ok bool) {
-	scheme, rest, ok := strings.Cut(c, "://")
-	host, _, _ = strings.Cut(rest, "/")
-	if h, p, both := strings.Cut(host, "]"); both && strings.HasPrefix(h, "[") {
-		host, port = h[1:], strings.TrimPrefix(p, ":")
-	} else if h, p, both := strings.Cut(host, ":"); both && !strings.Contains(p, ":") {
-		host, port = h, p
-	}
-	return scheme, host, port, ok && scheme != "" && host != ""
 }

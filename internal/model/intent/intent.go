@@ -34,8 +34,8 @@ type Intent struct {
 	Tunnels    Tunnels    `json:"tunnels,omitzero"`
 	Limits     Limits     `json:"limits,omitzero"`
 	Logging    Logging    `json:"logging,omitzero"`
-	// Checks must answer before and after a change, as URLs: tcp://host:port,
-	// icmp://host, https://host/path. One family is tried as written, never another.
+	// Checks must answer before and after a change, as URLs; see ParseCheck. No family
+	// is tried in the place of another.
 	Checks  []string `json:"checks,omitempty"`
 	Waivers []Waiver `json:"waivers,omitempty"`
 	// Sysctls are further keys, by the name below /proc/sys with slashes or dots, that

@@ -14,7 +14,7 @@ var about = map[string]string{
 	"Intent.Tunnels":              "deny, allow, or a list of the tunnels that may be used; deny when left out",
 	"Intent.Limits":               "rates of packets; a default holds for each that is left out",
 	"Intent.Logging":              "what is written to the kernel log, at a limited rate",
-	"Intent.Checks":               "what must answer before and after a change: tcp://host:port, icmp://host, https://host/path",
+	"Intent.Checks":               "what must answer before and after a change: tcp://host:port, icmp://host, https://host/path, dns://server/name. An address is asked over its own family; a name over every family in which it has an address, or over the one that the scheme pins: tcp4://, https6://. No family stands in for another",
 	"Intent.Waivers":              "findings of the audit that are accepted for a time",
 	"Intent.Sysctls":              "further settings below net, which win over what the role implies",
 	"Intent.Decision":             "who decided this intent, why, and until when it holds",

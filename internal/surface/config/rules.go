@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"net/url"
 	"path"
 	"regexp"
 	"strconv"
@@ -46,7 +45,7 @@ var rules = map[string]rule{
 	"Intent.Interfaces.key": {check: interfaceKey},
 	"Intent.Sysctls":        {check: sysctlValue},
 	"Intent.Sysctls.key":    {check: sysctlKey},
-	"Intent.Checks":         {check: checkURL, pattern: "^(tcp|icmp|http|https)://"},
+	"Intent.Checks":         {check: checkURL, pattern: "^(tcp|icmp|http|https|dns)[46]?://"},
 	"Firewall.Manage":       {words: strs(intent.ManageBoth, intent.ManageIPv6, intent.ManageNone)},
 	"Interface.Addressing":  {words: strs(intent.Static, intent.SLAAC, intent.DHCPv6, intent.NoIPv6), hints: map[string]string{"dhcp": "did you mean dhcpv6?", "auto": "did you mean slaac?", "ra": "did you mean slaac?", "manual": "did you mean static?", "disabled": "did you mean none?"}},
 	"Match.Name":            {check: interfaceGlob},
@@ -280,34 +279,9 @@ func prose(s string) (string, string, string) {
 }
 
 func checkURL(s string) (string, string, string) {
-	const forms = "write tcp://[2001:db8::1]:53, icmp://192.0.2.1 or https://host/path"
-	u, err := url.Parse(s)
-	switch {
-	case strings.Count(s, ":") > 2 && !strings.Contains(s, "["):
-		return "", fmt.Sprintf("%q is no check", s), "put the IPv6 address in brackets: tcp://[2001:db8::1]:53"
-	case err != nil:
-		return "", fmt.Sprintf("%q is no check", s), forms
-	}
-	host := u.Hostname()
-	if a, err := netip.ParseAddr(host); err == nil && (a.Zone() != "" && !a.IsLinkLocalUnicast() || a.Is4In6() || a.IsUnspecified() || a.IsMulticast()) {
-		return "", fmt.Sprintf("%q asks an address that does not answer", s), "name the address of a host"
-	}
-	switch {
-	case u.Scheme != "tcp" && u.Scheme != "icmp" && u.Scheme != "http" && u.Scheme != "https":
-		return "", fmt.Sprintf("%q is no kind of check", u.Scheme), forms
-	case host == "" || strings.ContainsAny(s, " \"'`$;\\") || len(s) > 512:
-		return "", fmt.Sprintf("%q names no host", s), forms
-	case u.User != nil:
-		return "", "a check carries no password", "leave user and password out: the intent is no place for secrets"
-	case u.Scheme == "tcp" && (u.Port() == "" || strings.Trim(u.Path, "/") != ""):
-		return "", fmt.Sprintf("%q names no port", s), "write tcp://" + u.Host + ":53"
-	case u.Scheme == "icmp" && (u.Port() != "" || strings.Trim(u.Path, "/") != ""):
-		return "", fmt.Sprintf("%q: icmp has no ports and no paths", s), "write icmp://" + host
-	}
-	if p := u.Port(); p != "" {
-		if n, err := strconv.ParseUint(p, 10, 16); err != nil || n == 0 {
-			return "", fmt.Sprintf("%q is no port", p), "ports are numbers from 1 to 65535"
-		}
+	_, err := intent.ParseCheck(s)
+	if e := (*intent.CheckError)(nil); errors.As(err, &e) {
+		return "", e.Why, e.Hint
 	}
 	return s, "", ""
 }
