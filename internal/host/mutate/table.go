@@ -24,11 +24,17 @@ import (
 
 var tableFamilies = map[string]byte{"inet": unix.NFPROTO_INET, "ip": unix.NFPROTO_IPV4, "ip6": unix.NFPROTO_IPV6, "netdev": unix.NFPROTO_NETDEV, "bridge": unix.NFPROTO_BRIDGE, "arp": unix.NFPROTO_ARP}
 
+// ourTable is the only name that a table of ours has, and that is ever written or deleted.
+const ourTable = "sixfence"
+
 func parseTable(target string) (family byte, name string, err error) {
 	f, name, ok := strings.Cut(target, " ")
 	family, known := tableFamilies[f]
-	if !ok || !known || name == "" || strings.ContainsAny(name, " \t\n;{}\"") {
+	switch {
+	case !ok || !known:
 		return 0, "", fmt.Errorf("table %q: not a family and a name", target)
+	case name != ourTable:
+		return 0, "", fmt.Errorf("table %q: only tables of the name %s are ours to change", target, ourTable)
 	}
 	return family, name, nil
 }
@@ -299,16 +305,66 @@ func tableWant(target, script string) (string, error) {
 			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 				return "", fmt.Errorf("make scratch namespace: %w", err)
 			}
-			if err := load(family, name, target, script); err != nil {
-				return "", err
-			}
-			return tableState(target)
+			return loadAlone(family, name, target, script)
 		}()
 		done <- answer{s, err}
 	}
 	go work()
 	a := <-done
 	return a.s, a.err
+}
+
+// loadAlone loads the text beside a table of somebody else's. Text that makes, changes
+// or deletes anything but our table is refused.
+func loadAlone(family byte, name, target, script string) (string, error) {
+	const stranger = "table ip somebody-else { chain c { }; }"
+	if err := runNFT(target, stranger); err != nil {
+		return "", err
+	}
+	before, err := tableNames(family, name)
+	if err != nil {
+		return "", err
+	}
+	if err := load(family, name, target, script); err != nil {
+		return "", err
+	}
+	after, err := tableNames(family, name)
+	if err != nil {
+		return "", err
+	}
+	if !slices.Equal(before, after) {
+		return "", fmt.Errorf("load table %s: its text touches other tables", target)
+	}
+	return tableState(target)
+}
+
+// tableNames lists the tables of the calling thread's namespace but one, each with a
+// digest.
+func tableNames(family byte, but string) ([]string, error) {
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return nil, fmt.Errorf("open nf_tables: %w", err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	ms, err := askNFT(c, nftRequest(unix.NFT_MSG_GETTABLE, unix.NFPROTO_UNSPEC, netlink.Dump))
+	if err != nil {
+		return nil, fmt.Errorf("list tables: %w", err)
+	}
+	var out []string
+	for _, m := range ms {
+		n := text(attributes(m[4:])[unix.NFTA_TABLE_NAME])
+		if m[0] == family && n == but {
+			continue
+		}
+		d, err := dumpTable(c, m[0], n)
+		if err != nil || d == nil {
+			return nil, fmt.Errorf("read table %s: %w", n, err)
+		}
+		out = append(out, fmt.Sprintf("%d %s %s", m[0], n, d.digest()))
+	}
+	slices.Sort(out)
+	return out, nil
 }
 
 // NFTPath is where nft is; empty when it is not installed.
@@ -324,11 +380,14 @@ func NFTPath() string {
 // load replaces the table by the text in one transaction: every packet sees the old
 // table or the new one, and a text that is refused leaves the old one.
 func load(_ byte, _, target, script string) error {
+	return runNFT(target, fmt.Sprintf("table %s\ndelete table %s\n%s\n", target, target, script))
+}
+
+func runNFT(target, in string) error {
 	nft := NFTPath()
 	if nft == "" {
 		return fmt.Errorf("load table %s: nft is not installed", target)
 	}
-	in := fmt.Sprintf("table %s\ndelete table %s\n%s\n", target, target, script)
 	r, err := run.Run(context.Background(), run.Program{Path: nft, Args: []string{"-f", "-"}, Stdin: []byte(in), Timeout: 30 * time.Second})
 	if err != nil {
 		return fmt.Errorf("load table %s: %w", target, err)
