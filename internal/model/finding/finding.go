@@ -182,6 +182,8 @@ type WaiverNote struct {
 	Until  string `json:"until"`            // date, YYYY-MM-DD
 	State  string `json:"state"`            // active | expired | reopened
 	Detail string `json:"detail,omitempty"` // why it reopened
+	File   string `json:"file,omitempty"`   // where it is written
+	Line   int    `json:"line,omitempty"`
 }
 
 // Gap is a fact.Gap with its identity in a Report.

@@ -18,6 +18,9 @@ type Waiver struct {
 	Until   time.Time // last day on which it holds, at midnight UTC
 	// Accepted is the evidence that was accepted. Only Source, Key and Value count.
 	Accepted []Evidence
+	// Whole accepts whatever the control finds, on any subject and with any evidence: a
+	// waiver of the intent, which is about the host as it is meant to be.
+	Whole bool
 	// File and Line are where it was written.
 	File string
 	Line int
@@ -127,7 +130,7 @@ func Lasting(ev []Evidence) []Evidence {
 }
 
 // ApplyWaivers marks the failed findings that a waiver covers at the given time.
-// A waiver that expired, or whose finding shows evidence it did not accept, leaves
+// The order of ws is that of precedence. A waiver that expired, or whose finding shows evidence it did not accept, leaves
 // the finding failed and says why. Unknown is never waived: it is not a finding
 // anyone could have looked at.
 func ApplyWaivers(r *Report, ws []Waiver, now time.Time) {
@@ -139,13 +142,14 @@ func ApplyWaivers(r *Report, ws []Waiver, now time.Time) {
 		}
 		for j := range ws {
 			w := &ws[j]
-			if w.Control != f.Control || !w.Subject.Matches(f.Subject) {
+			if w.Control != f.Control || !w.Whole && !w.Subject.Matches(f.Subject) {
 				continue
 			}
 			used[j] = true
 			n := w.note(*f, now)
-			// An active waiver wins over one that does not hold.
-			if f.Waiver == nil || n.State == WaiverActive {
+			// An active waiver wins over one that does not hold; of two of a kind, the
+			// first.
+			if f.Waiver == nil || n.State == WaiverActive && f.Waiver.State != WaiverActive {
 				f.Waiver = n
 			}
 		}
@@ -170,9 +174,12 @@ func ApplyWaivers(r *Report, ws []Waiver, now time.Time) {
 }
 
 func (w *Waiver) note(f Finding, now time.Time) *WaiverNote {
-	n := &WaiverNote{Reason: w.Reason, Owner: w.Owner, Until: w.Until.Format(dateLayout), State: WaiverActive}
+	n := &WaiverNote{Reason: w.Reason, Owner: w.Owner, Until: w.Until.Format(dateLayout), State: WaiverActive, File: w.File, Line: w.Line}
 	if !now.Before(w.Until.AddDate(0, 0, 1)) {
 		n.State, n.Detail = WaiverExpired, "expired on "+n.Until
+		return n
+	}
+	if w.Whole {
 		return n
 	}
 	accepted := Lasting(w.Accepted)
@@ -201,8 +208,11 @@ func unused(r *Report, w *Waiver) UnusedWaiver {
 		Control: w.Control, Subject: w.Subject.String(), File: w.File, Line: w.Line, Owner: w.Owner,
 		Until: w.Until.Format(dateLayout), Detail: "the control found no such subject",
 	}
+	if w.Whole {
+		u.Subject, u.Detail = "anything", "the control did not run"
+	}
 	for _, f := range r.Findings {
-		if f.Control == w.Control && w.Subject.Matches(f.Subject) {
+		if f.Control == w.Control && (w.Whole || w.Subject.Matches(f.Subject)) {
 			u.Detail = "the finding is now " + string(f.Status)
 			break
 		}

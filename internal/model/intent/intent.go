@@ -280,11 +280,13 @@ type Logging struct {
 	Prefix  string `json:"prefix,omitempty"`  // "sixfence" when left out
 }
 
-// Waiver accepts a finding of the audit for a time.
+// Waiver accepts what a control of the audit finds, all of it, for a time.
 type Waiver struct {
 	Control string `json:"control"`
 	Reason  string `json:"reason"`
-	Until   string `json:"until"` // YYYY-MM-DD
+	// Owner answers for it; Decision.Who when left out.
+	Owner string `json:"owner,omitempty"`
+	Until string `json:"until"` // YYYY-MM-DD
 }
 
 // Decision says who decided this intent, why, and until when it holds.

@@ -2,8 +2,10 @@ package cli
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"slices"
@@ -22,9 +24,9 @@ import (
 )
 
 type auditOptions struct {
-	format, snapshot, root, role, failOn, waivers, waiverFor, output string
-	allowGaps                                                        []string
-	verbose, quiet, noColor                                          bool
+	format, snapshot, root, role, failOn, waivers, waiverFor, intent, output string
+	allowGaps                                                                []string
+	verbose, quiet, noColor                                                  bool
 }
 
 // never is the --fail-on that no finding reaches.
@@ -61,6 +63,7 @@ func (a *app) auditCommand() *cobra.Command {
 	f.StringVar(&o.failOn, "fail-on", string(finding.High), "exit 1 for findings of this `SEVERITY` or worse: critical, high, medium, low, info or never")
 	f.StringSliceVar(&o.allowGaps, "allow-gaps", nil, "accept gaps with these `REASONS` (comma-separated): permission, unsupported, truncated, not-collected, parse")
 	f.StringVar(&o.waivers, "waivers", "", "accept the findings that this YAML `FILE` names")
+	f.StringVar(&o.intent, "intent", "", "accept what the intent in this `FILE` waives, too (default "+config.IntentPath+" of this host, when there is one; none reads no intent)")
 	f.StringVar(&o.waiverFor, "waiver-for", "", "print a waiver for the finding with this `FINGERPRINT` (or its first digits) instead of the report")
 	f.StringVarP(&o.output, "output", "o", "", "write to `FILE` (mode 0600) instead of standard output")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "show evidence, every fix, references, and what passed")
@@ -97,6 +100,11 @@ func (a *app) audit(o auditOptions) (int, error) {
 	if err != nil {
 		return exitUsage, err
 	}
+	more, err := a.intentWaivers(&o)
+	if err != nil {
+		return exitUsage, err
+	}
+	ws = append(ws, more...) // the file comes first: it may name a subject
 	// The output is opened first: an audit whose result has nowhere to go need not
 	// run, and later there are no rights left to open it with.
 	out, err := a.open(o.output)
@@ -237,6 +245,34 @@ func readWaivers(path string) ([]finding.Waiver, error) {
 		return nil, &usageError{msg: "read waivers", cause: err, hint: "check the path"}
 	}
 	return config.Waivers(path, b, func(id string) bool { _, ok := check.Find(id); return ok })
+}
+
+// intentWaivers are those of an intent: of the host's own where the host is read, and
+// otherwise of one that is named. A host's own that is broken, or that somebody but
+// root could have written, waives nothing, and that is said.
+func (a *app) intentWaivers(o *auditOptions) ([]finding.Waiver, error) {
+	own := o.intent == ""
+	switch {
+	case o.intent == "none", own && (o.snapshot != "" || o.root != ""):
+		return nil, nil
+	case own:
+		switch _, err := os.Lstat(config.IntentPath); {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil, nil
+		case err != nil:
+			a.log.Info("the waivers of the intent are not known", "cause", err)
+			return nil, nil
+		}
+	}
+	l, _, err := a.intent(intentSource{file: o.intent, trusted: own})
+	switch {
+	case err == nil:
+		return l.Waivers(), nil
+	case own:
+		a.log.Warn("nothing is waived by the intent", "file", config.IntentPath, "cause", err)
+		return nil, nil
+	}
+	return nil, err
 }
 
 // waiverBlock is a ready waiver for one finding.

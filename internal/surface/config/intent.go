@@ -1,13 +1,16 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/sixfence/sixfence/internal/model/finding"
 	"github.com/sixfence/sixfence/internal/model/intent"
 )
 
@@ -327,4 +330,21 @@ func (c *crossCheck) families(p string, families []string, ps []netip.Prefix) {
 			c.fail(p+".families", "add a prefix of that family, or take the family out", "it is for %s, and no %s address is among its prefixes: nobody would get in", f, f)
 		}
 	}
+}
+
+// Waivers are those of an intent as the audit takes them.
+func (l *LoadedIntent) Waivers() []finding.Waiver {
+	var out []finding.Waiver
+	for i, w := range l.Intent.Waivers {
+		until, err := time.Parse("2006-01-02", w.Until)
+		if err != nil {
+			continue // refused when it was read
+		}
+		o := l.Origins[fmt.Sprintf("waivers[%d]", i)]
+		out = append(out, finding.Waiver{
+			Control: w.Control, Reason: w.Reason, Owner: cmp.Or(w.Owner, l.Intent.Decision.Who, "nobody named"),
+			Until: until, Whole: true, File: o.File, Line: o.Line,
+		})
+	}
+	return out
 }

@@ -236,7 +236,7 @@ func neutraliseFinding(f *finding.Finding) {
 	if f.Waiver != nil {
 		w := *f.Waiver
 		w.Reason, w.Owner, w.Until = Clean(w.Reason), Clean(w.Owner), Clean(w.Until)
-		w.State, w.Detail = Clean(w.State), Clean(w.Detail)
+		w.State, w.Detail, w.File = Clean(w.State), Clean(w.Detail), Clean(w.File)
 		f.Waiver = &w
 	}
 }

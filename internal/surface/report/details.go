@@ -93,7 +93,7 @@ func (p *page) entry(m same, worst finding.Severity, now string) {
 		p.line(dim, "    benchmark: ", "a check of the value alone says "+string(m.Compliance)+", the kernel "+string(m.Effective))
 	}
 	if w := m.Waiver; w != nil && w.State != finding.WaiverActive {
-		p.wrap("    ", "Waiver of "+w.Owner+" ("+w.Reason+") "+w.State+": "+w.Detail)
+		p.wrap("    ", "Waiver of "+w.Owner+" ("+w.Reason+place(w)+") "+w.State+": "+w.Detail)
 	}
 	if p.o.Verbose {
 		p.all(m.Finding, now)
@@ -214,7 +214,7 @@ func (p *page) waived(r finding.Report) {
 	for _, g := range gs {
 		for _, f := range g.findings {
 			p.line(bold, fmt.Sprintf("  %-8s ", f.Severity), g.control+" "+subjectText(f.Subject))
-			p.wrap("    ", f.Waiver.Reason+" ("+f.Waiver.Owner+", until "+f.Waiver.Until+")")
+			p.wrap("    ", f.Waiver.Reason+" ("+f.Waiver.Owner+", until "+f.Waiver.Until+place(f.Waiver)+")")
 		}
 	}
 	for _, u := range r.UnusedWaivers {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/sixfence/sixfence/internal/model/fact"
@@ -331,7 +332,39 @@ func (p *page) gapLine(r finding.Report) {
 	p.line(yellow, "Unknown  ", text)
 }
 
-// alsoLine folds waivers, and what was found in namespaces that any user could
+// expired names the waivers that hold no more: what they accepted counts again.
+func expired(r finding.Report) string {
+	var which []string
+	n := 0
+	for _, f := range r.Findings {
+		if w := f.Waiver; w != nil && w.State == finding.WaiverExpired {
+			n++
+			if text := f.Control + " " + w.Until; !slices.Contains(which, text) {
+				which = append(which, text)
+			}
+		}
+	}
+	if n == 0 {
+		return ""
+	}
+	if more := len(which) - 4; more > 0 {
+		which = append(which[:4], fmt.Sprintf("and %d more", more))
+	}
+	return plural(n, "finding counts", "findings count") + " again, whose waiver is over: " + strings.Join(which, ", ")
+}
+
+// place is where a waiver is written.
+func place(w *finding.WaiverNote) string {
+	switch {
+	case w.File == "":
+		return ""
+	case w.Line == 0:
+		return ", " + w.File
+	}
+	return fmt.Sprintf(", %s:%d", w.File, w.Line)
+}
+
+// alsoLine folds waivers, those that are over first and in colour, and what was found in namespaces that any user could
 // have made, into one line.
 func (p *page) alsoLine(r finding.Report) {
 	var parts []string
@@ -351,7 +384,7 @@ func (p *page) alsoLine(r finding.Report) {
 	if len(spaces) > 0 {
 		parts = append(parts, fmt.Sprintf("%s in %s", plural(failed, "finding", "findings"), plural(len(spaces), "user-made namespace", "user-made namespaces")))
 	}
-	for _, s := range []string{finding.WaiverActive, finding.WaiverReopened, finding.WaiverExpired} {
+	for _, s := range []string{finding.WaiverActive, finding.WaiverReopened} {
 		if waivers[s] > 0 {
 			parts = append(parts, plural(waivers[s], "waiver ", "waivers ")+s)
 		}
@@ -359,7 +392,10 @@ func (p *page) alsoLine(r finding.Report) {
 	if u := len(r.UnusedWaivers); u > 0 {
 		parts = append(parts, plural(u, "waiver", "waivers")+" unused")
 	}
-	if len(parts) > 0 {
+	switch over := expired(r); {
+	case over != "":
+		p.line(yellow, "Expired  ", strings.Join(append([]string{over}, parts...), "; "))
+	case len(parts) > 0:
 		p.line(dim, "Also     ", strings.Join(parts, "; "))
 	}
 }
