@@ -10,6 +10,7 @@ import (
 
 	validator "github.com/santhosh-tekuri/jsonschema/v6"
 
+	"github.com/sixfence/sixfence/internal/logic/packetset"
 	"github.com/sixfence/sixfence/internal/logic/reach"
 	"github.com/sixfence/sixfence/internal/model/fact"
 	rs "github.com/sixfence/sixfence/internal/model/ruleset"
@@ -267,5 +268,47 @@ func TestDiffOfRules(t *testing.T) {
 	}
 	if diffCode([]reach.Difference{{Change: reach.Unsure}}, "opened") != exitUnknown {
 		t.Error("what cannot be told does not exit 3")
+	}
+}
+
+// TestChanged compares who gets in: a rate that falls away opens only where somebody is
+// left to profit from it.
+func TestChanged(t *testing.T) {
+	set := func(ps ...string) (out packetset.Set) {
+		var is []packetset.Interval
+		for _, p := range ps {
+			is = append(is, packetset.PrefixInterval(netip.MustParsePrefix(p)))
+		}
+		return packetset.Normalise(is)
+	}
+	all, half, none := set("0.0.0.0/0"), set("0.0.0.0/1"), set()
+	for _, c := range []struct {
+		before, after       packetset.Set
+		limitedB, limitedA  bool
+		beforeMay, afterMay packetset.Set
+		want                reach.Change
+	}{
+		{none, half, false, false, nil, nil, reach.Opened},
+		{half, none, false, false, nil, nil, reach.Shut},
+		{half, none, true, false, nil, nil, reach.Shut},
+		{half, half, true, false, nil, nil, reach.Opened},
+		{half, half, false, true, nil, nil, reach.Shut},
+		{all, half, true, false, nil, nil, reach.Opened},
+		{half, all, true, true, nil, nil, reach.Opened},
+		{none, none, false, false, nil, half, reach.Unsure},
+		{half, half, true, true, nil, nil, ""},
+	} {
+		must := [2]packetset.Set{c.before, c.after}
+		may := must
+		if c.beforeMay != nil {
+			may[0] = c.beforeMay
+		}
+		if c.afterMay != nil {
+			may[1] = c.afterMay
+		}
+		got, ok := changed(must, may, [2]bool{c.limitedB, c.limitedA}, true)
+		if got != c.want || ok != (c.want != "") {
+			t.Errorf("%+v: %s, %v", c, got, ok)
+		}
 	}
 }

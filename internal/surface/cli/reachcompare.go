@@ -58,6 +58,7 @@ func compare(docs [2]reach.Document, views [2]reachView) []reach.Difference {
 		for i, family := range []string{"ipv4", "ipv6"} {
 			is4 := i == 0
 			var must, may [2]packetset.Set
+			var limited [2]bool
 			var words [2]string
 			var vs [2][]reach.V
 			process := ""
@@ -68,28 +69,18 @@ func compare(docs [2]reach.Document, views [2]reachView) []reach.Difference {
 					view := views[j]
 					words[j], _ = view.cell(k.netns, vs[j], is4)
 					var local bool
-					must[j], may[j], local, _ = reach.Union(vs[j], func(n string) bool { return view.loopbacks[k.netns+" "+n] })
+					must[j], may[j], local, limited[j] = reach.Union(vs[j], func(n string) bool { return view.loopbacks[k.netns+" "+n] })
 					if local {
 						must[j], may[j] = nil, nil
 					}
 				}
 			}
-			if slices.Equal(must[0], must[1]) && slices.Equal(may[0], may[1]) {
+			change, ok := changed(must, may, limited, is4)
+			if !ok {
 				continue
 			}
-			d := reach.Difference{NetNS: k.netns, Hook: "input", Proto: k.proto, Port: k.port, Process: process, Family: family, Before: words[0], After: words[1], DecidedBy: []reach.RuleRef{}}
-			minus := func(x, y packetset.Set) bool { return len(x.Intersect(y.Complement(is4))) > 0 }
-			switch {
-			case minus(must[1], may[0]):
-				d.Change = reach.Opened
-				evidence(&d, vs[1])
-			case minus(may[1], may[0]), minus(must[1], must[0]):
-				d.Change = reach.Unsure
-				evidence(&d, vs[1])
-			default:
-				d.Change = reach.Shut
-				evidence(&d, vs[1])
-			}
+			d := reach.Difference{NetNS: k.netns, Hook: "input", Proto: k.proto, Port: k.port, Process: process, Family: family, Before: words[0], After: words[1], Change: change, DecidedBy: []reach.RuleRef{}}
+			evidence(&d, vs[1])
 			out = append(out, d)
 		}
 	}
@@ -235,6 +226,22 @@ func join(list []reach.Difference, d reach.Difference) []reach.Difference {
 	return append(list, d)
 }
 
+// changed compares who gets in before and after, surely and possibly, and whether only up
+// to a rate; false when it is the same. Who gets in without a rate that had one counts
+// as opened.
+func changed(must, may [2]packetset.Set, limited [2]bool, is4 bool) (reach.Change, bool) {
+	minus := func(x, y packetset.Set) bool { return len(x.Intersect(y.Complement(is4))) > 0 }
+	switch {
+	case slices.Equal(must[0], must[1]) && slices.Equal(may[0], may[1]) && limited[0] == limited[1]:
+		return "", false
+	case minus(must[1], may[0]), limited[0] && !limited[1] && len(must[1].Intersect(may[0])) > 0:
+		return reach.Opened, true
+	case minus(may[1], may[0]), minus(must[1], must[0]):
+		return reach.Unsure, true
+	}
+	return reach.Shut, true
+}
+
 // changeOf is what changed for one question; nil when nothing did.
 func changeOf(before, after reach.V, is4 bool, flt reachFilter) *reach.Difference {
 	vs := [2][]reach.V{flt.narrow([]reach.V{before}, is4), flt.narrow([]reach.V{after}, is4)}
@@ -242,21 +249,15 @@ func changeOf(before, after reach.V, is4 bool, flt reachFilter) *reach.Differenc
 		return nil
 	}
 	var must, may [2]packetset.Set
+	var limited [2]bool
 	for i, v := range vs {
-		must[i], may[i], _, _ = reach.Union(v, func(string) bool { return false })
+		must[i], may[i], _, limited[i] = reach.Union(v, func(string) bool { return false })
 	}
-	limited := vs[0][0].Limited != vs[1][0].Limited
-	if slices.Equal(must[0], must[1]) && slices.Equal(may[0], may[1]) && !limited {
+	change, ok := changed(must, may, limited, is4)
+	if !ok {
 		return nil
 	}
-	minus := func(x, y packetset.Set) bool { return len(x.Intersect(y.Complement(is4))) > 0 }
-	d := &reach.Difference{Before: sourcesOf(vs[0][0]), After: sourcesOf(vs[1][0]), DecidedBy: []reach.RuleRef{}, Change: reach.Shut}
-	switch {
-	case minus(must[1], may[0]), limited && vs[0][0].Limited:
-		d.Change = reach.Opened
-	case minus(may[1], may[0]), minus(must[1], must[0]):
-		d.Change = reach.Unsure
-	}
+	d := &reach.Difference{Before: sourcesOf(vs[0][0]), After: sourcesOf(vs[1][0]), Change: change, DecidedBy: []reach.RuleRef{}}
 	evidence(d, vs[1])
 	return d
 }
