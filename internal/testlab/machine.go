@@ -428,7 +428,7 @@ func (m *Machine) PowerCut() {
 
 // Command prepares a command in the Machine, as root at its console.
 func (m *Machine) Command(name string, args ...string) *exec.Cmd {
-	c := exec.Command("nsenter", append([]string{"--target", strconv.Itoa(m.PID()), "--user", "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd=/", "--", name}, args...)...)
+	c := exec.Command("nsenter", append([]string{"--target", strconv.Itoa(m.PID()), "--user", "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--", name}, args...)...)
 	c.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=/root", "TERM=dumb", "SYSTEMD_PAGER=", "SYSTEMD_COLORS=0"}
 	return c
 }

@@ -163,7 +163,8 @@ func isMAC(s string) bool {
 func (g *generator) discovery() {
 	c := g.chain("nd", "", "Neighbour discovery as RFC 4861 and RFC 6980 have it: from this link, whole, bare.")
 	c.rule("not from this link", "ip6 hoplimit != 255 counter drop")
-	c.rule("behind an extension or fragment header", "ip6 nexthdr != ipv6-icmp counter drop")
+	// The number: nft asks /etc/protocols for the name, which a small host does not have.
+	c.rule("behind an extension or fragment header", "ip6 nexthdr != 58 counter drop")
 	c.rule("", "icmpv6 code != 0 counter drop")
 	c.rule("redirect", "icmpv6 type nd-redirect counter drop")
 	if !g.sendsAdvertisements() {
