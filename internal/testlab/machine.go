@@ -179,6 +179,11 @@ func (m *Machine) link(name, to string) {
 // Wire makes a veth pair at each boot: ifname in the Machine, peer in the namespace.
 func (m *Machine) Wire(ifname string, ns *NS, peer string) {
 	m.wire = append(m.wire, func(pid int) {
+		// That of the boot before goes a moment after its machine.
+		_ = exec.Command("ip", "-n", ns.Name, "link", "del", peer).Run()
+		Eventually(m.t, 30*time.Second, "the former "+peer+" to go", func() bool {
+			return exec.Command("ip", "-n", ns.Name, "link", "show", "dev", peer).Run() != nil
+		})
 		ns.IP("link", "add", peer, "type", "veth", "peer", "name", ifname, "netns", strconv.Itoa(pid))
 		ns.IP("link", "set", peer, "up")
 	})

@@ -1,6 +1,7 @@
 package testlab
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -186,4 +187,14 @@ func (b *mounts) proc() {
 		}
 	}
 	b.mount(b.root+"/mnt", "/proc/sys/net", "", unix.MS_MOVE, "")
+	// Each boot has an id of its own.
+	b.do("write the boot id", func() error {
+		id := make([]byte, 16)
+		if _, err := rand.Read(id); err != nil {
+			return err
+		}
+		id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
+		return os.WriteFile(b.root+"/run/boot-id", fmt.Appendf(nil, "%x-%x-%x-%x-%x\n", id[:4], id[4:6], id[6:8], id[8:10], id[10:]), 0o444)
+	})
+	b.bind(b.root+"/run/boot-id", "/proc/sys/kernel/random/boot_id", true)
 }

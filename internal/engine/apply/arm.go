@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sixfence/sixfence/internal/host/mutate"
 	"github.com/sixfence/sixfence/internal/host/run"
 	"github.com/sixfence/sixfence/internal/host/store"
 )
@@ -83,22 +84,6 @@ func (e *Engine) disarm(a Arming) {
 // ours elsewhere.
 type hostArmer struct{}
 
-// systemdHere tells whether PID 1 is a systemd that works in our namespaces: a timer
-// of the host's would undo in the host's network, not in ours.
-func systemdHere() bool {
-	if st, err := os.Stat("/run/systemd/system"); err != nil || !st.IsDir() {
-		return false
-	}
-	for _, ns := range []string{"net", "mnt", "pid"} {
-		a, err1 := os.Readlink("/proc/1/ns/" + ns)
-		b, err2 := os.Readlink("/proc/self/ns/" + ns)
-		if err1 != nil || err2 != nil || a != b {
-			return false
-		}
-	}
-	return true
-}
-
 func findProgram(name string) string {
 	for _, d := range []string{"/usr/bin/", "/bin/"} {
 		if st, err := os.Stat(d + name); err == nil && st.Mode().IsRegular() {
@@ -124,7 +109,7 @@ func systemTool(name string, args ...string) (string, error) {
 }
 
 func (h hostArmer) Arm(program, stateDir, id string, after time.Duration) (Arming, error) {
-	if systemdHere() {
+	if mutate.SystemdHere() {
 		a, err := timer(program, stateDir, id, after)
 		if err == nil {
 			return a, nil

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sixfence/sixfence/internal/host/mutate"
 	"github.com/sixfence/sixfence/internal/host/store"
 )
 
@@ -98,6 +99,7 @@ func (e *Engine) unhookBoot() error {
 			_ = d.Rmdir(bootTarget)
 		}
 	}
+	was := d.Has(bootUnit)
 	for _, n := range []string{bootUnit, "." + bootUnit + ".new"} {
 		if !d.Has(n) {
 			continue
@@ -106,5 +108,14 @@ func (e *Engine) unhookBoot() error {
 			return err
 		}
 	}
-	return d.Sync()
+	if err := d.Sync(); err != nil {
+		return err
+	}
+	if was && e.Host.Root == "" && mutate.SystemdHere() {
+		// systemd remembers units whose files are gone: the hook, and those that an undo took.
+		if _, err := systemTool("systemctl", "daemon-reload"); err != nil {
+			e.log("systemd remembers units of ours that are gone", "cause", err)
+		}
+	}
+	return nil
 }

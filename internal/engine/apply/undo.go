@@ -289,6 +289,9 @@ func (e *Engine) finish(d *store.Dir, t *transaction, out Outcome) error {
 		}
 	}
 	defer past.Close()
+	if t.phase() == done && t.j.Former != "" {
+		e.removeFormerDirs(past, t.j.Former)
+	}
 	arming := t.arming()
 	if err := d.MoveTo(pendingDir, past, t.j.ID); err != nil {
 		return fmt.Errorf("put transaction away: %w", err)
@@ -300,6 +303,23 @@ func (e *Engine) finish(d *store.Dir, t *transaction, out Outcome) error {
 	e.disarm(arming)
 	e.log("change ended", "id", t.j.ID, "result", out.Result, "why", out.Why, "conflicts", len(out.Conflicts))
 	return nil
+}
+
+// removeFormerDirs removes the directories that a change made which has been taken back,
+// unless somebody else uses them by now.
+func (e *Engine) removeFormerDirs(past *store.Dir, id string) {
+	p, err := past.Sub(id)
+	if err != nil {
+		return
+	}
+	defer p.Close()
+	j, err := readJournal(p)
+	if err != nil {
+		return
+	}
+	for _, en := range j.Entries {
+		e.Host.RemoveDirs(en.Dirs)
+	}
 }
 
 // resume finishes what an earlier run left. It holds the lock. The outcome is nil

@@ -64,7 +64,35 @@ func (h *Host) unitSet(name string, i change.Image) error {
 	if r.Exit != 0 && !i.Absent {
 		return fmt.Errorf("%s unit %s: %s", verb, name, strings.TrimSpace(string(r.Stderr)))
 	}
+	if h.Root != "" || !SystemdHere() {
+		return nil // what runs is not ours to start and stop
+	}
+	// It runs from now on, or no longer, as it will after a boot. Nobody waits: at boot this
+	// is done by a unit that others wait for.
+	act := map[string]string{"enable": "start", "disable": "stop"}[verb]
+	if r, err = h.systemctl("--no-block", act, name); err != nil {
+		return err
+	}
+	if r.Exit != 0 && act == "start" {
+		return fmt.Errorf("start unit %s: %s", name, strings.TrimSpace(string(r.Stderr)))
+	}
 	return nil
+}
+
+// SystemdHere tells whether PID 1 is a systemd that works in our namespaces: a unit of
+// another one's would act on the host's network and files, not on ours.
+func SystemdHere() bool {
+	if st, err := os.Stat("/run/systemd/system"); err != nil || !st.IsDir() {
+		return false
+	}
+	for _, ns := range []string{"net", "mnt", "pid"} {
+		a, err1 := os.Readlink("/proc/1/ns/" + ns)
+		b, err2 := os.Readlink("/proc/self/ns/" + ns)
+		if err1 != nil || err2 != nil || a != b {
+			return false
+		}
+	}
+	return true
 }
 
 // act performs an action by its name.

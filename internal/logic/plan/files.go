@@ -75,14 +75,17 @@ DefaultDependencies=no
 Wants=network-pre.target
 Before=network-pre.target shutdown.target
 Conflicts=shutdown.target
-# nftables.service flushes every table when it starts: be later, and with it again.
+# nftables.service flushes every table when it starts or reloads: be later, and with it
+# again.
 After=local-fs.target systemd-modules-load.service nftables.service
 PartOf=nftables.service
+ReloadPropagatedFrom=nftables.service
 
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart=/usr/sbin/nft -f ` + RulesFile + `
+# Rules that are in force stay: they know the connections that were open before them.
+ExecStart=/bin/sh -c '/usr/sbin/nft list table ` + Table + ` >/dev/null 2>&1 || exec /usr/sbin/nft -f ` + RulesFile + `'
 ExecReload=/usr/sbin/nft -f ` + RulesFile + `
 
 [Install]
