@@ -187,6 +187,11 @@ func TestRefusals(t *testing.T) {
 		"session, IPv6 off": {func(in *intent.Intent, _ *plan.Options) { in.Families = intent.Disabled }, "session-lost"},
 		"nobody decodes":    {func(_ *intent.Intent, o *plan.Options) { o.Decode = nil }, "unproven"},
 		"static":            {func(in *intent.Intent, _ *plan.Options) { in.Interfaces = one(intent.Static) }, "default-router-lost"},
+		"asymmetric routing": {func(in *intent.Intent, _ *plan.Options) {
+			i := in.Interfaces["v0"]
+			i.AsymmetricRouting = true
+			in.Interfaces = map[string]intent.Interface{"v0": i}
+		}, ""},
 		"another router": {func(in *intent.Intent, _ *plan.Options) {
 			in.Interfaces = one(intent.SLAAC, intent.Router{Address: addr("fe80::2")})
 		}, "default-router-lost"},

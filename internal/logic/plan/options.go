@@ -54,6 +54,7 @@ const (
 	fullPerSecond = 1000 // of all senders together that no longer fit into a set
 	echoSenders   = 65536
 	ndSenders     = 4096
+	ndNeighbours  = 65536 // more than all newcomers together may add before one is forgotten
 )
 
 // namespace finds the namespace to harden.

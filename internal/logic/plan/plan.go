@@ -359,7 +359,7 @@ func sortedUnique(l []string) []string {
 }
 
 // kindMechanism is which mechanism an interface of a kind is.
-var kindMechanism = map[string]string{"sit": "6in4", "ipip": "ipip", "gre": "gre", "gretap": "gre", "ip6gre": "ip6gre", "ip6gretap": "ip6gre", "ip6tnl": "ip6tnl", "vti": "vti", "vti6": "vti6", "l2tp": "l2tp"}
+var kindMechanism = map[string]string{"sit": "6in4", "ipip": "ipip", "gre": "gre", "gretap": "gre", "ip6gre": "ip6gre", "ip6gretap": "ip6gre", "ip6tnl": "ip6tnl", "vti": "vti", "vti6": "vti6", "l2tp": "l2tp", "vxlan": "vxlan", "geneve": "geneve"}
 
 func (b *builder) tunnelRisks() {
 	if b.in.Tunnels.Policy == intent.TunnelsAllow {
@@ -369,11 +369,12 @@ func (b *builder) tunnelRisks() {
 	var used []string
 	for _, l := range links {
 		m := kindMechanism[l.Kind]
-		if m == "" || l.Flags&1 == 0 || l.Tunnel != nil && l.Tunnel.Fallback {
+		port := func(x span) bool { return slices.Contains(b.listedPorts(), "udp/"+x.String()) }
+		if m == "" || l.Flags&1 == 0 || len(mechanisms[m].udp) > 0 && slices.ContainsFunc(mechanisms[m].udp, port) || l.Tunnel != nil && l.Tunnel.Fallback {
 			continue
 		}
 		if !slices.ContainsFunc(b.in.Tunnels.List, func(t intent.Tunnel) bool {
-			return slices.Equal(mechanisms[t.Mechanism].protos, mechanisms[m].protos)
+			return slices.Equal(mechanisms[t.Mechanism].protos, mechanisms[m].protos) && slices.Equal(mechanisms[t.Mechanism].udp, mechanisms[m].udp)
 		}) {
 			used = append(used, l.Name+" ("+l.Kind+")")
 		}

@@ -191,15 +191,21 @@ func (g *generator) spoofing() {
 		c.rule("DHCPv4", "meta nfproto ipv4 udp sport 67 udp dport 68 return")
 		c.rule("", "ip saddr 0.0.0.0 return")
 	}
+	if !g.no6 {
+		c.rule("nobody's address", "ip6 saddr :: meta l4proto != ipv6-icmp counter drop")
+		c.rule("", "ip6 saddr :: return")
+	}
 	for _, f := range g.ifaces {
 		if f.AsymmetricRouting {
 			for _, in := range ifTests("iifname", f.names) {
-				c.rule("interfaces."+f.key+".asymmetricRouting", in, "return")
+				path := "interfaces." + f.key + ".asymmetricRouting"
+				c.rule("this host's own address", g.only, in, "fib saddr type local counter drop")
+				c.rule(path, in, "return")
 			}
 		}
 	}
 	if !g.no6 {
-		c.rule("", "ip6 saddr { ::, fe80::/10 } return")
+		c.rule("", "ip6 saddr fe80::/10 return")
 	}
 	c.rule("no route back by this interface", g.only, "fib saddr . iif oif missing counter drop")
 }
@@ -284,17 +290,7 @@ func (g *generator) limits() {
 	nd := cmp.Or(g.in.Limits.NDPerSecond, ndPerSecond)
 	echo := cmp.Or(g.in.Limits.EchoPerSecond, echoPerSecond)
 	if !g.no6 {
-		c := g.chain("nd_limit", "", "Each message may make a neighbour entry. Declared routers make one each, at any rate.")
-		for _, f := range g.ifaces {
-			for j, r := range f.Routers {
-				path := fmt.Sprintf("interfaces.%s.routers[%d]", f.key, j)
-				for _, in := range ifTests("iifname", f.names) {
-					c.rule(path, in, g.router(path, r), "return")
-				}
-			}
-		}
-		g.sets = append(g.sets, dynset("nd_senders", "ether_addr", ndSenders, "30s"), dynset("nd_senders_known", "ether_addr", ndSenders, "30s"))
-		per(c, "limits.ndPerSecond", "nd_senders", "ether saddr", nd)
+		g.discoveryLimits(nd)
 	}
 	exempt := g.exempt()
 	for _, f := range []struct {
@@ -320,6 +316,42 @@ func (g *generator) limits() {
 		g.sets = append(g.sets, dynset(f.set, f.typ, echoSenders, "1m"), dynset(f.set+"_known", f.typ, echoSenders, "1m"))
 		per(c, "limits.echoPerSecond", f.set, f.what, echo)
 	}
+}
+
+// discoveryLimits bound how fast others make neighbour entries. Who is known is counted
+// by MAC address and address together, so that nobody else's packets count against it;
+// who is new by its MAC address, and all that are new together, since a full table of
+// neighbours keeps everybody out.
+func (g *generator) discoveryLimits(rate uint32) {
+	const pair = "ether saddr . ip6 saddr"
+	fresh := g.chain("nd_new", "", "What all newcomers together may add to the table of neighbours, which holds 1024.")
+	fresh.rule("limits.ndPerSecond", fmt.Sprintf("limit rate over %d/second burst %d packets counter drop", 2*rate, 4*rate))
+	fresh.rule("", "update @nd_neighbours { "+pair+" }")
+	known := g.chain("nd_known", "")
+	known.rule("limits.ndPerSecond", fmt.Sprintf("update @nd_rates { %s limit rate over %d/second burst %d packets } counter drop", pair, rate, 2*rate))
+	known.rule("", "update @nd_neighbours { "+pair+" }")
+	heard := g.chain("nd_heard", "", "An answer makes no entry, and is never dropped; who gives one is known.")
+	heard.rule("", fmt.Sprintf("limit rate %d/second burst %d packets update @nd_neighbours { %s }", 2*rate, 4*rate, pair))
+	c := g.chain("nd_limit", "", "Routers make one entry each, at any rate.")
+	for _, f := range g.ifaces {
+		for j, r := range f.Routers {
+			path := fmt.Sprintf("interfaces.%s.routers[%d]", f.key, j)
+			for _, in := range ifTests("iifname", f.names) {
+				c.rule(path, in, g.router(path, r), "return")
+			}
+		}
+	}
+	for _, r := range g.gateways() {
+		c.rule("default router", "iifname", quote(r.dev), "ip6 saddr", r.via.String(), "return")
+	}
+	c.rule("solicited", "icmpv6 type nd-neighbor-advert @th,33,1 1 goto nd_heard")
+	c.rule("", pair, "@nd_neighbours goto nd_known")
+	g.sets = append(g.sets,
+		dynset("nd_neighbours", "ether_addr . ipv6_addr", ndNeighbours, "10m"), dynset("nd_rates", "ether_addr . ipv6_addr", ndNeighbours, "30s"),
+		dynset("nd_senders", "ether_addr", ndSenders, "30s"), dynset("nd_senders_known", "ether_addr", ndSenders, "30s"))
+	c.rule("limits.ndPerSecond", fmt.Sprintf("update @nd_senders { ether saddr limit rate %d/second burst %d packets } update @nd_senders_known { ether saddr } goto nd_new", rate, 2*rate))
+	c.rule("limits.ndPerSecond", "ether saddr @nd_senders_known counter drop")
+	c.rule("the set is full", "goto nd_new")
 }
 
 func (g *generator) routerAddresses() []string {
@@ -376,7 +408,7 @@ func (g *generator) tunnelChains() {
 	for _, d := range []struct {
 		name        string
 		allow, drop []string
-	}{{"tunnels_in", g.tunnels.inAllow, g.tunnels.inDrop}, {"tunnels_out", g.tunnels.outAllow, g.tunnels.outDrop}} {
+	}{{"tunnels_in", g.tunnels.inAllow, g.tunnels.inDrop}, {"tunnels_out", g.tunnels.outAllow, g.tunnels.outDrop}, {"tunnels_through", g.tunnels.through, g.tunnels.outDrop}} {
 		if len(d.drop) > 0 {
 			g.chain(d.name, "").lines = append(slices.Clone(d.allow), d.drop...)
 		}

@@ -264,6 +264,7 @@ func (g *generator) logDropped(c *chain, what string) {
 
 // forward is what passes through.
 func (g *generator) forward() {
+	g.strangers()
 	if !routes(g.in) {
 		g.passing()
 		return
@@ -274,6 +275,7 @@ func (g *generator) forward() {
 	}
 	c.rule("", "ct state established,related counter accept")
 	g.bridging(c)
+	c.rule("routed for them", `meta iifkind "bridge" jump spoofed`)
 	if g.no6 {
 		c.rule("families", "meta nfproto ipv6 counter drop")
 	} else {
@@ -282,13 +284,10 @@ func (g *generator) forward() {
 	g.away(c)
 	if !g.no6 {
 		c.rule("RFC 4890 4.3.1", "icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } counter accept")
-		c.rule("", "icmpv6 type echo-request jump echo6")
-		c.rule("RFC 4890 4.3.1", "icmpv6 type { echo-request, echo-reply } counter accept")
+		c.rule("RFC 4890 4.3.1", "icmpv6 type echo-reply counter accept")
 	}
 	c.rule("", "ct state invalid counter drop")
-	for _, in := range g.strangers() {
-		c.rule("", in, "ct status dnat goto published")
-	}
+	c.rule("", "ct status dnat jump strangers")
 	for i, f := range g.in.Forwarding.Allow {
 		path := fmt.Sprintf("forwarding.allow[%d]", i)
 		ins, outs := []string{""}, []string{""}
@@ -308,6 +307,10 @@ func (g *generator) forward() {
 			}
 		}
 	}
+	if !g.no6 {
+		c.rule("", "icmpv6 type echo-request jump echo6")
+		c.rule("RFC 4890 4.3.1", "icmpv6 type echo-request counter accept")
+	}
 	g.logDropped(c, "forward")
 	c.rule("not among forwarding.allow", "counter drop")
 }
@@ -319,12 +322,18 @@ func nonNil(names []string) []string {
 	return names
 }
 
-// strangers are tests of the interfaces by which others than containers come in.
-func (g *generator) strangers() []string {
-	if g.uplinks == nil {
-		return nil
+// containerKinds are the interfaces that lead to containers and guests. What they ask
+// each other is theirs, by published ports too, unless the intent names the interface.
+const containerKinds = `meta iifkind { "bridge", "netkit", "openvswitch", "veth" }`
+
+// strangers tells those who come in from outside from containers and guests.
+func (g *generator) strangers() {
+	c := g.chain("strangers", "")
+	for _, in := range ifTests("iifname", nonNil(g.uplinks)) {
+		c.rule("", in, "goto published")
 	}
-	return ifTests("iifname", g.uplinks)
+	c.rule("", containerKinds, "return")
+	c.rule("", "goto published")
 }
 
 // bridging lets through what never leaves its bridge: with br_netfilter it comes here.
@@ -347,19 +356,15 @@ func (g *generator) bridging(c *chain) {
 // elsewhere is held to the services, and what nobody behind the host may have.
 func (g *generator) passing() {
 	c := g.chain("forward", "type filter hook forward priority filter; policy accept;", "What passes through is for others to decide (Docker, kube-proxy, libvirt), but for this.")
-	for _, in := range g.strangers() {
-		c.rule("", g.only6, in, "ct state new ct status dnat goto published")
-	}
+	c.rule("", g.only6, "ct state new ct status dnat jump strangers")
+	c.rule("bridged guests", g.only6, `meta iifkind "bridge" meta oifkind "bridge" accept`)
 	g.away(c)
-	if len(c.lines) == 0 {
-		g.chains = slices.DeleteFunc(g.chains, func(x *chain) bool { return x == c })
-	}
 }
 
 // away drops what may neither leave this host nor pass it.
 func (g *generator) away(c *chain) {
 	if len(g.tunnels.outDrop) > 0 {
-		c.rule("", g.tunnels.guard, "jump tunnels_out")
+		c.rule("", g.tunnels.guard, "jump tunnels_through")
 	}
 	if m := g.in.Egress.Metadata; m == "root" || m == "deny" {
 		g.metadata(c, "")

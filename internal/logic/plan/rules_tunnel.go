@@ -44,7 +44,7 @@ var mechanisms = map[string]mechanism{
 // firewall without keys, and the transition mechanisms that hosts use by themselves.
 var (
 	deniedProtos = []uint8{4, 41, 47, 94, 97, 98, 115, 137}
-	deniedUDP    = []span{{3544, 3544}, {3653, 3653}, {5072, 5072}}
+	deniedUDP    = []span{{3544, 3544}, {3653, 3653}, {4789, 4789}, {5072, 5072}, {6081, 6081}, {8472, 8472}}
 	deniedTCP    = []span{{3653, 3653}, {3874, 3874}}
 	deniedTo     = []string{"192.88.99.0/24", "2001::/32", "2002::/16"}
 )
@@ -52,6 +52,7 @@ var (
 // tunnelRules are the lines about tunnels.
 type tunnelRules struct {
 	inAllow, inDrop, outAllow, outDrop []string
+	through                            []string // who may pass this host, as far as tunnels go
 	guard                              string
 }
 
@@ -86,10 +87,14 @@ func (s *site) tunnelRules() tunnelRules {
 		line := func(addr, what string) string {
 			return strings.TrimSpace(addr+" "+what) + ` counter accept comment "` + path + `"`
 		}
+		out := func(what string) {
+			t.outAllow = append(t.outAllow, line(daddr, what))
+			t.through = append(t.through, strings.Replace(line(daddr, what), " counter accept ", " return ", 1))
+		}
 		if len(m.protos) > 0 {
 			w := "meta l4proto " + braces(numbers(m.protos))
 			t.inAllow = append(t.inAllow, line(saddr, w))
-			t.outAllow = append(t.outAllow, line(daddr, w))
+			out(w)
 		}
 		for _, p := range []struct {
 			name string
@@ -97,22 +102,29 @@ func (s *site) tunnelRules() tunnelRules {
 		}{{"udp", m.udp}, {"tcp", m.tcp}} {
 			if len(p.list) > 0 {
 				t.inAllow = append(t.inAllow, line(saddr, p.name+" dport "+portList(p.list)))
-				t.outAllow = append(t.outAllow, line(daddr, p.name+" dport "+portList(p.list)))
+				out(p.name + " dport " + portList(p.list))
 			}
 		}
 		to = slices.DeleteFunc(to, func(d string) bool { return slices.Contains(m.to, d) })
 	}
-	for _, v := range s.in.Services { // who lists a protocol as a service wants it
-		for _, w := range v.Ports {
-			if p, err := intent.ParsePort(w); err == nil && p.Whole() {
-				protos = slices.DeleteFunc(protos, func(n uint8) bool { return n == p.Proto })
-			}
+	for _, w := range s.listedPorts() { // who lists a protocol or a port wants it
+		p, err := intent.ParsePort(w)
+		switch {
+		case err != nil:
+		case p.Whole():
+			protos = slices.DeleteFunc(protos, func(n uint8) bool { return n == p.Proto })
+		case p.Name == "udp" && p.From == p.To:
+			udp = slices.DeleteFunc(udp, func(x span) bool { return x.from == p.From })
 		}
 	}
-	t.inDrop = append(t.inDrop, "meta l4proto "+braces(numbers(protos))+` counter drop comment "tunnels"`)
-	t.outDrop = append(t.outDrop, "meta l4proto "+braces(numbers(protos))+` counter drop comment "tunnels"`,
-		"udp dport "+portList(udp)+` counter drop comment "tunnels: Teredo, TSP, AYIYA"`,
-		"tcp dport "+portList(deniedTCP)+` counter drop comment "tunnels: TSP, TIC"`)
+	if len(protos) > 0 {
+		w := "meta l4proto " + braces(numbers(protos)) + ` counter drop comment "tunnels"`
+		t.inDrop, t.outDrop = append(t.inDrop, w), append(t.outDrop, w)
+	}
+	if len(udp) > 0 {
+		t.outDrop = append(t.outDrop, "udp dport "+portList(udp)+` counter drop comment "tunnels: Teredo, TSP, AYIYA, VXLAN, Geneve"`)
+	}
+	t.outDrop = append(t.outDrop, "tcp dport "+portList(deniedTCP)+` counter drop comment "tunnels: TSP, TIC"`)
 	var four, six []string
 	for _, d := range to {
 		if strings.Contains(d, ":") {
@@ -128,6 +140,21 @@ func (s *site) tunnelRules() tunnelRules {
 		t.outDrop = append(t.outDrop, "ip6 daddr "+braces(six)+` counter drop comment "tunnels: 6to4, Teredo"`)
 	}
 	return t
+}
+
+// listedPorts are those that the intent names anywhere.
+func (s *site) listedPorts() []string {
+	var out []string
+	for _, v := range s.in.Services {
+		out = append(out, v.Ports...)
+	}
+	for _, f := range s.in.Forwarding.Allow {
+		out = append(out, f.Ports...)
+	}
+	for _, d := range slices.Concat(s.in.Egress.IPv4.Allow, s.in.Egress.IPv6.Allow) {
+		out = append(out, d.Ports...)
+	}
+	return out
 }
 
 func numbers(list []uint8) []string {

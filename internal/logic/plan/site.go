@@ -181,8 +181,8 @@ func ifNameFault(n string) string {
 	return ""
 }
 
-// readUplinks finds the interfaces by which strangers come in: the declared ones, else
-// those of the default routes.
+// readUplinks finds the interfaces by which strangers surely come in: the declared ones,
+// else those of the default routes.
 func (s *site) readUplinks() {
 	for _, f := range s.ifaces {
 		s.uplinks = append(s.uplinks, f.names...)
@@ -202,6 +202,34 @@ func (s *site) readUplinks() {
 		}
 	}
 	slices.Sort(s.uplinks)
+}
+
+// gateway is a next hop of a default route.
+type gateway struct {
+	dev string
+	via netip.Addr
+}
+
+// gateways are the IPv6 default routers that people configured; empty where the host is
+// not known. Those that announced themselves are for the intent to believe.
+func (s *site) gateways() []gateway {
+	if s.ns == nil {
+		return nil
+	}
+	var out []gateway
+	routes, _ := s.ns.Routes.Get()
+	for _, r := range routes {
+		if r.Family != "ipv6" || r.Dst.Bits() != 0 || r.Type != 1 || r.Protocol != fact.ProtoStatic && r.Protocol != fact.ProtoBoot {
+			continue
+		}
+		for _, h := range r.NextHops {
+			if n := s.linkName(h.Index); n != "" && h.Via.Is6() && ifNameFault(n) == "" {
+				out = append(out, gateway{n, h.Via.WithZone("")})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b gateway) int { return cmp.Or(strings.Compare(a.dev, b.dev), a.via.Compare(b.via)) })
+	return slices.Compact(out)
 }
 
 func (s *site) linkName(index int) string {
