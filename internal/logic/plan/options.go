@@ -49,9 +49,9 @@ func (p *Problem) Error() string { return p.Path + ": " + p.Why }
 
 // Defaults of limits, in packets.
 const (
-	echoPerSecond = 10   // of one source
-	ndPerSecond   = 50   // of one MAC
-	fullPerSecond = 1000 // of all senders together that no longer fit into a set
+	echoPerSecond = intent.EchoPerSecond // of one source
+	ndPerSecond   = intent.NDPerSecond   // of one MAC
+	fullPerSecond = 1000                 // of all senders together that no longer fit into a set
 	echoSenders   = 65536
 	ndSenders     = 4096
 	ndNeighbours  = 65536 // more than all newcomers together may add before one is forgotten

@@ -22,6 +22,8 @@ type Intent struct {
 	Role       Role     `json:"role"`
 	Families   Families `json:"families,omitempty"` // DualStack when left out
 	Firewall   Firewall `json:"firewall,omitzero"`
+	// Files says who brings the files of this intent to the host.
+	Files Files `json:"files,omitzero"`
 	// Interfaces are keyed by a name of the operator's choice. Without Match, the key
 	// itself is the name or glob that selects.
 	Interfaces map[string]Interface `json:"interfaces,omitempty"`
@@ -73,6 +75,13 @@ const (
 type Firewall struct {
 	// Manage is ManageBoth when left out.
 	Manage Manage `json:"manage,omitempty"`
+}
+
+// Files says who brings the files of an intent to the host.
+type Files struct {
+	// Owner is configuration management that writes them, in its own words. Then
+	// sixfence changes nothing: plan and status compare, and apply names the owner.
+	Owner string `json:"owner,omitempty"`
 }
 
 // Manage is a choice of Firewall.
@@ -264,7 +273,13 @@ func Mechanisms() []string {
 	return []string{"6in4", "6to4", "6rd", "isatap", "teredo", "gre", "ip6gre", "ipip", "ip6tnl", "vti", "vti6", "wireguard", "openvpn", "ipsec", "l2tp", "vxlan", "geneve", "fou", "gue"}
 }
 
-// Limits are packet rates. Zero means the default that logic/plan states.
+// The packet rates that hold where Limits leaves them out.
+const (
+	EchoPerSecond = 10
+	NDPerSecond   = 50
+)
+
+// Limits are packet rates. Zero means the default above.
 type Limits struct {
 	EchoPerSecond uint32 `json:"echoPerSecond,omitempty"` // per source (IPv6: per /64)
 	NDPerSecond   uint32 `json:"ndPerSecond,omitempty"`   // per sender's MAC

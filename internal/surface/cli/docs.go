@@ -52,6 +52,7 @@ func generated(root *cobra.Command) (map[string][]byte, error) {
 	out := map[string][]byte{
 		"docs/reference/controls.md": []byte(report.ControlsMarkdown(check.Catalogue(), check.Dispositions())),
 		"docs/reference/cli.md":      []byte(referenceMarkdown(root)),
+		"docs/reference/intent.md":   config.IntentReference(),
 	}
 	for _, c := range every(root) {
 		out["packaging/man/"+manName(c)+".1"] = []byte(manPage(c))

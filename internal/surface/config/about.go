@@ -18,6 +18,8 @@ var about = map[string]string{
 	"Intent.Waivers":              "what controls of the audit find and is accepted for a time, all of it: `sixfence audit` reads them, after those of --waivers FILE, which may name a subject",
 	"Intent.Sysctls":              "further settings below net, which win over what the role implies",
 	"Intent.Decision":             "who decided this intent, why, and until when it holds",
+	"Intent.Files":                "who brings the files of this intent to the host",
+	"Files.Owner":                 "configuration management that writes them (`harden export --owner`): plan and status compare only, and apply refuses and names it; sixfence itself when left out",
 	"Firewall.Manage":             "both (when left out); ipv6 writes no rule that matches an IPv4 packet; none writes no rule",
 	"Interface.Match":             "selects interfaces; every key given must match",
 	"Interface.Addressing":        "how it gets its IPv6 addresses: static believes no router advertisement, slaac and dhcpv6 those of the routers, none has no IPv6",

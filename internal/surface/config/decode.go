@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -90,7 +91,7 @@ func (d *decoder) into(n *node, v reflect.Value, path, rule string) {
 		v.SetBool(n.text == "true")
 	case reflect.Uint32:
 		u, err := strconv.ParseUint(n.text, 10, 32)
-		if n.kind != scalarKind || err != nil {
+		if n.kind != scalarKind || n.word != "a number" || err != nil {
 			n.file.fail(n.line, "write a whole number without quotes, 0 or more", "%s is %s, not a whole number", at(path), described(n))
 			return
 		}
@@ -109,6 +110,9 @@ func described(n *node) string {
 	return n.what()
 }
 
+// item is the path of an item of a list, not of a key that has to stand in brackets.
+var item = regexp.MustCompile(`\[[0-9]+\]$`)
+
 // text wants a scalar that was meant as text.
 func (d *decoder) text(n *node, path string) (string, bool) {
 	switch {
@@ -119,7 +123,7 @@ func (d *decoder) text(n *node, path string) (string, bool) {
 		n.file.fail(n.line, "write one value, not "+n.what(), "%s is %s, not text", at(path), n.what())
 		return "", false
 	case n.word != "text":
-		if strings.HasSuffix(path, "]") && n.word == "a number" {
+		if item.MatchString(path) && n.word == "a number" {
 			return n.text, true // an item: its own check says more than "put it in quotes"
 		}
 		n.file.fail(n.line, fmt.Sprintf("put it in quotes: %q", n.text), "%s is %s, not text", at(path), n.word)
@@ -264,7 +268,7 @@ func (d *decoder) mapping(n *node, v reflect.Value, path, rule string) {
 			continue
 		}
 		e := reflect.New(v.Type().Elem()).Elem()
-		if v.Type().Elem().Kind() == reflect.String && f.value.kind == scalarKind && f.value.word == "a number" {
+		if v.Type().Elem().Kind() == reflect.String && f.value.kind == scalarKind && f.value.word == "a number" && strings.Trim(f.value.text, "-0123456789") == "" {
 			f.value.word = "text" // the value of a sysctl
 		}
 		d.into(f.value, e, join(path, key), rule)

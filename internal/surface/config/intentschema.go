@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -81,6 +82,15 @@ func bind(s *jsonschema.Schema, t reflect.Type) {
 			sub.Enum = enum(r)
 		}
 		sub.Pattern = r.pattern
+		switch {
+		case ft == reflect.TypeFor[netip.Prefix]():
+			sub.Pattern = `^[0-9A-Fa-f:.]{2,}(/[0-9]{1,3})?$`
+		case ft.Kind() == reflect.Uint32:
+			least, most := 1.0, float64(maxRate)
+			sub.Minimum, sub.Maximum = &least, &most
+		case sub.Pattern == "" && r.check != nil && sub.Type == "string" && id != "Intent.Sysctls":
+			sub.Pattern = `\S` // what is checked is never empty
+		}
 		if id == "Intent.Sysctls" {
 			sub.Type, sub.Types = "", []string{"string", "integer"}
 		}

@@ -47,6 +47,7 @@ var rules = map[string]rule{
 	"Intent.Sysctls.key":    {check: sysctlKey},
 	"Intent.Checks":         {check: checkURL, pattern: "^(tcp|icmp|http|https|dns)[46]?://"},
 	"Firewall.Manage":       {words: strs(intent.ManageBoth, intent.ManageIPv6, intent.ManageNone)},
+	"Files.Owner":           {check: prose},
 	"Interface.Addressing":  {words: strs(intent.Static, intent.SLAAC, intent.DHCPv6, intent.NoIPv6), hints: map[string]string{"dhcp": "did you mean dhcpv6?", "auto": "did you mean slaac?", "ra": "did you mean slaac?", "manual": "did you mean static?", "disabled": "did you mean none?"}},
 	"Match.Name":            {check: interfaceGlob},
 	"Match.Driver":          {check: driverGlob},
@@ -242,9 +243,11 @@ func date(s string) (string, string, string) {
 	return s, "", ""
 }
 
+const maxRate = 1_000_000
+
 func rate(s string) (string, string, string) {
 	n, err := strconv.ParseUint(s, 10, 32)
-	if err != nil || n == 0 || n > 1_000_000 {
+	if err != nil || n == 0 || n > maxRate {
 		return "", fmt.Sprintf("%s packets a second is no rate", s), "from 1 to 1000000; leave it out for the default"
 	}
 	return s, "", ""
