@@ -1,0 +1,365 @@
+// Package probe asks one address which of its ports answer, over the family of that
+// address and no other.
+//
+// With CAP_NET_RAW it sends bare SYNs and remembers nothing about them: an answer is
+// believed when it carries the cookie that the probe's own addresses and ports call for,
+// an ICMP error when the packet that it quotes is one that we would have sent. Without, it
+// connects, which tells the same states apart more slowly.
+//
+// Packets go to the address alone. What the kernel sends besides is what any connection
+// makes it send: neighbour discovery for the address or for the gateway.
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	model "github.com/sixfence/sixfence/internal/model/probe"
+)
+
+// Rates in packets a second, for a whole run, when nobody names another.
+const (
+	RateOnLink = 50_000
+	RateRouted = 5_000
+)
+
+// Options of a Prober.
+type Options struct {
+	Target   string
+	Addr     netip.Addr
+	Spec     *model.Spec
+	Variants []model.Variant // none: Plain
+	// Connect uses sockets that need no privilege, even where others could be had.
+	Connect bool
+	Limiter *Limiter // nil: the rate of the way to the address
+	// Patience is how long ports of a target that rations its errors are asked one by
+	// one; 0 is DefaultPatience.
+	Patience time.Duration
+	// Known holds what an earlier run found out: it is not asked again.
+	Known []*model.Table
+	// Progress is told, every now and then, how many packets were sent and how many ports
+	// have no answer yet.
+	Progress func(sent, left int)
+}
+
+// DefaultPatience is two minutes an address and protocol.
+const DefaultPatience = 2 * time.Minute
+
+// Prober asks one address. Open it, give up privileges, Run it, Close it.
+type Prober struct {
+	o     Options
+	Found *model.Address
+	index int
+	raw   *raw
+	flows map[uint8]*flow
+	loss  loss
+	sent  int
+	left  int
+}
+
+// Open finds the way to the address and opens the sockets. An address without a way is
+// no error: Run says that it is unreachable.
+func Open(o Options) (*Prober, error) {
+	p := &Prober{o: o, Found: &model.Address{Target: o.Target, Addr: o.Addr}, flows: map[uint8]*flow{}}
+	if len(p.o.Variants) == 0 {
+		p.o.Variants = []model.Variant{model.Plain}
+	}
+	if o.Patience == 0 {
+		p.o.Patience = DefaultPatience
+	}
+	var err error
+	p.Found.Vantage, p.index, err = route(o.Addr)
+	if err == nil && o.Addr.Is6() && o.Addr.IsLinkLocalUnicast() && o.Addr.Zone() == "" {
+		return nil, fmt.Errorf("%s is link-local: say by which interface, as %s%%eth0", o.Addr, o.Addr)
+	}
+	if err == nil {
+		var src netip.Addr
+		if src, err = source(o.Addr, p.index); err == nil {
+			p.Found.Vantage.Source = src.WithZone(o.Addr.Zone())
+		}
+	}
+	if err != nil {
+		p.Found.Problem = err.Error()
+		return p, nil
+	}
+	if p.o.Limiter == nil {
+		rate := RateRouted
+		if p.Found.Vantage.OnLink || p.Found.Vantage.Self {
+			rate = RateOnLink
+		}
+		p.o.Limiter = NewLimiter(rate)
+	}
+	key := newSecret()
+	for _, proto := range []uint8{protoTCP, protoUDP, p.icmp()} {
+		p.flows[proto] = &flow{src: p.Found.Vantage.Source, dst: o.Addr, proto: proto, secret: key}
+	}
+	if o.Connect {
+		return p, nil
+	}
+	p.raw, err = openRaw(o.Addr, p.Found.Vantage.Source, p.index)
+	if errors.Is(err, unix.EPERM) {
+		p.raw = nil
+		return p, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range p.flows {
+		if err := p.raw.reserve(f, p.index); err != nil {
+			p.Close()
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// Raw tells whether bare packets are sent, not connections made.
+func (p *Prober) Raw() bool { return p.raw != nil }
+
+// Close gives everything back.
+func (p *Prober) Close() {
+	if p.raw != nil {
+		p.raw.close()
+	}
+}
+
+func (p *Prober) icmp() uint8 {
+	if p.o.Addr.Is4() {
+		return protoICMP
+	}
+	return protoICMPv6
+}
+
+func (p *Prober) protoWord(n uint8) string {
+	return map[uint8]string{protoTCP: "tcp", protoUDP: "udp", protoICMP: "icmp", protoICMPv6: "icmpv6"}[n]
+}
+
+func (p *Prober) note(s string) { p.Found.Notes = append(p.Found.Notes, s) }
+
+// Run fills Found. What is known when ctx ends stands there, and Complete stays false.
+func (p *Prober) Run(ctx context.Context) error {
+	var jobs []*model.Table
+	for _, proto := range []uint8{p.icmp(), protoTCP, protoUDP} {
+		want := p.o.Spec.Of(p.protoWord(proto))
+		if want.Len() == 0 {
+			continue
+		}
+		for _, v := range p.o.Variants {
+			if p.o.Addr.Is4() && v != model.Plain && v != model.Fragments {
+				continue
+			}
+			t := &model.Table{Proto: p.protoWord(proto), Variant: v, Want: *want}
+			for _, k := range p.o.Known {
+				if k.Proto == t.Proto && k.Variant == v {
+					t.Take(k)
+				}
+			}
+			jobs = append(jobs, t)
+			p.left += t.Open()
+		}
+	}
+	p.Found.Tables = jobs
+	if p.Found.Problem != "" {
+		p.all(model.Reason{State: model.Unreachable, Why: "no-route"})
+		p.Found.Complete = true
+		return nil
+	}
+	down, err := p.preflight(ctx)
+	if err != nil {
+		return err
+	}
+	if down {
+		p.all(model.Reason{State: model.Unreachable, Why: "no-neighbour"})
+		p.note("nobody answers for this address on " + p.Found.Vantage.Interface)
+		p.Found.Complete = true
+		return nil
+	}
+	for _, t := range jobs {
+		if err := p.table(ctx, t); err != nil {
+			return err
+		}
+	}
+	p.settleLife()
+	p.Found.Complete = true
+	return nil
+}
+
+// all gives every port without a state the same one.
+func (p *Prober) all(r model.Reason) {
+	for _, t := range p.Found.Tables {
+		for port := range t.Want.All {
+			t.Set(port, r)
+		}
+	}
+}
+
+// table finds the states of one table.
+func (p *Prober) table(ctx context.Context, t *model.Table) error {
+	if t.Variant != model.Plain && !p.Raw() {
+		p.cannot(t)
+		return nil
+	}
+	tr, done, err := p.transport(number[t.Proto])
+	if forbidden(err) {
+		p.cannot(t)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer done()
+	s := p.scan(t, tr)
+	if p.Raw() {
+		p.raw.flow.variant = t.Variant
+	}
+	base := p.sent
+	left := p.left - s.pend.Len()
+	s.progress = func(sent, pend int) {
+		if p.o.Progress != nil {
+			p.o.Progress(base+sent, left+pend)
+		}
+	}
+	err = s.run(ctx)
+	p.sent += s.sent
+	p.left = left
+	p.Found.Sent, p.Found.Controls, p.Found.Lost = p.sent, p.loss.sent, p.loss.lost
+	if err == nil && s.selfDown > 0 {
+		// The neighbour was lost on the way: silence afterwards says nothing.
+		for port := range t.Want.All {
+			if t.At(port).Why == "silence" {
+				t.Put(port, model.Reason{State: model.Unreachable, Why: "no-neighbour"})
+			}
+		}
+	}
+	return err
+}
+
+// cannot says that a table needs rights that are not there.
+func (p *Prober) cannot(t *model.Table) {
+	for port := range t.Want.All {
+		t.Set(port, model.Reason{State: model.Errored, Why: "no-rights"})
+	}
+}
+
+var number = map[string]uint8{"tcp": protoTCP, "udp": protoUDP, "icmp": protoICMP, "icmpv6": protoICMPv6}
+
+func (p *Prober) scan(t *model.Table, tr transport) *scan {
+	pend := model.Ports{}
+	for port := range t.Want.All {
+		if t.At(port).State == "" {
+			pend.Add(port)
+		}
+	}
+	s := &scan{
+		t: tr, out: t, pend: &pend, proto: number[t.Proto], dst: p.o.Addr, src: p.Found.Vantage.Source, lim: p.o.Limiter, loss: &p.loss,
+		patience: p.o.Patience, note: p.note,
+	}
+	s.alive = func() { p.Found.Life = model.Answered }
+	return s
+}
+
+// preflight looks for a sign of life before many packets are sent: the kernel keeps only
+// some of them while it asks for the neighbour. It returns true when nobody answers for
+// the address.
+func (p *Prober) preflight(ctx context.Context) (down bool, err error) {
+	v := &p.Found.Vantage
+	hop := p.o.Addr
+	if v.Gateway.IsValid() {
+		hop = v.Gateway
+	}
+	proto, port := p.icmp(), uint16(128)
+	if p.o.Addr.Is4() {
+		port = 8
+	}
+	tr, done, err := p.transport(proto)
+	if forbidden(err) { // what comes next is asked anyway
+		for _, t := range p.Found.Tables {
+			for first := range t.Want.All {
+				if t.Variant == model.Plain && number[t.Proto] != p.icmp() && proto == p.icmp() {
+					proto, port = number[t.Proto], first
+				}
+			}
+		}
+		if proto == p.icmp() {
+			return false, nil
+		}
+		tr, done, err = p.transport(proto)
+	}
+	if err != nil {
+		return false, err
+	}
+	defer done()
+	tr.patience(4 * time.Second)
+	t := &model.Table{Proto: p.protoWord(proto)}
+	t.Want.Add(port)
+	s := p.scan(t, tr)
+	s.slower = 1
+	sent := [firstCheck]time.Time{}
+	s.got = func(a answer) {
+		if a.kind != icmpError && a.try < firstCheck && !sent[a.try].IsZero() {
+			p.loss.sample(time.Since(sent[a.try]))
+			sent[a.try] = time.Time{}
+		}
+	}
+	// The kernel asks three times, a second apart, before it gives up. It must have given
+	// up twice: one of three questions may be lost, and its answers.
+	failures, known := 0, v.Self
+	for try := uint8(0); try < 12 && failures < 2; try++ {
+		if err := s.send(ctx, key{port, try}); err != nil {
+			return false, err
+		}
+		sent[try] = time.Now()
+		for end := time.Now().Add(900 * time.Millisecond); time.Now().Before(end); {
+			if ctx.Err() != nil {
+				return false, context.Cause(ctx)
+			}
+			if err := tr.receive(5*time.Millisecond, s.heard); err != nil {
+				return false, err
+			}
+			if p.Found.Life == model.Answered {
+				return false, nil
+			}
+			if t.At(port).Why == "no-route" {
+				return false, nil
+			}
+			if s.selfDown > 0 {
+				failures, s.selfDown = failures+1, 0
+				break
+			}
+			if !known {
+				known, _ = neighbour(hop, p.index)
+			}
+			if known && time.Since(sent[try]) > 300*time.Millisecond {
+				break
+			}
+		}
+		if known && try >= 2 { // it is there, and keeps silent
+			return false, nil
+		}
+	}
+	return failures >= 2, nil
+}
+
+// settleLife looks for weaker signs of life than an answer.
+func (p *Prober) settleLife() {
+	if p.Found.Life != model.NoLife {
+		return
+	}
+	for _, t := range p.Found.Tables {
+		for port := range t.Want.All {
+			if r := t.At(port); r.ICMP && r.From != p.Found.Vantage.Source.WithZone("") {
+				p.Found.Life = model.Elsewhere
+			}
+		}
+	}
+	if p.Found.Vantage.OnLink {
+		if known, _ := neighbour(p.o.Addr, p.index); known {
+			p.Found.Life = model.Neighbour
+		}
+	}
+}

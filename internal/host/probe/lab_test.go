@@ -1,0 +1,171 @@
+package probe
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	model "github.com/sixfence/sixfence/internal/model/probe"
+	"github.com/sixfence/sixfence/internal/testlab"
+)
+
+// lab is a target and a vantage on one link, dual stack.
+type lab struct {
+	t              testing.TB
+	target, client *testlab.NS
+	v4, v6, ll     netip.Addr
+}
+
+func newLab(t testing.TB, hint string) *lab {
+	t.Helper()
+	l := &lab{
+		t: t, target: testlab.NewNS(t, hint+"t"), client: testlab.NewNS(t, hint+"c"),
+		v4: netip.MustParseAddr("192.0.2.2"), v6: netip.MustParseAddr("2001:db8::2"),
+	}
+	for _, n := range []*testlab.NS{l.target, l.client} {
+		for _, k := range []string{"default", "all"} {
+			n.Sysctl("net/ipv6/conf/"+k+"/accept_dad", "0")
+			n.Sysctl("net/ipv6/conf/"+k+"/router_solicitations", "0")
+		}
+	}
+	testlab.Link(l.target, "t0", l.client, "c0")
+	l.target.IP("addr", "add", "192.0.2.2/24", "dev", "t0")
+	l.client.IP("addr", "add", "192.0.2.1/24", "dev", "c0")
+	l.target.AddAddr("t0", "2001:db8::2/64")
+	l.client.AddAddr("c0", "2001:db8::1/64")
+	testlab.Eventually(t, 10*time.Second, "link-local address of t0", func() bool {
+		l.target.Do(func() {
+			i, err := net.InterfaceByName("t0")
+			if err != nil {
+				return
+			}
+			as, _ := i.Addrs()
+			for _, a := range as {
+				if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().IsLinkLocalUnicast() {
+					l.ll = p.Addr().WithZone("c0")
+				}
+			}
+		})
+		return l.ll.IsValid() && strings.Contains(l.client.IP("-6", "addr", "show", "dev", "c0"), "fe80::")
+	})
+	return l
+}
+
+// listen opens TCP ports in the target, on every address unless one is given.
+func (l *lab) listen(host string, ports ...int) {
+	l.t.Helper()
+	l.target.Do(func() {
+		for _, p := range ports {
+			x, err := net.Listen("tcp", net.JoinHostPort(host, fmt.Sprint(p)))
+			if err != nil {
+				l.t.Errorf("listen: %v", err)
+				continue
+			}
+			l.t.Cleanup(func() { _ = x.Close() })
+		}
+	})
+}
+
+// rules loads an nft script into a namespace.
+func rules(n *testlab.NS, t testing.TB, text string) {
+	t.Helper()
+	c := n.Command(testlab.RequireTool(t, "nft"), "-f", "-")
+	c.Stdin = strings.NewReader(text)
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("nft: %v\n%s\n%s", err, out, text)
+	}
+}
+
+// serve answers every datagram to these ports.
+func (l *lab) serve(ports ...int) {
+	l.t.Helper()
+	l.target.Do(func() {
+		for _, p := range ports {
+			for _, network := range []string{"udp4", "udp6"} {
+				// On each address, so that the answer comes from the one that was asked.
+				for _, host := range []string{l.v4.String(), l.v6.String()} {
+					if strings.Contains(host, ":") != (network == "udp6") {
+						continue
+					}
+					c, err := net.ListenPacket(network, net.JoinHostPort(host, fmt.Sprint(p)))
+					if err != nil {
+						l.t.Errorf("listen: %v", err)
+						continue
+					}
+					l.t.Cleanup(func() { _ = c.Close() })
+					go func() {
+						buf := make([]byte, 2048)
+						for {
+							_, from, err := c.ReadFrom(buf)
+							if err != nil {
+								return
+							}
+							_, _ = c.WriteTo([]byte("hello"), from)
+						}
+					}()
+				}
+			}
+		}
+	})
+}
+
+// probe asks an address from the client.
+func (l *lab) probe(o Options) *model.Address {
+	l.t.Helper()
+	found := &model.Address{}
+	l.client.Do(func() {
+		p, err := Open(o)
+		if err != nil {
+			l.t.Errorf("open %s: %v", o.Addr, err)
+			return
+		}
+		defer p.Close()
+		if err := p.Run(context.Background()); err != nil {
+			l.t.Errorf("probe %s: %v", o.Addr, err)
+		}
+		found = p.Found
+	})
+	return found
+}
+
+func spec(t testing.TB, words ...string) *model.Spec {
+	t.Helper()
+	s := &model.Spec{}
+	for _, w := range words {
+		if err := s.Parse(w); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+// states writes the table in words: "22,80 open; 1-21,23-79 filtered".
+func states(t *model.Table) string {
+	var out []string
+	for _, st := range append(model.States(), "") {
+		var parts []string
+		for p := 0; p < 65536; {
+			if !t.Want.Has(uint16(p)) || t.At(uint16(p)).State != st {
+				p++
+				continue
+			}
+			from := p
+			for p < 65536 && t.Want.Has(uint16(p)) && t.At(uint16(p)).State == st {
+				p++
+			}
+			if from == p-1 {
+				parts = append(parts, fmt.Sprint(from))
+			} else {
+				parts = append(parts, fmt.Sprintf("%d-%d", from, p-1))
+			}
+		}
+		if parts != nil {
+			out = append(out, strings.Join(parts, ",")+" "+string(st))
+		}
+	}
+	return strings.Join(out, "; ")
+}

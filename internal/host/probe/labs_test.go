@@ -1,0 +1,278 @@
+package probe
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	model "github.com/sixfence/sixfence/internal/model/probe"
+	"github.com/sixfence/sixfence/internal/testlab"
+)
+
+// labCase is a target whose states are known, because the kernel and nft say so.
+type labCase struct {
+	name, what string
+	build      func(l *lab)
+	ports      string
+	want       []wanted
+	slow       bool // not in the slice that every test run takes
+	both       bool // of the slice with connections, too
+}
+
+// wanted are the states of one address, as the function states writes them.
+type wanted struct {
+	addr   func(l *lab) netip.Addr
+	states string
+	life   model.Life
+}
+
+func v4(l *lab) netip.Addr { return l.v4 }
+func v6(l *lab) netip.Addr { return l.v6 }
+func ll(l *lab) netip.Addr { return l.ll }
+
+func both(s string) []wanted { return []wanted{{v4, s, model.Answered}, {v6, s, model.Answered}} }
+
+// input is an input chain that drops by default.
+func input(lines ...string) string {
+	return "table inet f {\nchain i {\ntype filter hook input priority 0; policy drop;\nmeta l4proto { icmp, icmpv6 } accept\n" + strings.Join(lines, "\n") + "\n}\n}\n"
+}
+
+// lossy drops a tenth of all IP packets in both directions, neighbour discovery too.
+const lossy = "table inet loss {\nchain a {\ntype filter hook prerouting priority raw;\nnumgen random mod 10 0 drop\n}\nchain b {\ntype filter hook output priority raw;\nnumgen random mod 10 0 drop\n}\n}\n"
+
+// codes rejects tcp/1000… with every code that nft has, tcp/1010 with a reset, and drops
+// the others.
+func codes() string {
+	var b []string
+	for i, w := range []string{"net-unreachable", "host-unreachable", "prot-unreachable", "port-unreachable", "net-prohibited", "host-prohibited", "admin-prohibited"} {
+		b = append(b, fmt.Sprintf("meta nfproto ipv4 tcp dport %d reject with icmp type %s", 1000+i, w))
+	}
+	for i, w := range []string{"no-route", "admin-prohibited", "addr-unreachable", "port-unreachable", "policy-fail", "reject-route"} {
+		b = append(b, fmt.Sprintf("meta nfproto ipv6 tcp dport %d reject with icmpv6 type %s", 1000+i, w))
+	}
+	return input(append(b, "tcp dport 1010 reject with tcp reset", "tcp dport 22 accept")...)
+}
+
+func labCases() []labCase {
+	threeOpen := func(l *lab) { l.listen("", 22, 80, 443) }
+	return []labCase{
+		{
+			name: "closed", what: "no firewall, two services", ports: "tcp/1-1000 udp/5000-5003 echo",
+			build: func(l *lab) {
+				l.listen("", 22, 80)
+				l.serve(5000)
+				l.client.Sysctl("net/ipv4/ping_group_range", "0 2147483647")
+			},
+			both: true,
+			want: []wanted{
+				{v4, "icmp: 8 open | tcp: 22,80 open; 1-21,23-79,81-1000 closed | udp: 5000 open; 5001-5003 closed", model.Answered},
+				{v6, "icmpv6: 128 open | tcp: 22,80 open; 1-21,23-79,81-1000 closed | udp: 5000 open; 5001-5003 closed", model.Answered},
+			},
+		},
+		{
+			name: "stateful", what: "policy drop, established accepted, three services and one port without any", ports: "tcp/1-1000",
+			build: func(l *lab) {
+				threeOpen(l)
+				rules(l.target, l.t, input("ct state established,related accept", "tcp dport { 22, 80, 443, 444 } accept"))
+			},
+			want: both("tcp: 22,80,443 open; 444 closed; 1-21,23-79,81-442,445-1000 filtered"),
+		},
+		{
+			name: "stateless", what: "policy drop without connection tracking", ports: "tcp/1-1000",
+			slow: true,
+			build: func(l *lab) {
+				threeOpen(l)
+				rules(l.target, l.t, input("tcp dport { 22, 80 } accept"))
+			},
+			want: both("tcp: 22,80 open; 1-21,23-79,81-1000 filtered"),
+		},
+		{
+			name: "rejecting", what: "every ICMP code, and a reset, beside drop", ports: "tcp/22 tcp/990-1012",
+			slow:  true,
+			build: func(l *lab) { threeOpen(l); rules(l.target, l.t, codes()) },
+			want: []wanted{
+				{v4, "tcp: 22 open; 1010 closed; 1000-1006 rejected; 990-999,1007-1009,1011-1012 filtered", model.Answered},
+				{v6, "tcp: 22 open; 1010 closed; 1000-1005 rejected; 990-999,1006-1009,1011-1012 filtered", model.Answered},
+			},
+		},
+		{
+			name: "kernel limit", what: "reject by default, drop for some: the kernel sends one error a second", ports: "tcp/1-20",
+			build: func(l *lab) {
+				threeOpen(l)
+				rules(l.target, l.t, input("tcp dport { 5, 17 } drop", "meta l4proto tcp reject"))
+			},
+			want: both("tcp: 1-4,6-16,18-20 rejected; 5,17 filtered"),
+			slow: true,
+		},
+		{
+			name: "kernel limit, quicker", what: "the same, at ten errors a second", ports: "tcp/1-20",
+			build: func(l *lab) {
+				l.target.Sysctl("net/ipv4/icmp_ratelimit", "100")
+				l.target.Sysctl("net/ipv6/icmp/ratelimit", "100")
+				rules(l.target, l.t, input("tcp dport { 5, 17 } drop", "meta l4proto tcp reject"))
+			},
+			want: both("tcp: 1-4,6-16,18-20 rejected; 5,17 filtered"),
+		},
+		{
+			name: "nft limit", what: "a rule that rejects ten a second, then policy drop", ports: "tcp/1-30",
+			slow: true,
+			build: func(l *lab) {
+				threeOpen(l)
+				rules(l.target, l.t, input("tcp dport 22 accept", "tcp dport 1-25 limit rate 10/second burst 1 packets reject with tcp reset"))
+			},
+			want: both("tcp: 22 open; 1-21,23-25 closed; 26-30 filtered"),
+		},
+		{
+			name: "udp limit", what: "closed UDP ports, of which the kernel reports ten a second", ports: "udp/5000-5020",
+			slow: true,
+			build: func(l *lab) {
+				l.target.Sysctl("net/ipv4/icmp_ratelimit", "100")
+				l.target.Sysctl("net/ipv6/icmp/ratelimit", "100")
+				l.serve(5000)
+				rules(l.target, l.t, input("udp dport 5000-5015 accept"))
+			},
+			want: both("udp: 5000 open; 5001-5015 closed; 5016-5020 filtered"),
+		},
+		{
+			name: "lossy", what: "a tenth of all packets is lost, both ways", ports: "tcp/1-120",
+			build: func(l *lab) {
+				threeOpen(l)
+				rules(l.target, l.t, input("tcp dport { 22, 80, 443 } accept", "tcp dport 100-109 accept")+lossy)
+			},
+			want: both("tcp: 22,80 open; 100-109 closed; 1-21,23-79,81-99,110-120 filtered"),
+		},
+		{
+			name: "lossy and rejecting", what: "a tenth is lost, and the kernel limits its errors to ten a second", ports: "tcp/1-20",
+			slow: true,
+			build: func(l *lab) {
+				threeOpen(l)
+				l.target.Sysctl("net/ipv4/icmp_ratelimit", "100")
+				l.target.Sysctl("net/ipv6/icmp/ratelimit", "100")
+				rules(l.target, l.t, input("tcp dport { 5, 17 } drop", "meta l4proto tcp reject")+lossy)
+			},
+			want: both("tcp: 1-4,6-16,18-20 rejected; 5,17 filtered"),
+		},
+		{
+			name: "asymmetric", what: "answers come back by another link", ports: "tcp/1-100",
+			build: func(l *lab) {
+				threeOpen(l)
+				testlab.Link(l.target, "t1", l.client, "c1")
+				l.client.Sysctl("net/ipv4/conf/all/rp_filter", "0")
+				l.client.Sysctl("net/ipv4/conf/c1/rp_filter", "0")
+				l.client.AddAddr("c1", "fe80::c/64")
+				l.client.IP("addr", "add", "198.51.100.1/24", "dev", "c1")
+				l.target.IP("addr", "add", "198.51.100.2/24", "dev", "t1")
+				l.target.IP("route", "add", "192.0.2.1/32", "via", "198.51.100.1", "dev", "t1")
+				l.target.IP("-6", "route", "add", "2001:db8::1/128", "via", "fe80::c", "dev", "t1")
+				rules(l.target, l.t, input("tcp dport { 22, 80 } accept", "tcp dport 50 accept"))
+			},
+			want: both("tcp: 22,80 open; 50 closed; 1-21,23-49,51-79,81-100 filtered"),
+		},
+		{
+			name: "half broken", what: "IPv4 filtered, IPv6 forgotten", ports: "tcp/1-100",
+			both: true,
+			build: func(l *lab) {
+				threeOpen(l)
+				rules(l.target, l.t, "table ip f {\nchain i {\ntype filter hook input priority 0; policy drop;\ntcp dport 22 accept\nmeta l4proto icmp accept\n}\n}\n")
+			},
+			want: []wanted{
+				{v4, "tcp: 22 open; 1-21,23-100 filtered", model.Answered},
+				{v6, "tcp: 22,80 open; 1-21,23-79,81-100 closed", model.Answered},
+			},
+		},
+		{
+			name: "dark", what: "everything dropped, the neighbour answers", ports: "tcp/1-100",
+			slow: true,
+			build: func(l *lab) {
+				rules(l.target, l.t, "table inet f {\nchain i {\ntype filter hook input priority 0; policy drop;\nicmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept\n}\n}\n")
+			},
+			want: []wanted{{v4, "tcp: 1-100 filtered", model.Neighbour}, {v6, "tcp: 1-100 filtered", model.Neighbour}},
+		},
+		{
+			name: "down", what: "nobody has the address", ports: "tcp/1-100",
+			build: func(*lab) {},
+			want: []wanted{
+				{func(*lab) netip.Addr { return netip.MustParseAddr("192.0.2.77") }, "tcp: 1-100 unreachable", model.NoLife},
+				{func(*lab) netip.Addr { return netip.MustParseAddr("2001:db8::77") }, "tcp: 1-100 unreachable", model.NoLife},
+			},
+		},
+		{
+			name: "link-local", what: "a service on the link-local address alone", ports: "tcp/20-30",
+			build: func(l *lab) { l.listen(l.ll.WithZone("t0").String(), 22) },
+			want: []wanted{
+				{v6, "tcp: 20-30 closed", model.Answered},
+				{ll, "tcp: 22 open; 20-21,23-30 closed", model.Answered},
+				{v4, "tcp: 20-30 closed", model.Answered},
+			},
+		},
+	}
+}
+
+// tables writes all plain tables of an address.
+func tables(a *model.Address) string {
+	var out []string
+	for _, t := range a.Tables {
+		out = append(out, t.Proto+": "+states(t))
+	}
+	return strings.Join(out, " | ")
+}
+
+// runs is how often every lab is measured.
+func runs(t testing.TB) int {
+	n, err := strconv.Atoi(os.Getenv("VERIFY_LAB_RUNS"))
+	if err != nil {
+		return 1
+	}
+	t.Logf("%d runs of every lab", n)
+	return n
+}
+
+// TestLabs: the kernel and nft say what the state of every port is; so must the probes,
+// with bare packets and with connections.
+func TestLabs(t *testing.T) {
+	t.Parallel()
+	n := runs(t)
+	for _, c := range labCases() {
+		for _, connect := range []bool{false, true} {
+			if n == 1 && (c.slow || connect && !c.both) {
+				continue
+			}
+			name := c.name + ", raw"
+			if connect {
+				name = c.name + ", connect"
+			}
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				for range n {
+					runLab(t, c, connect)
+				}
+			})
+		}
+	}
+}
+
+func runLab(t *testing.T, c labCase, connect bool) {
+	l := newLab(t, "vfy")
+	c.build(l)
+	var all sync.WaitGroup
+	for _, w := range c.want {
+		all.Go(func() {
+			a := w.addr(l)
+			start := time.Now()
+			f := l.probe(Options{Addr: a, Spec: spec(t, strings.Fields(c.ports)...), Connect: connect})
+			t.Logf("%s: %.1f s, %d packets, %d of %d controls lost", a, time.Since(start).Seconds(), f.Sent, f.Lost, f.Controls)
+			if got := tables(f); got != w.states {
+				t.Errorf("%s: %s\nwant %s\n%v", a, got, w.states, f.Notes)
+			}
+			if f.Life != w.life {
+				t.Errorf("%s: life %q, want %q", a, f.Life, w.life)
+			}
+		})
+	}
+	all.Wait()
+}

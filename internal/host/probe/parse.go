@@ -1,0 +1,240 @@
+package probe
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+)
+
+// answer is what one packet says about one of our probes.
+type answer struct {
+	key
+	kind    answerKind
+	icmp    uint8 // type and code of an error
+	code    uint8
+	from    netip.Addr
+	cleanup bool // a half-open connection is left at the target
+}
+
+type answerKind uint8
+
+const (
+	noAnswer answerKind = iota
+	synAck
+	reset
+	replied // a datagram, or an echo reply
+	icmpError
+)
+
+// parse reads a packet from the network header on. Whatever is not surely an answer to
+// a probe of this flow is noAnswer: the bytes are a stranger's.
+func (f *flow) parse(p []byte) answer {
+	if len(p) == 0 {
+		return answer{}
+	}
+	if f.is4() {
+		return f.parse4(p)
+	}
+	return f.parse6(p)
+}
+
+func (f *flow) parse4(p []byte) answer {
+	h, proto, src, dst, ok := header4(p)
+	if !ok || dst != f.src {
+		return answer{}
+	}
+	if proto == protoICMP {
+		if a := f.error4(h, src); a.kind != noAnswer {
+			return a
+		}
+	}
+	if src != f.dst || proto != f.proto {
+		return answer{}
+	}
+	return f.reply(h, src)
+}
+
+// header4 cuts an IPv4 header off. Fragments behind the first are nothing to us.
+func header4(p []byte) (rest []byte, proto uint8, src, dst netip.Addr, ok bool) {
+	if len(p) < 20 || p[0]>>4 != 4 {
+		return nil, 0, src, dst, false
+	}
+	n := int(p[0]&15) * 4
+	if n < 20 || len(p) < n || binary.BigEndian.Uint16(p[6:])&0x1fff != 0 {
+		return nil, 0, src, dst, false
+	}
+	if total := int(binary.BigEndian.Uint16(p[2:])); total >= n && total < len(p) {
+		p = p[:total] // what follows is padding of the frame
+	}
+	return p[n:], p[9], netip.AddrFrom4([4]byte(p[12:16])), netip.AddrFrom4([4]byte(p[16:20])), true
+}
+
+// header6 cuts an IPv6 header and the extension headers off.
+func header6(p []byte) (rest []byte, proto uint8, src, dst netip.Addr, ok bool) {
+	if len(p) < 40 || p[0]>>4 != 6 {
+		return nil, 0, src, dst, false
+	}
+	src, dst = netip.AddrFrom16([16]byte(p[8:24])), netip.AddrFrom16([16]byte(p[24:40]))
+	if total := 40 + int(binary.BigEndian.Uint16(p[4:])); total < len(p) {
+		p = p[:total]
+	}
+	proto, p = p[6], p[40:]
+	for range 8 {
+		switch proto {
+		case hdrHop, hdrDst, hdrRouting:
+			if len(p) < 8 {
+				return nil, 0, src, dst, false
+			}
+			n := 8 + int(p[1])*8
+			if len(p) < n {
+				return nil, 0, src, dst, false
+			}
+			proto, p = p[0], p[n:]
+		case hdrFragment:
+			if len(p) < 8 || binary.BigEndian.Uint16(p[2:])&0xfff8 != 0 {
+				return nil, 0, src, dst, false
+			}
+			proto, p = p[0], p[8:]
+		default:
+			return p, proto, src, dst, true
+		}
+	}
+	return nil, 0, src, dst, false
+}
+
+func (f *flow) parse6(p []byte) answer {
+	h, proto, src, dst, ok := header6(p)
+	if !ok || dst != f.src.WithZone("") {
+		return answer{}
+	}
+	if proto == protoICMPv6 && len(h) >= 8 && h[0] < 128 {
+		return f.error6(h, src)
+	}
+	if src != f.dst.WithZone("") || proto != f.proto {
+		return answer{}
+	}
+	return f.reply(h, src)
+}
+
+// reply reads an answer of the target itself.
+func (f *flow) reply(h []byte, src netip.Addr) answer {
+	a := answer{from: src}
+	if len(h) < 8 {
+		return answer{}
+	}
+	sport, dport := binary.BigEndian.Uint16(h), binary.BigEndian.Uint16(h[2:])
+	switch f.proto {
+	case protoTCP:
+		if len(h) < 20 {
+			return answer{}
+		}
+		try, ok := f.tryOf(dport)
+		a.key = key{sport, try}
+		ack, flags := binary.BigEndian.Uint32(h[8:]), h[13]&(tcpSYN|tcpRST|tcpACK|tcpFIN)
+		if !ok || ack != uint32(f.token(a.key))+1 {
+			return answer{}
+		}
+		switch flags {
+		case tcpSYN | tcpACK:
+			a.kind, a.cleanup = synAck, true
+		case tcpRST | tcpACK, tcpRST:
+			a.kind = reset
+		}
+	case protoUDP:
+		try, ok := f.tryOf(dport)
+		a.key = key{sport, try}
+		if ok && f.knows(a.key, h[8:]) {
+			a.kind = replied
+		}
+	default:
+		// The type of the answer leads back to that of the question.
+		asked, ok := askedBy(f.proto, h[0])
+		try, known := f.tryOf(binary.BigEndian.Uint16(h[4:]))
+		a.key = key{uint16(asked), try}
+		t := f.token(a.key)
+		if !ok || !known || binary.BigEndian.Uint16(h[6:]) != uint16(t) {
+			return answer{}
+		}
+		a.kind = replied
+	}
+	return a
+}
+
+// knows tells whether a datagram answers our payload: a datagram with our port alone may
+// be anybody's who guessed sixteen bits.
+func (f *flow) knows(k key, data []byte) bool {
+	t := make([]byte, 8)
+	binary.BigEndian.PutUint64(t, f.token(k))
+	switch k.port {
+	case 53, 5353:
+		return len(data) >= 12 && bytes.Equal(data[:2], t[:2]) && data[2]&0x80 != 0
+	case 123:
+		return len(data) >= 48 && bytes.Equal(data[24:32], t)
+	case 443, 853:
+		return len(data) >= 15 && bytes.Contains(data, t)
+	}
+	return true
+}
+
+func askedBy(proto, got uint8) (uint8, bool) {
+	switch {
+	case proto == protoICMP && got == 0:
+		return 8, true
+	case proto == protoICMP && got == 14:
+		return 13, true
+	case proto == protoICMPv6 && got == 129:
+		return 128, true
+	}
+	return 0, false
+}
+
+func (f *flow) tryOf(sport uint16) (uint8, bool) {
+	for i, s := range f.sports {
+		if s == sport && s != 0 {
+			return uint8(i), true
+		}
+	}
+	return 0, false
+}
+
+func (f *flow) error4(h []byte, from netip.Addr) answer {
+	// Unreachable, time exceeded, parameter problem: others refuse nothing.
+	if len(h) < 8 || h[0] != 3 && h[0] != 11 && h[0] != 12 || h[0] == 3 && h[1] == 4 {
+		return answer{}
+	}
+	q, proto, src, dst, ok := header4(h[8:])
+	if !ok || src != f.src || dst != f.dst || proto != f.proto {
+		return answer{}
+	}
+	return f.quoted(q, h[0], h[1], from)
+}
+
+func (f *flow) error6(h []byte, from netip.Addr) answer {
+	if h[0] != 1 && h[0] != 3 && h[0] != 4 {
+		return answer{}
+	}
+	q, proto, src, dst, ok := header6(h[8:])
+	if !ok || src != f.src.WithZone("") || dst != f.dst.WithZone("") || proto != f.proto {
+		return answer{}
+	}
+	return f.quoted(q, h[0], h[1], from)
+}
+
+// quoted holds the packet that an error quotes against the one that we would have sent.
+func (f *flow) quoted(q []byte, typ, code uint8, from netip.Addr) answer {
+	if len(q) < 8 {
+		return answer{}
+	}
+	var k key
+	sport := binary.BigEndian.Uint16(q)
+	k.port = binary.BigEndian.Uint16(q[2:])
+	if f.proto == protoICMP || f.proto == protoICMPv6 {
+		sport, k.port = binary.BigEndian.Uint16(q[4:]), uint16(q[0])
+	}
+	try, ok := f.tryOf(sport)
+	k.try = try
+	if !ok || !bytes.Equal(q[:8], f.segment(k)[:8]) {
+		return answer{}
+	}
+	return answer{key: k, kind: icmpError, icmp: typ, code: code, from: from}
+}

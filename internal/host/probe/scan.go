@@ -1,0 +1,445 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"math"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	model "github.com/sixfence/sixfence/internal/model/probe"
+)
+
+// transport sends the probes of one flow and hears the answers.
+type transport interface {
+	send(k key) error
+	receive(d time.Duration, f func(answer)) error
+	// patience is how long a probe may wait for its answer, for transports that hold
+	// something for each.
+	patience(d time.Duration)
+	overruns() int
+	// room tells whether one more probe can be on its way.
+	room() bool
+}
+
+// loss is what is known about the way to an address and back.
+type loss struct {
+	sent, lost   int
+	srtt, rttvar time.Duration
+}
+
+func (l *loss) sample(rtt time.Duration) {
+	if l.srtt == 0 {
+		l.srtt, l.rttvar = rtt, rtt/2
+		return
+	}
+	l.rttvar += ((l.srtt - rtt).Abs() - l.rttvar) / 4
+	l.srtt += (rtt - l.srtt) / 8
+}
+
+// timeout is how long an answer may take.
+func (l *loss) timeout() time.Duration {
+	if l.srtt == 0 {
+		return time.Second
+	}
+	return min(max(2*l.srtt+4*l.rttvar, 200*time.Millisecond), 3*time.Second)
+}
+
+// rate is the probability that a probe or its answer is lost, on the careful side.
+func (l *loss) rate() float64 {
+	if l.sent == 0 {
+		return 0.2
+	}
+	return min(0.9, float64(l.lost+1)/float64(l.sent+1))
+}
+
+// The number of tries that a silent port gets.
+const (
+	minTries = 2
+	maxTries = firstCheck
+	// maxWrong is the chance, over a whole table, that an answer was lost every time.
+	maxWrong = 1e-6
+)
+
+// triesFor says how often a silent port is asked, when that many ports answer.
+func (l *loss) triesFor(answering int) int {
+	switch {
+	case l.sent == 0:
+		return 5 // nothing answers: nobody knows
+	case l.lost == 0 && l.sent >= 200:
+		return minTries
+	case l.lost == 0 && l.sent >= 30:
+		return minTries + 1
+	}
+	n := math.Log(maxWrong/float64(answering+1)) / math.Log(l.rate())
+	return min(max(minTries+1, int(math.Ceil(n))), maxTries)
+}
+
+// scan finds the state of every port of a table.
+type scan struct {
+	t     transport
+	out   *model.Table
+	pend  *model.Ports // without a final answer
+	proto uint8
+	dst   netip.Addr
+	src   netip.Addr
+	lim   *Limiter
+	loss  *loss
+	// controls are ports of which an answer is sure.
+	controls []uint16
+	refused  []uint16 // ports that an ICMP error answers: their answers are rationed
+	checks   [tries]check
+	turn     int
+	slower   float64
+	alive    func()               // the target itself has answered
+	note     func(string)         // something a person should know
+	progress func(sent, left int) // after every few packets
+	sent     int
+	selfDown int  // errors that this host itself made: nobody answers for the address
+	limited  bool // answers of the target are rationed
+	patience time.Duration
+	got      func(answer) // of the paced phase
+}
+
+// check is a control on its way.
+type check struct {
+	port uint16
+	at   time.Time // zero: none
+}
+
+var errSendRefused = errors.New("this host's own rules refuse to send")
+
+// heard takes an answer.
+func (s *scan) heard(a answer) {
+	r := s.reason(a)
+	if a.kind != icmpError || a.from == s.dst.WithZone("") {
+		s.alive()
+	}
+	if a.try >= firstCheck {
+		if c := &s.checks[a.try%tries]; !c.at.IsZero() && c.port == a.port {
+			s.loss.sample(time.Since(c.at))
+			s.loss.sent++
+			c.at = time.Time{}
+		}
+	}
+	if r.Why == "no-neighbour" {
+		s.selfDown++
+	}
+	if s.out.Set(a.port, r) && r.State != model.Unreachable {
+		switch {
+		case a.kind == icmpError:
+			if len(s.refused) < 8 {
+				s.refused = append(s.refused, a.port)
+			}
+		case len(s.controls) < 4:
+			s.controls = append(s.controls, a.port)
+		}
+	}
+	if r.Why != "no-neighbour" {
+		s.pend.Del(a.port)
+	}
+	if s.got != nil {
+		s.got(a)
+	}
+}
+
+// reason puts an answer into words.
+func (s *scan) reason(a answer) model.Reason {
+	switch a.kind {
+	case synAck:
+		return model.Reason{State: model.Open, Why: "syn-ack"}
+	case reset:
+		return model.Reason{State: model.Closed, Why: "rst"}
+	case replied:
+		why := "answer"
+		if s.proto == protoICMP || s.proto == protoICMPv6 {
+			why = "reply"
+		}
+		return model.Reason{State: model.Open, Why: why}
+	}
+	return s.refusal(a)
+}
+
+// refusal judges an ICMP error by its code and its sender. What the target itself says is
+// an answer; of a router, "there is no way" and "you must not" are different things.
+func (s *scan) refusal(a answer) model.Reason {
+	r := model.Reason{State: model.Rejected, Why: "icmp", ICMP: true, ICMPType: a.icmp, ICMPCode: a.code, From: a.from}
+	target := a.from == s.dst.WithZone("")
+	v4 := s.dst.Is4()
+	port := v4 && a.icmp == 3 && a.code == 3 || !v4 && a.icmp == 1 && a.code == 4
+	var lostOnTheWay bool
+	if v4 {
+		switch {
+		case a.icmp == 11:
+			lostOnTheWay = true
+		case a.icmp == 3:
+			switch a.code {
+			case 0, 1, 5, 6, 7, 8, 11, 12:
+				lostOnTheWay = true
+			}
+		}
+	} else {
+		lostOnTheWay = a.icmp == 3 || a.icmp == 1 && (a.code == 0 || a.code == 2 || a.code == 3)
+	}
+	switch {
+	case port && target && s.proto == protoUDP:
+		r.State = model.Closed
+	case a.from == s.src.WithZone("") && !target:
+		r = model.Reason{State: model.Unreachable, Why: "no-neighbour"}
+	case lostOnTheWay && !target:
+		r.State = model.Unreachable
+	}
+	return r
+}
+
+// send sends one probe in its time, and listens while it waits.
+func (s *scan) send(ctx context.Context, k key) error {
+	d := s.lim.take(time.Now(), s.slower)
+	for end := time.Now().Add(d); d > 0; d = time.Until(end) {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := s.t.receive(min(d, 100*time.Millisecond), s.heard); err != nil {
+			return err
+		}
+	}
+	for !s.t.room() {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := s.t.receive(5*time.Millisecond, s.heard); err != nil {
+			return err
+		}
+	}
+	s.sent++
+	if s.sent%32 == 0 {
+		if err := s.t.receive(0, s.heard); err != nil {
+			return err
+		}
+		if s.progress != nil && s.sent%1024 == 0 {
+			s.progress(s.sent, s.pend.Len())
+		}
+	}
+	return s.failed(k, s.t.send(k))
+}
+
+// failed turns what the kernel says about a packet into a state of its port.
+func (s *scan) failed(k key, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		s.out.Set(k.port, model.Reason{State: model.Errored, Why: "own-rules"})
+		return nil
+	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ENETDOWN):
+		s.out.Set(k.port, model.Reason{State: model.Unreachable, Why: "no-route"})
+		return nil
+	}
+	return err
+}
+
+// check sends a control, and counts those that are overdue.
+func (s *scan) check(ctx context.Context, port uint16) error {
+	s.overdue(s.loss.timeout())
+	slot := uint8(firstCheck + s.turn%(tries-firstCheck))
+	s.turn++
+	c := &s.checks[slot]
+	if !c.at.IsZero() {
+		return nil // it still waits
+	}
+	c.port = port
+	if err := s.send(ctx, key{port, slot}); err != nil {
+		return err
+	}
+	c.at = time.Now()
+	return nil
+}
+
+func (s *scan) overdue(after time.Duration) {
+	for i := range s.checks {
+		if c := &s.checks[i]; !c.at.IsZero() && time.Since(c.at) > after {
+			c.at = time.Time{}
+			s.loss.sent++
+			s.loss.lost++
+		}
+	}
+}
+
+func (s *scan) waiting() bool {
+	for i := range s.checks {
+		if !s.checks[i].at.IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
+// shuffled goes through the set in an order that spreads neighbours: rules and rate
+// limits see no sweep.
+func shuffled(p *model.Ports, salt uint16, yield func(uint16) bool) {
+	for i := range 65536 {
+		port := uint16(i)*40503 + salt // odd: every number once
+		if p.Has(port) && !yield(port) {
+			return
+		}
+	}
+}
+
+// round asks every port without an answer once.
+func (s *scan) round(ctx context.Context, try uint8) (err error) {
+	every := max(32, s.pend.Len()/200)
+	n := 0
+	shuffled(s.pend, uint16(try)*7919, func(port uint16) bool {
+		if err = s.send(ctx, key{port, try}); err != nil {
+			return false
+		}
+		if n++; n%every == 0 && len(s.controls) > 0 {
+			if err = s.check(ctx, s.controls[n/every%len(s.controls)]); err != nil {
+				return false
+			}
+		}
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	return s.settle(ctx)
+}
+
+// settle waits for the answers that are still on their way.
+func (s *scan) settle(ctx context.Context) error {
+	start := time.Now()
+	for s.pend.Len() > 0 || s.waiting() {
+		left := s.loss.timeout() - time.Since(start)
+		if left <= 0 {
+			break
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := s.t.receive(min(left, 20*time.Millisecond), s.heard); err != nil {
+			return err
+		}
+	}
+	if err := s.t.receive(0, s.heard); err != nil {
+		return err
+	}
+	s.overdue(0)
+	if n := s.t.overruns(); n > 0 { // answers that came and that we were too slow for
+		s.loss.sent += n
+		s.loss.lost += n
+		s.slower *= 2
+	}
+	return nil
+}
+
+// calibrate measures the loss with ports that surely answer.
+func (s *scan) calibrate(ctx context.Context, n int, gap time.Duration) error {
+	for i := range n {
+		if err := s.check(ctx, s.controls[i%len(s.controls)]); err != nil {
+			return err
+		}
+		if err := s.t.receive(gap, s.heard); err != nil {
+			return err
+		}
+		for end := time.Now().Add(gap); gap > 5*time.Millisecond && time.Now().Before(end); {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if err := s.t.receive(min(gap, 50*time.Millisecond), s.heard); err != nil {
+				return err
+			}
+		}
+	}
+	return s.settle(ctx)
+}
+
+// run finds the states. Everything that is known stands in the table when it returns,
+// with an error too.
+func (s *scan) run(ctx context.Context) error {
+	if s.slower == 0 {
+		s.slower = 1
+	}
+	s.t.patience(s.loss.timeout())
+	slowed, before := false, 0.0
+	for try := 0; s.pend.Len() > 0 && try < maxTries; try++ {
+		had := s.pend.Len()
+		sent0, lost0 := s.loss.sent, s.loss.lost
+		if err := s.round(ctx, uint8(try)); err != nil {
+			return err
+		}
+		s.t.patience(s.loss.timeout())
+		if s.pend.Len() == 0 {
+			return nil
+		}
+		if try > 0 { // what answers now was lost before
+			late := had - s.pend.Len()
+			s.loss.sent += late
+			s.loss.lost += late
+		}
+		if missing := 50 - s.loss.sent; missing > 0 && len(s.controls) > 0 {
+			if err := s.calibrate(ctx, missing, 2*time.Millisecond); err != nil {
+				return err
+			}
+		}
+		p := 0.0
+		if n := s.loss.sent - sent0; n > 0 {
+			p = float64(s.loss.lost-lost0) / float64(n)
+		}
+		switch {
+		case slowed && p > before*2/3: // it was not the rate
+			s.slower = 1
+		case p > 0.05 && !slowed:
+			slowed, before, s.slower = true, p, s.slower*2
+		}
+		if p > 0.4 && len(s.controls) > 0 && s.rationed(ctx) {
+			break
+		}
+		if try+1 >= s.loss.triesFor(s.out.Want.Len()-s.pend.Len()) {
+			break
+		}
+	}
+	if s.pend.Len() == 0 {
+		return nil
+	}
+	switch {
+	case len(s.refused) > 0:
+		if err := s.paced(ctx, s.refused); err != nil {
+			return err
+		}
+	case s.limited:
+		if err := s.paced(ctx, s.controls); err != nil {
+			return err
+		}
+	}
+	s.silent(s.pend)
+	return nil
+}
+
+// silent gives up on ports: nothing came back.
+func (s *scan) silent(p *model.Ports) {
+	for port := range p.All {
+		s.out.Set(port, s.silence())
+	}
+}
+
+func (s *scan) silence() model.Reason {
+	return model.Reason{State: model.Filtered, Why: "silence", MayBeOpen: s.proto == protoUDP}
+}
+
+// rationed tells whether what looks like loss is a limit: asked slowly, the controls
+// answer every time.
+func (s *scan) rationed(ctx context.Context) bool {
+	save := *s.loss
+	s.loss.sent, s.loss.lost = 0, 0
+	err := s.calibrate(ctx, 6, time.Second)
+	if err == nil && s.loss.sent >= 6 && s.loss.lost == 0 {
+		s.limited = true
+		return true
+	}
+	s.loss.sent += save.sent
+	s.loss.lost += save.lost
+	return false
+}

@@ -1,0 +1,78 @@
+package probe
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+func TestSpecParse(t *testing.T) {
+	t.Parallel()
+	var s Spec
+	for _, w := range []string{"tcp/22", "tcp/20-25", "tcp/65535", "udp/53", "echo", "icmp/13"} {
+		if err := s.Parse(w); err != nil {
+			t.Errorf("%s: %v", w, err)
+		}
+	}
+	if s.TCP.Len() != 7 || !s.TCP.Has(65535) || s.UDP.Len() != 1 || !s.ICMP4.Has(8) || !s.ICMP4.Has(13) || !s.ICMP6.Has(128) {
+		t.Errorf("%d %d %v %v", s.TCP.Len(), s.UDP.Len(), slices.Collect(s.ICMP4.All), slices.Collect(s.ICMP6.All))
+	}
+	for _, w := range []string{"", "22", "tcp", "tcp/", "tcp/0", "tcp/022", "tcp/9-3", "tcp/65536", "sctp/1", "icmp/3", "icmp/8-300", "tcp/1-2-3"} {
+		err := s.Parse(w)
+		if e, ok := err.(*SpecError); !ok || e.Hint == "" {
+			t.Errorf("%q: %v, want an error with a hint", w, err)
+		}
+	}
+}
+
+// TestPortsIsASet against the set of the language.
+func TestPortsIsASet(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		var p Ports
+		want := map[uint16]bool{}
+		for _, n := range rapid.SliceOf(rapid.Int32Range(0, 131071)).Draw(t, "n") {
+			if port := uint16(n); n > 65535 {
+				p.Del(port)
+				delete(want, port)
+			} else {
+				p.Add(port)
+				want[port] = true
+			}
+		}
+		got := slices.Collect(p.All)
+		if p.Len() != len(want) || len(got) != len(want) || !slices.IsSorted(got) {
+			t.Fatalf("%v, want %v", got, want)
+		}
+		for _, g := range got {
+			if !want[g] || !p.Has(g) {
+				t.Fatalf("%d", g)
+			}
+		}
+	})
+}
+
+// TestTableKeepsTheBestAnswer: a stranger can neither hide an open port nor fill the
+// memory with senders.
+func TestTableKeepsTheBestAnswer(t *testing.T) {
+	t.Parallel()
+	var tb Table
+	for p := range 2000 {
+		tb.Want.Add(uint16(p))
+	}
+	open := Reason{State: Open, Why: "syn-ack"}
+	if !tb.Set(1, open) || tb.Set(1, Reason{State: Rejected, Why: "icmp"}) || tb.At(1) != open {
+		t.Errorf("%+v", tb.At(1))
+	}
+	if tb.Set(5000, open) {
+		t.Error("a port was answered that nobody asked about")
+	}
+	for i := range 1500 {
+		tb.Set(uint16(i+2), Reason{State: Rejected, Why: "icmp", ICMP: true, From: netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})})
+	}
+	if len(tb.reasons) > 255 || tb.Count(Rejected) != 1500 || tb.At(1400).State != Rejected || tb.Open() != 2000-1501 {
+		t.Errorf("%d reasons, %d rejected, %d open", len(tb.reasons), tb.Count(Rejected), tb.Open())
+	}
+}
