@@ -114,7 +114,7 @@ func (n *NS) put(files map[string]string) string {
 		if err := os.WriteFile(src, []byte(text), 0o644); err != nil {
 			n.t.Fatal(err)
 		}
-		fmt.Fprintf(&b, "mkdir -p %s\ncp %s %s\n", filepath.Dir(name), src, name)
+		fmt.Fprintf(&b, "mkdir -p '%s'\ncp %s '%s'\n", filepath.Dir(name), src, name)
 	}
 	return b.String()
 }
@@ -170,4 +170,32 @@ func (n *NS) holdsRaw(pid int) bool {
 // namespaces: what somebody logged in on that host would see.
 func (d *Daemon) Inside(name string, args ...string) *exec.Cmd {
 	return exec.Command("nsenter", append([]string{"-t", strconv.Itoa(d.PID), "-n", "-m", "--", name}, args...)...)
+}
+
+// NetworkManager runs NetworkManager with these files below /etc/NetworkManager (name →
+// text), a message bus of its own, and returns when every one of the interfaces is
+// connected: one that waits for an advertisement is not, until it has one. Like networkd, it takes a read-only /sys for a container without udev.
+func (n *NS) NetworkManager(files map[string]string, ifaces ...string) *Daemon {
+	n.t.Helper()
+	bin, bus, cli := RequireTool(n.t, "NetworkManager"), RequireTool(n.t, "dbus-daemon"), RequireTool(n.t, "nmcli")
+	all := map[string]string{"/etc/NetworkManager/NetworkManager.conf": "[main]\nplugins=keyfile\ndns=none\nrc-manager=unmanaged\nhostname-mode=none\n[logging]\nlevel=DEBUG\n"}
+	for name, text := range files {
+		all["/etc/NetworkManager/"+name] = text
+	}
+	d := n.daemon("mount -o remount,ro /sys 2>/dev/null || mount -t sysfs -o ro sysfs /sys\n" +
+		tmpfs("/run/NetworkManager", "/run/dbus", "/run/systemd", "/run/udev", "/etc/NetworkManager", "/var/lib/NetworkManager") +
+		n.put(all) +
+		"mkdir -p /etc/NetworkManager/system-connections\nchmod -R go-rwx /etc/NetworkManager/system-connections\n" +
+		bus + " --system --fork --nopidfile --address=unix:path=/run/dbus/system_bus_socket\n" +
+		"exec unshare --uts " + bin + " --debug")
+	Eventually(n.t, 60*time.Second, "NetworkManager to connect "+strings.Join(ifaces, ", "), func() bool {
+		out, _ := d.Inside(cli, "-t", "-f", "DEVICE,STATE", "device").Output()
+		for _, i := range ifaces {
+			if !strings.Contains("\n"+string(out), "\n"+i+":connected\n") {
+				return false
+			}
+		}
+		return true
+	})
+	return d
 }

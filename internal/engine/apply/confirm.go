@@ -205,7 +205,7 @@ func (e *Engine) advance(t *transaction, out *Outcome) error {
 			return err
 		}
 		err := e.Host.Set(s.Kind, s.Target, s.After)
-		if err != nil && s.Kind == change.Action {
+		if err != nil && s.Kind == change.Action && !errors.Is(err, mutate.ErrRejected) {
 			out.Failed = append(out.Failed, err.Error()) // the files are right; what is made of them is late
 			err = nil
 		}

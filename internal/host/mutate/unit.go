@@ -95,35 +95,47 @@ func SystemdHere() bool {
 	return true
 }
 
+// ErrRejected says that the program which reads a file refuses it: what was written must
+// not stay.
+var ErrRejected = errors.New("the program that reads what was written refuses it")
+
 // act performs an action by its name.
 func (h *Host) act(name string) error {
 	var p string
-	var args []string
+	var runs [][]string
 	switch name {
 	case "initramfs":
 		if p = program("/usr/sbin/update-initramfs"); p != "" {
-			args = []string{"-u"}
+			runs = [][]string{{"-u"}}
 		} else if p = program("/usr/bin/dracut", "/usr/sbin/dracut"); p != "" {
-			args = []string{"--force", "--regenerate-all"}
+			runs = [][]string{{"--force", "--regenerate-all"}}
 		}
 	case "networkctl-reload":
-		p, args = program("/usr/bin/networkctl", "/bin/networkctl"), []string{"reload"}
+		p, runs = program("/usr/bin/networkctl", "/bin/networkctl"), [][]string{{"reload"}}
 	case "daemon-reload":
-		p, args = program("/usr/bin/systemctl", "/bin/systemctl"), []string{"daemon-reload"}
+		p, runs = program("/usr/bin/systemctl", "/bin/systemctl"), [][]string{{"daemon-reload"}}
 	case "nmcli-reload":
-		p, args = program("/usr/bin/nmcli"), []string{"connection", "reload"}
+		p, runs = program("/usr/bin/nmcli"), [][]string{{"connection", "reload"}, {"general", "reload", "conf"}}
+	case "netplan-generate":
+		p, runs = program("/usr/sbin/netplan"), [][]string{{"generate"}}
 	default:
 		return fmt.Errorf("action %q is not known", name)
 	}
 	if p == "" {
 		return fmt.Errorf("action %s: %w", name, ErrNoProgram)
 	}
-	r, err := run.Run(context.Background(), run.Program{Path: p, Args: args, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, Timeout: 10 * time.Minute})
-	if err != nil {
-		return err
-	}
-	if r.Exit != 0 {
-		return fmt.Errorf("action %s: %s", name, strings.TrimSpace(string(r.Stderr)))
+	for _, args := range runs {
+		r, err := run.Run(context.Background(), run.Program{Path: p, Args: args, Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, Timeout: 10 * time.Minute})
+		if err != nil {
+			return err
+		}
+		if r.Exit != 0 {
+			err := fmt.Errorf("action %s: %s", name, strings.TrimSpace(string(r.Stderr)))
+			if name == "netplan-generate" { // the next boot would have no network
+				err = errors.Join(err, ErrRejected)
+			}
+			return err
+		}
 	}
 	return nil
 }

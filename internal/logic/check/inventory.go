@@ -536,7 +536,7 @@ func evalINV11(c *Context) []Result {
 			if kr && !running && ke && !enabled {
 				continue
 			}
-			set, doubt := settingsFor(m, l)
+			set, doubt := m.For(l)
 			if set == nil && doubt == nil || set != nil && set.Index == 0 && len(set.Names) == 0 && doubt == nil {
 				continue
 			}

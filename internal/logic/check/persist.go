@@ -111,7 +111,7 @@ func (s *Space) managerSets(l *fact.Link, key string) managerValue {
 		if s.ctx.managedSpace(m) != s || m.Name == "netplan" || kr && !running && ke && !enabled {
 			continue
 		}
-		set, doubt := settingsFor(m, l)
+		set, doubt := m.For(l)
 		if set == nil && doubt == nil {
 			continue
 		}

@@ -147,7 +147,7 @@ func (s *Space) userspaceRA(l *fact.Link) (string, *fact.Gap) {
 		if s.ctx.managedSpace(m) != s || known && !running {
 			continue
 		}
-		set, doubt := settingsFor(m, l)
+		set, doubt := m.For(l)
 		if set == nil && doubt == nil && len(m.Gaps) > 0 {
 			doubt = &m.Gaps[0]
 		}

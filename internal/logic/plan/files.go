@@ -2,12 +2,10 @@ package plan
 
 import (
 	"fmt"
-	"net/netip"
 	"path"
 	"slices"
 	"strings"
 
-	"github.com/sixfence/sixfence/internal/model/fact"
 	"github.com/sixfence/sixfence/internal/model/intent"
 )
 
@@ -19,7 +17,6 @@ const (
 	UnitName     = "sixfence-firewall.service"
 	LateFile     = "/etc/systemd/system/" + LateName
 	LateName     = "sixfence-sysctl.service"
-	IfupFile     = "/etc/network/if-up.d/zz-sixfence"
 )
 
 // file is a file to be written.
@@ -27,6 +24,8 @@ type file struct {
 	path, text string
 	mode       uint32
 	why        []string
+	edit       bool // somebody else's, which keeps its mode and owner
+	gone       bool // it must not be there
 }
 
 // tunnelModules are the modules that a mechanism needs. tunnel6 and xfrm are left
@@ -108,23 +107,22 @@ WantedBy=multi-user.target
 `
 
 // files are those of a site: text is the table's, "" without one.
-func (s *site) files(rules string, settings []setting) []file {
+func (s *site) files(rules string, settings []setting, read reader) []file {
 	var out []file
 	if rules != "" {
-		out = append(out, file{RulesFile, rules, 0o600, []string{"firewall"}}, file{UnitFile, unitText, 0o644, []string{"firewall", "FW-32"}})
+		out = append(out, file{path: RulesFile, text: rules, mode: 0o600, why: []string{"firewall"}}, file{path: UnitFile, text: unitText, mode: 0o644, why: []string{"firewall", "FW-32"}})
 	}
 	if len(settings) > 0 {
-		out = append(out, file{SysctlFile, sysctlText(settings), 0o644, []string{"role", "INV-09"}})
+		out = append(out, file{path: SysctlFile, text: sysctlText(settings), mode: 0o644, why: []string{"role", "INV-09"}})
 		if s.written(settings) {
-			out = append(out, file{LateFile, lateText, 0o644, []string{"INV-08"}})
+			out = append(out, file{path: LateFile, text: lateText, mode: 0o644, why: []string{"INV-08"}})
 		}
 	}
 	if m := s.blocked(); len(m) > 0 {
-		out = append(out, file{ModprobeFile, modprobeText(m), 0o644, []string{"tunnels", "TUN-03"}})
+		out = append(out, file{path: ModprobeFile, text: modprobeText(m), mode: 0o644, why: []string{"tunnels", "TUN-03"}})
 	}
 	if s.ns != nil {
-		out = append(out, s.networkd()...)
-		out = append(out, s.ifupdown(settings)...)
+		out = append(out, s.byManagers(settings, read)...)
 	}
 	return out
 }
@@ -150,41 +148,6 @@ func (s *site) written(settings []setting) bool {
 	return false
 }
 
-// networkd are drop-ins of the files that own an interface.
-func (s *site) networkd() []file {
-	want, why := map[string]string{}, map[string][]string{}
-	var order []string
-	for _, f := range s.ifaces {
-		for _, n := range s.present(f) {
-			for _, m := range s.managers() {
-				if m.Name != "systemd-networkd" {
-					continue
-				}
-				for _, i := range m.Interfaces {
-					if !s.covers(i, n) || !strings.HasSuffix(i.Origin.File, ".network") {
-						continue
-					}
-					p := "/etc/systemd/network/" + path.Base(i.Origin.File) + ".d/60-sixfence.conf"
-					text := s.networkdText(f)
-					if old, ok := want[p]; ok && old != text {
-						s.fault("interfaces."+f.key, "give each interface a .network file of its own", "%s and another interface share %s, and want different things", n, i.Origin.File)
-						continue
-					} else if !ok {
-						order = append(order, p)
-					}
-					want[p] = text
-					why[p] = []string{"interfaces." + f.key, "RA-02"}
-				}
-			}
-		}
-	}
-	var out []file
-	for _, p := range order {
-		out = append(out, file{p, want[p], 0o644, why[p]})
-	}
-	return out
-}
-
 // present are the interfaces that are there and that an entry selects.
 func (s *site) present(f iface) []string {
 	var out []string
@@ -195,81 +158,4 @@ func (s *site) present(f iface) []string {
 		}
 	}
 	return out
-}
-
-func (s *site) networkdText(f iface) string {
-	var b strings.Builder
-	b.WriteString("# Written by sixfence from its intent; do not edit.\n[Network]\n")
-	believes := f.Addressing == intent.SLAAC || f.Addressing == intent.DHCPv6
-	if !believes || disabled(s.in) {
-		b.WriteString("IPv6AcceptRA=no\n")
-		if f.Addressing == intent.NoIPv6 || disabled(s.in) {
-			b.WriteString("LinkLocalAddressing=no\n")
-		}
-	} else {
-		b.WriteString("IPv6AcceptRA=yes\n\n[IPv6AcceptRA]\n")
-		var routers []string
-		var prefixes []netip.Prefix
-		every := true
-		for _, r := range f.Routers {
-			routers = append(routers, r.Address.String())
-			prefixes = append(prefixes, r.Prefixes...)
-			every = every && len(r.Prefixes) > 0
-		}
-		if len(routers) > 0 {
-			b.WriteString("RouterAllowList=" + strings.Join(routers, " ") + "\n")
-		}
-		if every && len(prefixes) > 0 {
-			var list []string
-			for _, p := range minimal(slices.Clone(prefixes)) {
-				list = append(list, p.String())
-			}
-			b.WriteString("PrefixAllowList=" + strings.Join(list, " ") + "\n")
-		}
-	}
-	if f.PinGateway {
-		for _, r := range f.Routers {
-			if isMAC(r.MAC) {
-				b.WriteString("\n[Neighbor]\nAddress=" + r.Address.String() + "\nLinkLayerAddress=" + strings.ToLower(r.MAC) + "\n")
-			}
-		}
-	}
-	return b.String()
-}
-
-// ifupdown writes accept_ra and its kin when it brings an interface up: a script that
-// runs after it sets ours again, and pins gateways.
-func (s *site) ifupdown(settings []setting) []file {
-	var body strings.Builder
-	var why []string
-	for _, f := range s.ifaces {
-		for _, n := range s.present(f) {
-			owned := slices.ContainsFunc(s.managers(), func(m fact.Manager) bool {
-				return m.Name == "ifupdown" && slices.ContainsFunc(m.Interfaces, func(i fact.ManagedInterface) bool { return s.covers(i, n) })
-			})
-			if !owned || ifNameFault(n) != "" || strings.ContainsAny(n, "'|;&$`()<> ") {
-				continue
-			}
-			why = append(why, "interfaces."+f.key)
-			fmt.Fprintf(&body, "'%s')\n", n)
-			for _, name := range []string{"accept_ra", "autoconf", "accept_ra_pinfo", "accept_ra_defrtr", "use_tempaddr", "disable_ipv6"} {
-				if v := valueFor(settings, conf6+n+"/"+name); v != "" {
-					fmt.Fprintf(&body, "\tset_key %s %s\n", name, v)
-				}
-			}
-			if f.PinGateway {
-				for _, r := range f.Routers {
-					if isMAC(r.MAC) {
-						fmt.Fprintf(&body, "\tip -6 neigh replace %s lladdr %s dev \"$IFACE\" nud permanent || :\n", r.Address, strings.ToLower(r.MAC))
-					}
-				}
-			}
-			body.WriteString("\t;;\n")
-		}
-	}
-	if why == nil {
-		return nil
-	}
-	slices.Sort(why)
-	return []file{{IfupFile, "#!/bin/sh\n# Written by sixfence from its intent; do not edit. ifupdown writes these keys by itself.\nset_key() {\n\t[ ! -w \"/proc/sys/net/ipv6/conf/$IFACE/$1\" ] || echo \"$2\" >\"/proc/sys/net/ipv6/conf/$IFACE/$1\" || :\n}\ncase \"$IFACE\" in\n" + body.String() + "esac\nexit 0\n", 0o755, slices.Compact(why)}}
 }

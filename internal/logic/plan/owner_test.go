@@ -41,9 +41,9 @@ func TestManagersAreTold(t *testing.T) {
 	with := func(a intent.Addressing) intent.Intent {
 		return intent.Intent{Role: intent.RoleServer, Interfaces: map[string]intent.Interface{"eth0": {Addressing: a, Routers: []intent.Router{router}, PinGateway: true}}}
 	}
-	networkd := []fact.Manager{{Name: "systemd-networkd", Interfaces: []fact.ManagedInterface{{Names: []string{"eth*"}, InUserspace: true, Origin: fact.Origin{File: "/run/systemd/network/10-netplan-eth0.network"}}}}}
+	networkd := []fact.Manager{{Name: "systemd-networkd", Interfaces: []fact.ManagedInterface{{Names: []string{"eth*"}, InUserspace: true, File: "/run/systemd/network/10-netplan-eth0.network"}}}}
 	p := New(with(intent.SLAAC), owned(networkd), Options{})
-	const dropin = "/etc/systemd/network/10-netplan-eth0.network.d/60-sixfence.conf"
+	const dropin = "/etc/systemd/network/10-netplan-eth0.network.d/zz-sixfence.conf"
 	text, _ := textOf(p, dropin)
 	for _, want := range []string{"IPv6AcceptRA=yes\n", "RouterAllowList=fe80::1\n", "PrefixAllowList=2001:db8:1::/64\n", "[Neighbor]\nAddress=fe80::1\nLinkLayerAddress=52:54:00:00:00:01\n"} {
 		if !strings.Contains(text, want) {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -40,7 +41,7 @@ func New(in intent.Intent, s *fact.Snapshot, o Options) change.Plan {
 		p.Gaps = append(p.Gaps, *gap)
 	}
 	p.Steps = append(p.Steps, live...)
-	b.files(st.files(text, settings), text)
+	b.files(st.files(text, settings, b.read))
 	b.risks(live)
 	b.routers()
 	b.prove(text)
@@ -137,20 +138,29 @@ func (b *builder) table(text string) {
 
 // files adds the steps that write, and those that take away what an earlier intent
 // wanted.
-func (b *builder) files(list []file, rules string) {
+func (b *builder) files(list []file) {
 	changed := map[string]bool{}
 	have := map[string]bool{}
 	for _, f := range list {
 		have[f.path] = true
 		before := b.read(f.path)
 		after := change.Image{Text: f.text, Mode: f.mode}
-		if !before.Absent && before.Text == f.text && before.Mode == f.mode && before.UID == 0 && before.GID == 0 {
+		switch {
+		case f.gone && before.Absent:
+			continue
+		case f.gone:
+			after = change.Image{Absent: true}
+		case f.edit:
+			after = before
+			after.Text = f.text
+		}
+		if after == before || !before.Absent && before.Text == f.text && before.Mode == f.mode && before.UID == 0 && before.GID == 0 && !f.gone {
 			continue
 		}
 		changed[f.path] = true
 		b.p.Steps = append(b.p.Steps, change.Step{ID: "file:" + f.path, Kind: change.File, Phase: change.Persist, Target: f.path, Before: before, After: after, Why: f.why})
 	}
-	for _, path := range []string{RulesFile, UnitFile, SysctlFile, LateFile, ModprobeFile, IfupFile} {
+	for _, path := range []string{RulesFile, UnitFile, SysctlFile, LateFile, ModprobeFile} {
 		if have[path] {
 			continue
 		}
@@ -172,10 +182,13 @@ func (b *builder) files(list []file, rules string) {
 	if loadable, ok := b.snap.Host.Modules.Supported.Get(); changed[ModprobeFile] && (!ok || loadable) {
 		action("initramfs", "TUN-05")
 	}
-	for p := range changed {
-		if strings.HasPrefix(p, "/etc/systemd/network/") {
-			action("networkctl-reload", "RA-02")
-			break
+	for _, x := range []struct{ dir, action, why string }{
+		{"/etc/netplan/", "netplan-generate", "RA-03"}, // before those who read what it writes
+		{"/etc/systemd/network/", "networkctl-reload", "RA-02"},
+		{"/etc/NetworkManager/", "nmcli-reload", "RA-03"},
+	} {
+		if slices.ContainsFunc(sortedKeys(changed), func(p string) bool { return strings.HasPrefix(p, x.dir) }) {
+			action(x.action, x.why)
 		}
 	}
 }
@@ -332,26 +345,25 @@ func (b *builder) risks(live []change.Step) {
 	if v, _ := b.forwards(false); v == "" && b.in.Role == intent.RoleServer && b.containers() {
 		b.risk(change.Risk{ID: "forwarding-left", Severity: "low", Title: "Forwarding is left as it is, since something here forwards for containers or guests", Remedy: "say forwarding: {ipv6: true} or false"})
 	}
-	for _, m := range b.managers() {
-		if m.Name != "NetworkManager" && m.Name != "dhcpcd" {
-			continue
-		}
-		for _, f := range b.ifaces {
-			for _, n := range b.present(f) {
-				if !slices.ContainsFunc(m.Interfaces, func(i fact.ManagedInterface) bool { return b.covers(i, n) && i.AcceptRA.Or(true) }) || f.Addressing == intent.SLAAC || f.Addressing == intent.DHCPv6 {
-					continue
-				}
-				remedy := fmt.Sprintf("nmcli connection modify CONNECTION ipv6.method manual (of %s)", n)
-				if m.Name == "dhcpcd" {
-					remedy = fmt.Sprintf("add to /etc/dhcpcd.conf: interface %s, and below it noipv6rs", n)
-				}
-				b.risk(change.Risk{ID: "manager-takes-ra", Severity: "medium", Title: m.Name + " listens to Router Advertisements on " + n + " by itself", Detail: "The rules keep rogue ones away; its own file is left alone.", Remedy: remedy})
-			}
-		}
+	b.managerRisks()
+}
+
+// managerRisks say what managers do with what they are told.
+func (b *builder) managerRisks() {
+	for _, r := range b.byHand {
+		b.risk(r)
+	}
+	if len(b.touched) > 0 {
+		b.risk(change.Risk{ID: "foreign-file-edited", Severity: "low", Title: "Lines of ours go into files of others, which have no other place for them", Detail: "They stand between two marked lines, with what they replace; everything else stays, and a rollback or another intent takes them out again.", Evidence: sortedUnique(b.touched)})
+	}
+	if len(b.later) > 0 {
+		b.risk(change.Risk{ID: "managers-later", Severity: "low", Title: "Network managers listen to Router Advertisements as before until they start next", Detail: b.guarded() + " What is below makes it so at once; it may interrupt the interface.", Evidence: sortedUnique(b.later)})
 	}
 }
 
 func (b *builder) hasRules() bool { v4, v6 := manages(b.in); return v4 || v6 }
+
+func sortedKeys[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) }
 
 func sortedUnique(l []string) []string {
 	slices.Sort(l)

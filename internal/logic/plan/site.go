@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sixfence/sixfence/internal/model/change"
 	"github.com/sixfence/sixfence/internal/model/fact"
 	"github.com/sixfence/sixfence/internal/model/intent"
 )
@@ -23,6 +24,10 @@ type site struct {
 	sel     intent.Selection
 	faults  []*Problem
 	learned []string // routers that nobody looked at
+	// What is known once managers have been told (byManagers).
+	later   []string      // what takes effect after the file is written, and how
+	touched []string      // files of others with a block of ours
+	byHand  []change.Risk // what no file of ours can say
 }
 
 // iface is an entry of Intent.Interfaces with the names that it stands for.

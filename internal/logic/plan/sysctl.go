@@ -235,26 +235,18 @@ func (s *site) mayForward() bool {
 }
 
 // userspace tells whether a network manager takes the RAs of an interface by itself.
-func (s *site) userspace(pattern string) bool {
-	for _, m := range s.managed(pattern) {
-		if m.InUserspace {
-			return true
-		}
-	}
-	return false
-}
-
-// managed are the entries of network managers about an interface.
-func (s *site) managed(name string) []fact.ManagedInterface {
-	var out []fact.ManagedInterface
+func (s *site) userspace(name string) bool {
 	for _, m := range s.managers() {
-		for _, i := range m.Interfaces {
-			if s.covers(i, name) {
-				out = append(out, i)
+		if !works(&m) {
+			continue
+		}
+		for _, l := range s.linksOf(name) {
+			if mi, _ := m.For(&l); mi != nil && mi.InUserspace {
+				return true
 			}
 		}
 	}
-	return out
+	return false
 }
 
 func (s *site) managers() []fact.Manager {
@@ -271,11 +263,18 @@ func (s *site) managers() []fact.Manager {
 	return out
 }
 
-func (s *site) covers(i fact.ManagedInterface, name string) bool {
-	if i.Index != 0 {
-		return s.linkName(i.Index) == name
+// linksOf are the interfaces that a pattern of ours means.
+func (s *site) linksOf(pattern string) (out []fact.Link) {
+	if s.ns == nil {
+		return nil
 	}
-	return slices.ContainsFunc(i.Names, func(g string) bool { return bootconf.Match(g, name) })
+	links, _ := s.ns.Links.Get()
+	for _, l := range links {
+		if matchesPattern(pattern, l.Name) {
+			out = append(out, l)
+		}
+	}
+	return out
 }
 
 // sysctlText is the file.

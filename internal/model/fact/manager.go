@@ -29,6 +29,11 @@ type ManagedInterface struct {
 	Match []string `json:"match,omitempty"`
 	// Index is set when the running manager itself said which interface this is.
 	Index int `json:"index,omitempty"`
+	// File is what is told of the interface as a whole: the .network file that drop-ins
+	// add to, the profile, the last file of netplan that names it.
+	File string `json:"file,omitempty"`
+	// Definition is netplan's name of it: "ethernets/eth0".
+	Definition string `json:"definition,omitempty"`
 
 	// AcceptRA: the manager (or, for ifupdown, the kernel on its behalf) takes RAs.
 	// Effective default included; AcceptRASet tells whether a line says so.
@@ -44,8 +49,9 @@ type ManagedInterface struct {
 	UseAutonomousPrefix Known[bool]    `json:"useAutonomousPrefix,omitzero"`
 	SendRA              Known[bool]    `json:"sendRA,omitzero"`
 	DHCPv6              Known[bool]    `json:"dhcpv6,omitzero"`
-	Use6RD              Known[bool]    `json:"use6RD,omitzero"`    // DHCPv4 option 212
-	LinkLocal           Known[bool]    `json:"linkLocal,omitzero"` // IPv6 link-local addressing
+	Use6RD              Known[bool]    `json:"use6RD,omitzero"`      // DHCPv4 option 212
+	LinkLocal           Known[bool]    `json:"linkLocal,omitzero"`   // IPv6 link-local addressing
+	LinkLocal4          bool           `json:"linkLocal4,omitempty"` // IPv4 link-local addressing
 	Forwarding          Known[bool]    `json:"forwarding,omitzero"`
 	IPv6Disabled        bool           `json:"ipv6Disabled,omitempty"`
 	Addresses           []netip.Prefix `json:"addresses,omitempty"` // static IPv6 addresses

@@ -90,14 +90,15 @@ func (n *netplanFiles) decode(m *fact.Manager) {
 			renderer = doc.Network.Renderer
 		}
 		lines := keyLines(b)
-		for _, group := range []map[string]*netplanLink{doc.Network.Ethernets, doc.Network.Wifis, doc.Network.Bonds, doc.Network.Bridges, doc.Network.Vlans, doc.Network.Vrfs, doc.Network.Dummies, doc.Network.Veths} {
+		n := &doc.Network
+		for i, group := range []map[string]*netplanLink{n.Ethernets, n.Wifis, n.Bonds, n.Bridges, n.Vlans, n.Vrfs, n.Dummies, n.Veths} {
 			for id, l := range group {
 				if l == nil {
 					l = &netplanLink{}
 				}
 				x := merged[id]
 				if x == nil {
-					x = &merging{}
+					x = &merging{section: netplanSections[i]}
 					merged[id] = x
 				}
 				x.merge(l, fact.Origin{File: f.Path, Line: lines[id]})
@@ -121,9 +122,13 @@ func (n *netplanFiles) decode(m *fact.Manager) {
 	}
 }
 
+// netplanSections are the names of the groups that are decoded, in their order.
+var netplanSections = []string{"ethernets", "wifis", "bonds", "bridges", "vlans", "vrfs", "dummy-devices", "virtual-ethernets"}
+
 type merging struct {
 	netplanLink
-	origin fact.Origin
+	section string
+	origin  fact.Origin
 }
 
 // merge lets a later file override what it names and add to lists.
@@ -162,7 +167,7 @@ func (x *merging) merge(l *netplanLink, at fact.Origin) {
 }
 
 func (x *merging) managed(id, renderer string, port bool) fact.ManagedInterface {
-	mi := fact.ManagedInterface{InUserspace: true, Origin: x.origin, Use6RD: fact.Value(false), SendRA: fact.Value(false), UseGateway: fact.Value(true), UseAutonomousPrefix: fact.Value(true), UseDNS: fact.Value(true)}
+	mi := fact.ManagedInterface{InUserspace: true, File: x.origin.File, Definition: x.section + "/" + bound(id), Origin: x.origin, Use6RD: fact.Value(false), SendRA: fact.Value(false), UseGateway: fact.Value(true), UseAutonomousPrefix: fact.Value(true), UseDNS: fact.Value(true)}
 	if x.Renderer != "" {
 		renderer = x.Renderer
 	}
@@ -172,17 +177,17 @@ func (x *merging) managed(id, renderer string, port bool) fact.ManagedInterface 
 	if x.LinkLocal != nil {
 		ll = false
 		for _, v := range *x.LinkLocal {
-			if s, ok := v.(string); ok && s == "ipv6" {
-				ll = true
-			}
+			s, _ := v.(string)
+			ll = ll || s == "ipv6"
+			mi.LinkLocal4 = mi.LinkLocal4 || s == "ipv4"
 		}
 	}
 	accept := true
 	if x.AcceptRA != nil {
 		accept, mi.AcceptRASet = *x.AcceptRA, true
 	}
-	if renderer == "NetworkManager" && x.AcceptRA == nil {
-		// method=auto with dhcp6, manual with addresses, else link-local.
+	if renderer == "NetworkManager" {
+		// method=auto with dhcp6, else manual with addresses, whatever accept-ra says.
 		accept = x.DHCP6 != nil && *x.DHCP6
 	}
 	mi.AcceptRA = fact.Value(accept && ll)
@@ -224,6 +229,10 @@ func (x *merging) managed(id, renderer string, port bool) fact.ManagedInterface 
 		}
 	}
 	mi.IPv6Disabled = !ll && len(mi.Addresses) == 0
+	if renderer == "NetworkManager" && !accept && len(mi.Addresses) == 0 {
+		// method=ignore: the kernel decides.
+		mi.InUserspace, mi.IPv6Disabled, mi.AcceptRA, mi.AcceptRASet = false, false, fact.Absent[bool](), false
+	}
 	switch {
 	case x.Match == nil:
 		mi.Names = []string{bound(id)}

@@ -285,7 +285,8 @@ const maxList = 256
 
 // result applies networkd's defaults (network_verify, network_adjust_ipv6_accept_ra).
 func (p *network) result(file string) fact.ManagedInterface {
-	mi := fact.ManagedInterface{Names: p.names, Match: p.match, Origin: fact.Origin{File: file}}
+	mi := fact.ManagedInterface{Names: p.names, Match: p.match, File: file, Origin: fact.Origin{File: file}}
+	mi.LinkLocal4 = p.linkLocal == "yes" || strings.HasPrefix(p.linkLocal, "ipv4")
 	if p.unmanaged {
 		mi.AcceptRA = fact.Value(false)
 		return mi

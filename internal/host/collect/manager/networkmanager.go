@@ -259,7 +259,7 @@ func nmProfile(f confd.File, d nmDefaults, note func(string, int)) (fact.Managed
 		method = "disabled" // a port of a bond or bridge has no addresses of its own
 	}
 	mi := nmMethod(method, d)
-	mi.AcceptRASet, mi.Origin = method != "", fact.Origin{File: f.Path}
+	mi.AcceptRASet, mi.File, mi.Origin = method != "", f.Path, fact.Origin{File: f.Path}
 	if methodAt.Line > 0 {
 		mi.Origin = methodAt
 	}
@@ -323,7 +323,7 @@ func ifcfg(f confd.File, d nmDefaults) (fact.ManagedInterface, bool) {
 		method, by = "manual", "IPV6_AUTOCONF"
 	}
 	mi := nmMethod(method, d)
-	mi.AcceptRASet, mi.Origin = by != "", fact.Origin{File: f.Path, Line: at[by]}
+	mi.AcceptRASet, mi.File, mi.Origin = by != "", f.Path, fact.Origin{File: f.Path, Line: at[by]}
 	if p, err := netip.ParsePrefix(v["IPV6ADDR"]); err == nil {
 		mi.Addresses = []netip.Prefix{p}
 	}
