@@ -24,10 +24,27 @@ type Peer struct {
 // Range is where the shots are fired.
 type Range struct {
 	Interface string // of the host, on the link
-	Host      Peer
-	Router    Peer // as the intent declares it, when it declares one
-	Neighbour Peer // an honest one
-	Rogue     Peer
+	// Key is that of Intent.Interfaces that selects it; the name itself, when empty.
+	Key string
+	// Effective: the settings that the intent asks for hold as well as its rules. What is
+	// for neither to decide is then not fired.
+	Effective bool
+	// Named are prefixes that the host or its intent speaks of: an address in them is not
+	// nobody's.
+	Named []netip.Prefix
+	// Back tells whether what the host sends to an address goes out by this interface.
+	// Nil: not known, and only Far and what is on the link are fired from.
+	Back func(netip.Addr) bool
+	// ElsewhereInterface is the interface behind which Elsewhere is, ElsewhereKey its key
+	// of Intent.Interfaces, when it has one.
+	ElsewhereInterface, ElsewhereKey string
+	// Transit4 and Transit6: the host passes packets on ("on"), or is to pass none
+	// ("off"). Empty: that is not for the intent to decide.
+	Transit4, Transit6 string
+	Host               Peer
+	Router             Peer // as the intent declares it, when it declares one
+	Neighbour          Peer // an honest one
+	Rogue              Peer
 	// Far and Far4 are behind the router; Elsewhere and Elsewhere4 are behind another
 	// interface of the host.
 	Far, Far4, Elsewhere, Elsewhere4 netip.Addr
@@ -39,6 +56,7 @@ type Range struct {
 type Shot struct {
 	ID     uint32 // from 1: flow label, or IPv4 identification
 	IPv4   bool
+	Group  string // what sort of shot it is, a word or two
 	Name   string
 	Frames [][]byte
 	// Pass: it ought to come through to the host's sockets.
@@ -49,19 +67,26 @@ type Shot struct {
 
 // Corpus are the shots for an intent.
 func Corpus(in *intent.Intent, r Range) []Shot {
+	if r.Key == "" {
+		r.Key = r.Interface
+	}
 	c := &corpus{in: in, r: r}
 	c.v4 = in.Firewall.Manage == "" || in.Firewall.Manage == intent.ManageBoth
 	c.v6 = in.Firewall.Manage != intent.ManageNone
 	c.off = in.Families == intent.Disabled || in.Families == intent.DisabledKeepLoopback
-	c.advertisements()
-	c.neighbours()
-	c.icmpv6()
-	c.membership()
-	c.headers()
-	c.sources()
-	c.tunnels()
-	c.dhcp()
-	c.ports()
+	if r.Effective {
+		c.off = c.off || in.Interfaces[r.Key].Addressing == intent.NoIPv6
+	}
+	for _, g := range []struct {
+		name string
+		add  func()
+	}{
+		{"router advertisements", c.advertisements}, {"neighbour discovery", c.neighbours}, {"ICMPv6", c.icmpv6}, {"MLD", c.membership}, {"flows", c.flows},
+		{"routing headers", c.headers}, {"forged sources", c.sources}, {"tunnels", c.tunnels}, {"DHCP", c.dhcp}, {"services", c.ports}, {"transit", c.transit},
+	} {
+		c.group = g.name
+		g.add()
+	}
 	return c.shots
 }
 
@@ -69,28 +94,38 @@ type corpus struct {
 	in          *intent.Intent
 	r           Range
 	v4, v6, off bool
+	group       string
 	shots       []Shot
 }
+
+// sport is a source port of the next shot alone: no shot goes along in the flow of another.
+func (c *corpus) sport() uint16 { return uint16(40000 + len(c.shots)) }
 
 // six adds a shot of IPv6 frames. pass is what rules that are ours ought to let through.
 func (c *corpus) six(name string, pass, refused bool, make func(f ndisc.Frame) [][]byte) {
 	if c.off {
 		pass = false
 	}
+	if !c.v6 && c.r.Effective {
+		return
+	}
 	if !c.v6 {
 		pass = true
 	}
-	s := Shot{ID: uint32(len(c.shots) + 1), Name: name, Pass: pass && !refused, Refused: refused}
+	s := Shot{ID: uint32(len(c.shots) + 1), Group: c.group, Name: name, Pass: pass && !refused, Refused: refused}
 	f := ndisc.Frame{SrcMAC: c.r.Rogue.MAC, DstMAC: c.r.Host.MAC, Src: c.r.Rogue.LL, Dst: c.r.Host.LL, FlowLabel: s.ID}
 	s.Frames = make(f)
 	c.shots = append(c.shots, s)
 }
 
 func (c *corpus) four(name string, pass, refused bool, make func(f ndisc.Frame4) ndisc.Frame4) {
+	if !c.v4 && c.r.Effective {
+		return
+	}
 	if !c.v4 {
 		pass = true
 	}
-	s := Shot{ID: uint32(len(c.shots) + 1), IPv4: true, Name: name, Pass: pass && !refused, Refused: refused}
+	s := Shot{ID: uint32(len(c.shots) + 1), IPv4: true, Group: c.group, Name: name, Pass: pass && !refused, Refused: refused}
 	f := make(ndisc.Frame4{SrcMAC: c.r.Neighbour.MAC, DstMAC: c.r.Host.MAC, Src: c.r.Neighbour.Address, Dst: c.r.Host.Address, ID: uint16(s.ID)})
 	s.Frames = [][]byte{f.Bytes()}
 	c.shots = append(c.shots, s)
@@ -111,7 +146,7 @@ func toAll(f ndisc.Frame) ndisc.Frame {
 // declared tells whether the intent believes this router on this interface.
 func (c *corpus) declared() bool {
 	for key, i := range c.in.Interfaces {
-		if key != c.r.Interface {
+		if key != c.r.Key {
 			continue
 		}
 		for _, r := range i.Routers {
@@ -179,7 +214,7 @@ func (c *corpus) advertisements() {
 	mac := false
 	for key, i := range c.in.Interfaces {
 		for _, r := range i.Routers {
-			mac = mac || key == c.r.Interface && r.Address == c.r.Router.LL && r.MAC != ""
+			mac = mac || key == c.r.Key && r.Address == c.r.Router.LL && r.MAC != ""
 		}
 	}
 	c.six("RA with the router's address from another MAC", c.declared() && !mac, false, func(f ndisc.Frame) [][]byte {
@@ -244,6 +279,24 @@ func (c *corpus) neighbours() {
 	})
 	rs := c.in.Role == intent.RoleRouter || c.in.Role == intent.RoleHypervisor || c.in.Role == intent.RoleKubernetesNode
 	c.six("RS", rs, false, func(f ndisc.Frame) [][]byte { return one(toAll(from(f, n)).ICMPv6(133, 0, []byte{0, 0, 0, 0})) })
+}
+
+// flows are packets of flows that the host has begun, and such as only look like it.
+func (c *corpus) flows() {
+	o := c.r.Open
+	if !o.Local.IsValid() {
+		return
+	}
+	for _, v := range []struct {
+		name string
+		port uint16
+		pass bool
+	}{{"answer of an open flow", o.Remote.Port(), true}, {"answer that nobody asked for", o.Remote.Port() ^ 1, false}} {
+		c.six(v.name, v.pass, false, func(f ndisc.Frame) [][]byte {
+			f.SrcMAC, f.Src, f.Dst, f.HopLimit = c.r.Router.MAC, o.Remote.Addr(), o.Local.Addr(), 60
+			return one(f.UDP(v.port, o.Local.Port(), []byte("x")))
+		})
+	}
 }
 
 func solicited(a netip.Addr) netip.Addr {

@@ -36,10 +36,16 @@ func (c *corpus) sources() {
 		addr    string
 		refused bool
 	}{{"::1", true}, {"::ffff:127.0.0.1", false}, {"::ffff:192.0.2.1", false}, {"::192.0.2.1", false}, {"fec0::1", false}, {"100::1", false}, {"2002:a00:1::1", false}, {"2002:7f00:1::1", false}, {"ff02::1", true}, {"5f00::1", false}} {
+		if a := netip.MustParseAddr(s.addr); slices.ContainsFunc(c.r.Named, func(p netip.Prefix) bool { return p.Bits() > 0 && (p.Contains(a) || p.Contains(a.Unmap())) }) {
+			continue // it is somebody's here
+		}
 		c.six("source "+s.addr, false, s.refused, func(f ndisc.Frame) [][]byte {
 			f.Src, f.Dst, f.HopLimit = netip.MustParseAddr(s.addr), h.Global, 64
-			return one(f.TCP(40000, port, syn))
+			return one(f.TCP(c.sport(), port, syn))
 		})
+	}
+	if c.in.Interfaces[c.r.Key].AsymmetricRouting {
+		return // sources are not held to the routes here
 	}
 	for _, s := range []struct {
 		name string
@@ -47,17 +53,17 @@ func (c *corpus) sources() {
 	}{{"of this host", h.Global}, {"behind another interface", c.r.Elsewhere}} {
 		c.six("source "+s.name, false, false, func(f ndisc.Frame) [][]byte {
 			f.Src, f.Dst, f.HopLimit = s.addr, h.Global, 64
-			return one(f.TCP(40000, port, syn))
+			return one(f.TCP(c.sport(), port, syn))
 		})
 	}
 	port = c.open(true)
 	c.four("source behind another interface (IPv4)", false, false, func(f ndisc.Frame4) ndisc.Frame4 {
 		f.Src = c.r.Elsewhere4
-		return f.TCP(40000, port, syn)
+		return f.TCP(c.sport(), port, syn)
 	})
 	c.four("source 240.0.0.1", false, false, func(f ndisc.Frame4) ndisc.Frame4 {
 		f.Src = netip.MustParseAddr("240.0.0.1")
-		return f.TCP(40000, port, syn)
+		return f.TCP(c.sport(), port, syn)
 	})
 }
 
@@ -65,7 +71,7 @@ func (c *corpus) sources() {
 // that is wrong.
 func (c *corpus) open(v4 bool) uint16 {
 	for _, v := range c.in.Services {
-		if v.From != nil || v.Families != nil && !slices.Contains(v.Families, word(v4)) || v.To != nil {
+		if v.From != nil || v.Interfaces != nil || v.Families != nil && !slices.Contains(v.Families, word(v4)) || v.To != nil {
 			continue
 		}
 		for _, p := range v.Ports {
@@ -89,23 +95,42 @@ func (c *corpus) tunnels() {
 	n := c.r.Neighbour
 	inner := ndisc.Frame{Src: c.r.Far, Dst: c.r.Host.Global}.TCP(40000, 22, syn).Bytes()[14:]
 	for _, p := range []uint8{4, 41, 47, 94, 97, 98, 115, 137} {
-		pass := c.tunnel(p)
-		c.four("protocol "+num(int(p))+" in IPv4", pass, false, func(f ndisc.Frame4) ndisc.Frame4 { return f.Raw(p, inner) })
-		c.six("protocol "+num(int(p))+" in IPv6", pass, false, func(f ndisc.Frame) [][]byte {
+		c.four("protocol "+num(int(p))+" in IPv4", c.tunnel(p, n.Address), false, func(f ndisc.Frame4) ndisc.Frame4 { return f.Raw(p, inner) })
+		c.six("protocol "+num(int(p))+" in IPv6", c.tunnel(p, n.Global), false, func(f ndisc.Frame) [][]byte {
 			f.SrcMAC, f.Src, f.Dst, f.HopLimit = n.MAC, n.Global, c.r.Host.Global, 64
 			return one(f.Raw(p, inner))
 		})
 	}
 	for _, p := range []uint16{3544, 3653, 5072} {
-		c.four("tunnel by udp/"+num(int(p)), c.accepts("udp", p, n.Address), false, func(f ndisc.Frame4) ndisc.Frame4 { return f.UDP(p, p, []byte("x")) })
+		teredo := p == 3544 && c.listed(n.Address, "teredo")
+		c.four("tunnel by udp/"+num(int(p)), teredo || c.accepts("udp", p, n.Address), false, func(f ndisc.Frame4) ndisc.Frame4 { return f.UDP(p, p, []byte("x")) })
 	}
 }
 
-// tunnel tells whether a protocol is wanted, as a service.
-func (c *corpus) tunnel(proto uint8) bool {
+// carriers are the mechanisms that an intent may name, by the IP protocol they use.
+var carriers = map[uint8][]string{
+	4: {"ipip", "ip6tnl"}, 41: {"6in4", "6to4", "6rd", "isatap", "ip6tnl"}, 47: {"gre", "ip6gre"}, 115: {"l2tp"},
+}
+
+// listed tells whether one of these tunnels is listed with a peer.
+func (c *corpus) listed(src netip.Addr, mechanisms ...string) bool {
+	return c.in.Tunnels.Policy == intent.TunnelsList && slices.ContainsFunc(c.in.Tunnels.List, func(t intent.Tunnel) bool {
+		return slices.Contains(mechanisms, t.Mechanism) && (!t.Peer.IsValid() || t.Peer.Contains(src))
+	})
+}
+
+// tunnel tells whether a protocol is wanted from a source, as a tunnel or as a service.
+func (c *corpus) tunnel(proto uint8, src netip.Addr) bool {
+	v4 := src.Is4()
+	if v4 && c.in.Families == intent.IPv6Only {
+		return false
+	}
+	if c.listed(src, carriers[proto]...) {
+		return true
+	}
 	for _, v := range c.in.Services {
 		for _, p := range v.Ports {
-			if x, err := intent.ParsePort(p); err == nil && x.Whole() && x.Proto == proto && v.From == nil {
+			if x, err := intent.ParsePort(p); err == nil && x.Whole() && x.Proto == proto && c.about(v, src) {
 				return true
 			}
 		}
@@ -115,7 +140,7 @@ func (c *corpus) tunnel(proto uint8) bool {
 
 // dhcp are answers that nobody tracked.
 func (c *corpus) dhcp() {
-	i := c.in.Interfaces[c.r.Interface]
+	i := c.in.Interfaces[c.r.Key]
 	client := i.Addressing != intent.NoIPv6 && (i.Addressing == intent.DHCPv6 || i.DHCPv6Servers != nil)
 	listed := func(a netip.Addr) bool {
 		return client && (len(i.DHCPv6Servers) == 0 || slices.ContainsFunc(i.DHCPv6Servers, func(d intent.DHCPv6Server) bool { return d.Address == a }))
@@ -152,6 +177,34 @@ func (c *corpus) ports() {
 	}
 	slices.SortFunc(list, func(a, b port) int { return cmp.Or(strings.Compare(a.proto, b.proto), cmp.Compare(a.n, b.n)) })
 	n := c.r.Neighbour
+	for _, v := range c.in.Services {
+		for _, src := range c.around(v.From) {
+			for _, text := range v.Ports {
+				x, err := intent.ParsePort(text)
+				if err != nil || x.Name != "tcp" && x.Name != "udp" || x.From == 0 {
+					continue
+				}
+				name := x.Name + "/" + num(int(x.From)) + " from " + src.String()
+				if src.Is4() {
+					c.four(name, c.accepts(x.Name, x.From, src), false, func(f ndisc.Frame4) ndisc.Frame4 {
+						f.SrcMAC, f.Src = c.r.Router.MAC, src
+						if x.Name == "tcp" {
+							return f.TCP(c.sport(), x.From, syn)
+						}
+						return f.UDP(c.sport(), x.From, []byte("x"))
+					})
+					continue
+				}
+				c.six(name, c.accepts(x.Name, x.From, src), false, func(f ndisc.Frame) [][]byte {
+					f.SrcMAC, f.Src, f.Dst, f.HopLimit = c.r.Router.MAC, src, c.r.Host.Global, 60
+					if x.Name == "tcp" {
+						return one(f.TCP(c.sport(), x.From, syn))
+					}
+					return one(f.UDP(c.sport(), x.From, []byte("x")))
+				})
+			}
+		}
+	}
 	for _, p := range list {
 		for _, src := range []struct {
 			name string
@@ -168,9 +221,9 @@ func (c *corpus) ports() {
 						f.Ext = []ndisc.Ext{{Type: ndisc.HdrDestOpts}}
 					}
 					if p.proto == "tcp" {
-						return one(f.TCP(40000, p.n, syn))
+						return one(f.TCP(c.sport(), p.n, syn))
 					}
-					return one(f.UDP(40000, p.n, []byte("x")))
+					return one(f.UDP(c.sport(), p.n, []byte("x")))
 				})
 			}
 		}
@@ -182,9 +235,9 @@ func (c *corpus) ports() {
 			c.four(p.proto+"/"+num(int(p.n))+" from "+src.name+" (IPv4)", c.accepts(p.proto, p.n, src.addr), false, func(f ndisc.Frame4) ndisc.Frame4 {
 				f.SrcMAC, f.Src = src.mac, src.addr
 				if p.proto == "tcp" {
-					return f.TCP(40000, p.n, syn)
+					return f.TCP(c.sport(), p.n, syn)
 				}
-				return f.UDP(40000, p.n, []byte("x"))
+				return f.UDP(c.sport(), p.n, []byte("x"))
 			})
 		}
 	}
@@ -198,17 +251,7 @@ func (c *corpus) accepts(proto string, port uint16, src netip.Addr) bool {
 		return false
 	}
 	for _, v := range c.in.Services {
-		if v.Families != nil && !slices.Contains(v.Families, word(v4)) || v.Interfaces != nil && !slices.Contains(v.Interfaces, c.r.Interface) {
-			continue
-		}
-		dst := c.r.Host.Global
-		switch {
-		case v4:
-			dst = c.r.Host.Address
-		case src.IsLinkLocalUnicast():
-			dst = c.r.Host.LL
-		}
-		if v.From != nil && !within(v.From, src) || v.To != nil && !within(v.To, dst) {
+		if !c.about(v, src) {
 			continue
 		}
 		for _, p := range v.Ports {
@@ -218,6 +261,22 @@ func (c *corpus) accepts(proto string, port uint16, src netip.Addr) bool {
 		}
 	}
 	return false
+}
+
+// about tells whether a service is for a source on this link.
+func (c *corpus) about(v intent.Service, src netip.Addr) bool {
+	v4 := src.Is4()
+	if v.Families != nil && !slices.Contains(v.Families, word(v4)) || v.Interfaces != nil && !slices.Contains(v.Interfaces, c.r.Key) {
+		return false
+	}
+	dst := c.r.Host.Global
+	switch {
+	case v4:
+		dst = c.r.Host.Address
+	case src.IsLinkLocalUnicast():
+		dst = c.r.Host.LL
+	}
+	return (v.From == nil || within(v.From, src)) && (v.To == nil || within(v.To, dst))
 }
 
 func within(ps []netip.Prefix, a netip.Addr) bool {

@@ -23,6 +23,7 @@ func lower(s string) string { return strings.ToLower(s) }
 func New(in intent.Intent, s *fact.Snapshot, o Options) change.Plan {
 	p := change.Plan{SchemaVersion: change.Version, Checks: in.Checks, Administered: o.Administered}
 	p.IntentHash, _ = in.Hash()
+	p.Intent = &in
 	ns := namespace(s, o.Namespace)
 	if ns == nil {
 		p.Refusals = append(p.Refusals, change.Refusal{ID: "no-namespace", Title: "The network namespace is not in the Snapshot", WayOut: "read the host as root"})

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 
 	"github.com/sixfence/sixfence/internal/model/fact"
+	"github.com/sixfence/sixfence/internal/model/intent"
 )
 
 // Version is the schemaVersion of Plan in this release.
@@ -17,10 +18,13 @@ const Version = "1.0"
 // same host gives the same Plan, byte for byte.
 type Plan struct {
 	SchemaVersion string `json:"schemaVersion"`
-	// ID is the SHA-256, in hex, of this Plan with ID empty.
+	// ID is the SHA-256, in hex, of this Plan with ID empty and without Proof.
 	ID         string `json:"id"`
 	IntentHash string `json:"intentHash"` // SHA-256 in hex of the merged intent
-	Namespace  string `json:"netns"`      // as in every other output: init, self, or a name
+	// Intent is the merged intent itself, from which a proof says what ought to happen.
+	// The plan of a rollback has none.
+	Intent    *intent.Intent `json:"intent,omitempty"`
+	Namespace string         `json:"netns"` // as in every other output: init, self, or a name
 	// Steps in the order in which apply performs them; the undo goes the other way.
 	Steps []Step `json:"steps"`
 	// Risks are the trade-offs that apply to this host.
@@ -34,6 +38,10 @@ type Plan struct {
 	// which a new connection must come to confirm.
 	Administered []Way      `json:"administered,omitempty"`
 	Gaps         []fact.Gap `json:"gaps,omitempty"`
+	// Proof is what came of firing at the planned state. It is no part of what ID is the
+	// hash of: it is made of a whole Plan, it says what a kernel did and not what apply
+	// would do, and apply believes none that it did not make itself.
+	Proof *Proof `json:"proof,omitempty"`
 }
 
 // Phase is when a Step is performed.

@@ -1,0 +1,242 @@
+package arena
+
+import (
+	"context"
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sixfence/sixfence/internal/host/run"
+	"github.com/sixfence/sixfence/internal/host/scratch"
+)
+
+// helperName is what the helper is called; helperEnv marks its environment, so that it
+// never starts another.
+const (
+	helperName = "sixfence-arena"
+	helperEnv  = "SIXFENCE_ARENA"
+)
+
+// The helper hooks in here, and not in main, so that every program that links this
+// package can start it, tests as well.
+func init() {
+	if len(os.Args) != 2 || os.Args[0] != helperName || os.Getenv(helperEnv) == "" {
+		return
+	}
+	if os.Getpid() != 1 {
+		fmt.Fprintln(os.Stderr, helperName+": not for use by hand")
+		os.Exit(2) //nolint:forbidigo // the helper has no main of its own
+	}
+	os.Exit(help(os.Args[1], os.Stdin, os.Stdout)) //nolint:forbidigo // the helper has no main of its own
+}
+
+// helper is the state of the namespaces.
+type helper struct {
+	nft   string
+	env   []string
+	proc  int         // of /proc: the root directory has none
+	far   chan func() // runs in the namespace of the far ends
+	farID int         // its thread
+	wires map[string]*wire
+	names map[uint32]string
+	conns []net.Conn
+}
+
+func help(nft string, in io.Reader, out io.Writer) int {
+	// Whatever hangs: the namespaces die with this process.
+	time.AfterFunc(maxLife, func() {
+		fmt.Fprintln(os.Stderr, "out of time")
+		os.Exit(3) //nolint:forbidigo // a bound on time
+	})
+	unix.CloseOnExec(3) // this program, where it was started from a copy in memory (run.StartApart)
+	h := &helper{wires: map[string]*wire{}, names: map[uint32]string{}}
+	enc := gob.NewEncoder(out)
+	if err := h.init(nft); err != nil {
+		return exit(enc.Encode(answer{Why: err.Error(), Unavailable: true, Hint: "allow namespaces, or run as root on the host itself"}))
+	}
+	if enc.Encode(answer{}) != nil {
+		return 1
+	}
+	// The end of the input is the caller's end, also while something is being done.
+	requests := make(chan request)
+	go func() {
+		dec := gob.NewDecoder(in)
+		for {
+			var r request
+			if dec.Decode(&r) != nil {
+				os.Exit(0) //nolint:forbidigo // the caller died: so does everything here
+			}
+			requests <- r
+		}
+	}()
+	for r := range requests {
+		var a answer
+		if err := h.do(r, &a); err != nil {
+			a.Why = err.Error()
+			var u *UnavailableError
+			var rules *RulesError
+			switch {
+			case errors.As(err, &u):
+				a.Unavailable, a.Hint = true, u.Hint
+			case errors.As(err, &rules):
+				a.Rules = true
+			}
+		}
+		if enc.Encode(a) != nil {
+			return 1
+		}
+	}
+	return 0
+}
+
+func exit(err error) int {
+	if err != nil {
+		return 1
+	}
+	return 0
+}
+
+func (h *helper) init(nft string) error {
+	var err error
+	if h.proc, err = unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return fmt.Errorf("open /proc: %w", err)
+	}
+	if h.nft, h.env, err = scratch.Jail(nft); err != nil {
+		return err
+	}
+	h.far = make(chan func())
+	ready := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: this thread is in another namespace
+		h.farID = unix.Gettid()
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil {
+			// What is sent is handled in the order in which it is sent: by one processor.
+			var set unix.CPUSet
+			if unix.SchedGetaffinity(0, &set) == nil {
+				for cpu := range 1024 {
+					if set.IsSet(cpu) {
+						set.Zero()
+						set.Set(cpu)
+						_ = unix.SchedSetaffinity(0, &set)
+						break
+					}
+				}
+			}
+			for _, k := range []string{"all", "default"} {
+				_ = h.write("net/ipv6/conf/"+k+"/disable_ipv6", "1")
+			}
+		}
+		ready <- err
+		for f := range h.far {
+			f()
+		}
+	}()
+	if err := <-ready; err != nil {
+		return fmt.Errorf("make a second network namespace: %w", err)
+	}
+	// A system whose /proc/sys cannot be written has nothing to prove settings with.
+	if err := h.write("net/ipv4/conf/lo/forwarding", "0"); err != nil {
+		return fmt.Errorf("write settings of a scratch namespace: %w", err)
+	}
+	return nil
+}
+
+// there runs f in the namespace of the far ends.
+func (h *helper) there(f func() error) error {
+	done := make(chan error)
+	h.far <- func() { done <- f() }
+	return <-done
+}
+
+func (h *helper) do(r request, a *answer) (err error) {
+	switch {
+	case r.Setup != nil:
+		a.Failed, err = h.setup(r.Setup)
+	case r.Set != nil:
+		for _, s := range r.Set {
+			if e := h.write(s.Path, s.Value); e != nil {
+				a.Failed = append(a.Failed, s.Path+": "+e.Error())
+			} else if got, e := h.read(s.Path); e != nil || got != strings.Join(strings.Fields(s.Value), " ") {
+				a.Failed = append(a.Failed, fmt.Sprintf("%s: it is %q after %q was written", s.Path, got, s.Value))
+			}
+		}
+	case r.Load != "":
+		err = h.load(r.Load)
+	case r.Replay != nil:
+		a.Failed, err = replay(r.Replay)
+	case r.Fire != nil:
+		a.Six, a.Four, err = h.fire(r.Fire)
+	case r.Begin != nil:
+		var c net.Conn
+		if c, err = net.DialTimeout("udp", r.Begin.String(), time.Second); err == nil {
+			h.conns = append(h.conns, c)
+			if _, err = c.Write([]byte("x")); err == nil {
+				a.Flow = Flow{c.LocalAddr().(*net.UDPAddr).AddrPort(), *r.Begin}
+			}
+		}
+	case r.Send != nil:
+		a.Sent, err = h.send(r.Send)
+	case r.Lookup != nil:
+		a.Ways, err = h.lookup(r.Lookup)
+	case r.Address:
+		a.Addresses, err = h.addresses()
+	case r.Fill != "":
+		a.Filled, err = fill(r.Fill)
+	}
+	return err
+}
+
+// load runs nft.
+func (h *helper) load(script string) error {
+	r, err := run.Run(context.Background(), run.Program{
+		Path: h.nft, Name: "nft", Args: []string{"-f", "-"}, Env: h.env, Stdin: []byte(script), Timeout: 20 * time.Second,
+		Limits: []run.Limit{{Resource: unix.RLIMIT_AS, Value: 2 << 30}, {Resource: unix.RLIMIT_CPU, Value: 20}},
+	})
+	switch {
+	case err != nil:
+		return fmt.Errorf("load rules: %w", err)
+	case r.Exit != 0:
+		return &RulesError{"the kernel does not take the rules: " + strings.TrimSpace(string(r.Stderr))}
+	}
+	return nil
+}
+
+func (h *helper) sysctl(path string, flags int) (*os.File, error) {
+	fd, err := unix.Openat(h.proc, "sys/"+path, flags|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+func (h *helper) write(path, value string) error {
+	f, err := h.sysctl(path, unix.O_WRONLY)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteString(value)
+	if p := (*os.PathError)(nil); errors.As(err, &p) {
+		err = p.Err
+	}
+	return err
+}
+
+func (h *helper) read(path string) (string, error) {
+	f, err := h.sysctl(path, unix.O_RDONLY)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, 64<<10))
+	return strings.Join(strings.Fields(string(b)), " "), err
+}
