@@ -19,8 +19,8 @@ var (
 	routers = netip.MustParsePrefix("2001:db8:51fe:600d::/64")
 )
 
-func (t target) ra(p attack.Peer, prefix netip.Prefix, id uint32) []byte {
-	ra := ndisc.RA{HopLimit: 64, Lifetime: 1800, Options: [][]byte{ndisc.PrefixInfo(prefix, 86400, 14400)}}
+func (t target) ra(p attack.Peer, prefix netip.Prefix, lifetime uint16, id uint32) []byte {
+	ra := ndisc.RA{HopLimit: 64, Lifetime: lifetime, Options: [][]byte{ndisc.PrefixInfo(prefix, 86400, 14400)}}
 	return ndisc.Frame{SrcMAC: p.MAC, Src: p.LL, Dst: ndisc.AllNodes, FlowLabel: id}.RA(ra).Bytes()
 }
 
@@ -60,7 +60,7 @@ func (r *proof) settingsAlone(ctx context.Context, a *arena.Arena) error {
 				peer   attack.Peer
 				prefix netip.Prefix
 			}{{"a rogue", g.Rogue, rogues}, {"the router", g.Router, routers}} {
-				f := t.ra(x.peer, x.prefix, 1)
+				f := t.ra(x.peer, x.prefix, 1800, 1)
 				if _, _, err := a.Fire(ctx, t.name, [][]byte{f}); err != nil {
 					return err
 				}
@@ -103,7 +103,9 @@ func (r *proof) advertised(ctx context.Context, a *arena.Arena) error {
 		if t.off {
 			continue
 		}
-		bad, good := t.ra(t.shots.Rogue, rogues, 1), t.ra(t.shots.Router, routers, 2)
+		// No lifetime as a router: where the host has the same route from elsewhere, the
+		// kernel would take nothing else of the message.
+		bad, good := t.ra(t.shots.Rogue, rogues, 1800, 1), t.ra(t.shots.Router, routers, 0, 2)
 		if _, _, err := a.Fire(ctx, t.name, [][]byte{bad, good}); err != nil {
 			return err
 		}
