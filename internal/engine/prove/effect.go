@@ -1,6 +1,7 @@
 package prove
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -182,6 +183,9 @@ func (r *proof) full(ctx context.Context, a *arena.Arena, ours table) error {
 	if ours.text == "" && ours.raw == nil {
 		return nil
 	}
+	if err := r.floods(ctx, a); err != nil {
+		return err
+	}
 	r.progress("filling the sets of the limits")
 	if _, err := a.Fill(ctx, "sixfence"); err != nil {
 		return fmt.Errorf("fill the sets: %w", err)
@@ -196,10 +200,7 @@ func (r *proof) full(ctx context.Context, a *arena.Arena, ours table) error {
 		shots = append(shots, attack.Shot{ID: id, Group: "full sets", Name: name, Pass: true, IPv4: four, Frames: [][]byte{make(id)}})
 	}
 	if v6 && !t.off {
-		far := netip.MustParseAddr("2600:77::7")
-		if !g.Back(far) {
-			far = g.Neighbour.Global
-		}
+		far := stranger(g, g.Neighbour.Global, "2600:77::7", "2a00:77::7")
 		add("echo request of a newcomer", false, func(id uint32) []byte {
 			return ndisc.Frame{SrcMAC: g.Router.MAC, DstMAC: g.Host.MAC, Src: far, Dst: g.Host.Global, FlowLabel: id}.Echo(77, 1).Bytes()
 		})
@@ -211,10 +212,7 @@ func (r *proof) full(ctx context.Context, a *arena.Arena, ours table) error {
 		})
 	}
 	if v4 {
-		far := netip.MustParseAddr("203.0.113.77")
-		if !g.Back(far) {
-			far = g.Neighbour.Address
-		}
+		far := stranger(g, g.Neighbour.Address, "203.0.113.77", "192.88.98.7")
 		add("echo request of a newcomer (IPv4)", true, func(id uint32) []byte {
 			return ndisc.Frame4{SrcMAC: g.Router.MAC, DstMAC: g.Host.MAC, Src: far, Dst: g.Host.Address, ID: uint16(id)}.Echo(77, 1).Bytes()
 		})
@@ -227,6 +225,76 @@ func (r *proof) full(ctx context.Context, a *arena.Arena, ours table) error {
 		v := verdict{t.name, s, seen[s.ID]}
 		if r.count(v); !v.seen {
 			r.fail(v.misfire("is stopped when the sets of the limits are full"))
+		}
+	}
+	return nil
+}
+
+// stranger is an address that nobody names, and that is answered by this interface.
+func stranger(g attack.Range, def netip.Addr, list ...string) netip.Addr {
+	for _, t := range list {
+		a := netip.MustParseAddr(t)
+		if g.Back(a) && !slices.ContainsFunc(g.Named, func(p netip.Prefix) bool { return p.Bits() > 0 && p.Contains(a) }) {
+			return a
+		}
+	}
+	return def
+}
+
+// Packets a second that an intent which says nothing lets one sender have, at the most.
+const (
+	echoRate = 10
+	ndRate   = 50
+	maxRate  = 200 // above it nobody means a limit
+)
+
+// floods: one sender alone does not make the host do more than the intent says.
+func (r *proof) floods(ctx context.Context, a *arena.Arena) error {
+	t := r.targets[0]
+	g := t.shots
+	v4, v6 := r.manages()
+	l := r.in.Limits
+	fresh := ndisc.MAC{0x02, 0x51, 0xfe, 8, 8, 8}
+	far6, far4 := stranger(g, g.Rogue.Global, "2600:78::7", "2a00:78::7"), stranger(g, g.Rogue.Address, "203.0.113.78", "192.88.98.8")
+	for _, x := range []struct {
+		name string
+		on   bool
+		v4   bool
+		rate uint32
+		make func(id uint32) []byte
+	}{
+		{"echo requests of one sender", v6 && !t.off, false, cmp.Or(l.EchoPerSecond, echoRate), func(id uint32) []byte {
+			return ndisc.Frame{SrcMAC: g.Router.MAC, DstMAC: g.Host.MAC, Src: far6, Dst: g.Host.Global, FlowLabel: id}.Echo(78, uint16(id)).Bytes()
+		}},
+		{"neighbour solicitations of one sender", v6 && !t.off, false, cmp.Or(l.NDPerSecond, ndRate), func(id uint32) []byte {
+			return ndisc.Frame{SrcMAC: fresh, DstMAC: g.Host.MAC, Src: linkLocal(fresh), Dst: g.Host.LL, FlowLabel: id}.NS(g.Host.LL, fresh).Bytes()
+		}},
+		{"echo requests of one sender (IPv4)", v4, true, cmp.Or(l.EchoPerSecond, echoRate), func(id uint32) []byte {
+			return ndisc.Frame4{SrcMAC: g.Router.MAC, DstMAC: g.Host.MAC, Src: far4, Dst: g.Host.Address, ID: uint16(id)}.Echo(78, uint16(id)).Bytes()
+		}},
+	} {
+		exempt := slices.ContainsFunc(l.Exempt, func(p netip.Prefix) bool { return p.Contains(far6) || p.Contains(far4) })
+		if !x.on || x.rate > maxRate || exempt {
+			continue
+		}
+		n := 10 * x.rate
+		var frames [][]byte
+		for i := range n {
+			frames = append(frames, x.make(i+1))
+		}
+		six, four, err := a.Fire(ctx, t.name, frames)
+		if err != nil {
+			return err
+		}
+		got := len(six)
+		if x.v4 {
+			got = len(four)
+		}
+		v := verdict{t.name, attack.Shot{Group: "floods", Name: fmt.Sprintf("%d %s at once", n, x.name), Frames: frames[:1]}, got > int(n)/2}
+		if r.count(v); v.seen {
+			m := v.misfire(fmt.Sprintf("%d come through", got))
+			m.Expected = fmt.Sprintf("about %d come through", 2*x.rate)
+			r.fail(m)
 		}
 	}
 	return nil

@@ -188,6 +188,9 @@ func (r *proof) run(ctx context.Context, p *Prover, pl *change.Plan, snap *fact.
 	if err := r.sendings(ctx, p.alone); err != nil {
 		return err
 	}
+	if len(r.p.Failures) > 0 {
+		return nil // what follows takes longest, and nothing makes this good
+	}
 	if err := r.full(ctx, p.alone, ours); err != nil {
 		return err
 	}
@@ -235,11 +238,11 @@ func (r *proof) make(ctx context.Context, a *arena.Arena, first bool) error {
 		if !first {
 			break
 		}
-		if strings.Contains(f, " after ") {
-			r.fail(change.Misfire{Group: "settings", Shot: f, Expected: "holds", Observed: "does not hold"})
-		} else {
-			r.limit("not tried: %s", f)
+		if slices.ContainsFunc([]error{unix.ENOENT, unix.EACCES, unix.EPERM, unix.EROFS}, func(e error) bool { return strings.HasSuffix(f, e.Error()) }) {
+			r.limit("not tried: %s", f) // no setting of a namespace
+			continue
 		}
+		r.fail(change.Misfire{Group: "settings", Shot: f, Expected: "holds", Observed: "does not hold"})
 	}
 	return nil
 }

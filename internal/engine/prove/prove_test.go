@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/sixfence/sixfence/internal/engine/prove"
@@ -153,15 +152,13 @@ func TestGoodPlans(t *testing.T) {
 	s := snapshot(t, v)
 	for name, in := range profiles() {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			p := planFor(t, in, s)
 			got := proof(t, p, s)
 			if got.Status != change.Proven || got.Shots < 100 || got.Through == 0 || got.Stopped == 0 {
 				t.Error("not proven")
 			}
 			report(t, got)
-			if strings.Contains(t.Name(), "xx") {
-				t.Log(p.Steps)
-			}
 		})
 	}
 }

@@ -195,9 +195,9 @@ func fill(table string) (int, error) {
 			continue
 		}
 		name := cstring(value(a, unix.NFTA_SET_NAME))
-		for from := uint32(0); from < size; from += fillMessage {
+		for from, n := uint32(0), uint32(fillMessage); from < size && n > 0; from += n {
 			var es []byte
-			for i := from; i < min(from+fillMessage, size); i++ {
+			for i := from; i < min(from+n, size); i++ {
 				k := make([]byte, length)
 				k[0] = 0xb2 // a MAC address of no vendor, an address of nobody's
 				if length >= 8 {
@@ -215,7 +215,9 @@ func fill(table string) (int, error) {
 			b = attribute(b, unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, es)
 			err := commit([]netlink.Message{message(unix.NFT_MSG_NEWSETELEM, netlink.Create, unix.NFPROTO_INET, b)})
 			if errors.Is(err, unix.ENFILE) {
-				break // full
+				// Packets had added some: fewer go in.
+				from, n = from-n/10, n/10
+				continue
 			}
 			if err != nil {
 				return filled, fmt.Errorf("fill set %s: %w", name, err)
