@@ -49,7 +49,8 @@ type Engine struct {
 	// Arm arms the undo outside of this process. Nil: by a systemd timer where systemd
 	// runs this namespace, by a detached process elsewhere.
 	Arm Armer
-	// Prove, if set, has the last word before anything is written.
+	// Prove, if set, has the last word before anything is written. A *RefusedError of it
+	// is Apply's own.
 	Prove func(context.Context, *change.Plan) error
 	// Check answers one of Plan.Checks. Nil: this package's own.
 	Check func(ctx context.Context, url string) error
@@ -231,6 +232,9 @@ func (e *Engine) Apply(ctx context.Context, plan *change.Plan, o Options) (*Pend
 	}
 	if e.Prove != nil {
 		if err := e.Prove(ctx, plan); err != nil {
+			if refused := (*RefusedError)(nil); errors.As(err, &refused) {
+				return nil, refused
+			}
 			return nil, &RefusedError{Why: "the planned state was not proven: " + err.Error()}
 		}
 	}

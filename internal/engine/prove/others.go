@@ -70,6 +70,13 @@ func (r *proof) beside(ctx context.Context, a *arena.Arena, ours table, others *
 	if eb, _ := pf.EBTables.Get(); eb {
 		r.p.NotTogether = append(r.p.NotTogether, "ebtables: it cannot be read")
 	}
+	if r.elsewhere {
+		for _, m := range others.Tables {
+			f, name := owner(m)
+			r.p.NotTogether = append(r.p.NotTogether, fmt.Sprintf("table %s %s: it is another host's", families[f], name))
+		}
+		return nil
+	}
 	if len(others.Tables) == 0 {
 		return nil
 	}

@@ -39,6 +39,9 @@ type Prover struct {
 	err             error
 	// Progress hears how far it is; may be nil.
 	Progress func(what string)
+	// Elsewhere: the Snapshot is of another host. Its other tables are not loaded here:
+	// they could need modules that are not loaded.
+	Elsewhere bool
 }
 
 // Start makes the namespaces. A Prover that could not make them says so in its proofs.
@@ -65,14 +68,15 @@ func (p *Prover) Close() {
 	p.together.Close()
 }
 
-// Needs are the modules without which nothing is proven.
-func Needs() []string { return []string{"veth", "nf_tables", "af_packet"} }
+// Needs are the modules without which nothing is proven, besides those that the planned
+// rules themselves load when they are decoded or applied.
+func Needs() []string { return []string{"veth", "af_packet"} }
 
 // Prove fires at a plan; once a Prover. The Snapshot and the namespace in it are the host.
 func (p *Prover) Prove(ctx context.Context, pl *change.Plan, snap *fact.Snapshot, ns *fact.Namespace) *change.Proof {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
-	r := &proof{p: &change.Proof{Status: change.Proven, Kernel: release()}, say: p.Progress}
+	r := &proof{p: &change.Proof{Status: change.Proven, Kernel: release()}, say: p.Progress, elsewhere: p.Elsewhere}
 	err := p.err
 	if err == nil {
 		err = r.run(ctx, p, pl, snap, ns)
@@ -92,8 +96,9 @@ func release() string {
 // proof is one in the making.
 type proof struct {
 	*site
-	p   *change.Proof
-	say func(string)
+	p         *change.Proof
+	say       func(string)
+	elsewhere bool
 }
 
 func (r *proof) progress(f string, a ...any) {

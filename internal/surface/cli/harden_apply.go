@@ -106,15 +106,17 @@ func (a *app) applyCommand() *cobra.Command {
 	var f hardenFlags
 	var timeout time.Duration
 	var confirmBy string
-	var nonInteractive bool
+	var nonInteractive, unproven bool
 	cmd := &cobra.Command{
 		Use:   "apply PLAN",
 		Short: "Perform a plan in the running kernel, and wait for confirm",
 		Long: "apply performs exactly the plan in a file (`sixfence harden plan -o FILE`), or\n" +
-			"nothing: it refuses when the host has changed since. The undo is armed outside of\n" +
-			"this session before the first change: a systemd timer, or a process that no\n" +
-			"hang-up reaches. Files are not touched before `sixfence harden confirm`, so that a\n" +
-			"reboot is an undo as well.\n\n" +
+			"nothing: it refuses when the host has changed since. Before anything is written it\n" +
+			"fires at the plan once more, in namespaces of its own, and refuses what does not do\n" +
+			"what the intent says; --unproven goes on where that cannot be tried. The undo is\n" +
+			"armed outside of this session before the first change: a systemd timer, or a process\n" +
+			"that no hang-up reaches. Files are not touched before `sixfence harden confirm`, so\n" +
+			"that a reboot is an undo as well.\n\n" +
 			"With --non-interactive --confirm-by checks the checks of the intent confirm it, at\n" +
 			"once.",
 		Example: "  sudo sixfence harden apply plan.json\n  sudo sixfence harden apply --timeout 10m plan.json\n  sudo sixfence harden apply --non-interactive --confirm-by checks plan.json",
@@ -143,20 +145,23 @@ func (a *app) applyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.perform(cmd.Context(), &f, p, apply.Options{Timeout: timeout, Who: who()}, confirmBy == "checks")
+			return a.perform(cmd.Context(), &f, p, apply.Options{Timeout: timeout, Who: who()}, confirmBy == "checks", a.proveAgain(unproven))
 		},
 	}
 	f.add(cmd)
 	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Minute, "take everything back after `TIME` without a confirm")
 	cmd.Flags().StringVar(&confirmBy, "confirm-by", "", "confirm by `WHAT`: checks, those of the intent")
+	cmd.Flags().BoolVar(&unproven, "unproven", false, "apply also where the plan cannot be proven here; see the plan for the reason")
 	cmd.Flags().BoolVar(&nonInteractive, "non-interactive", false, "nobody is there to confirm (needs --confirm-by)")
 	completeWords(cmd, "confirm-by", "checks")
 	return cmd
 }
 
-// perform applies a plan and, by checks, confirms it.
-func (a *app) perform(ctx context.Context, f *hardenFlags, p *change.Plan, o apply.Options, byChecks bool) error {
+// perform applies a plan and, by checks, confirms it. prove may be nil: a rollback brings
+// back what was there.
+func (a *app) perform(ctx context.Context, f *hardenFlags, p *change.Plan, o apply.Options, byChecks bool, prove func(context.Context, *change.Plan) error) error {
 	e := a.engine(f)
+	e.Prove = prove
 	if len(p.Steps) == 0 && len(p.Refusals) == 0 {
 		return a.document(f.format, waits{hardenOutput, nil}, func(w io.Writer) { fmt.Fprintln(w, "Nothing to do: the host is as intended.") })
 	}
@@ -282,7 +287,7 @@ func (a *app) rollbackCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.perform(cmd.Context(), &f, p, apply.Options{Timeout: timeout, Who: who(), Former: former}, false)
+			return a.perform(cmd.Context(), &f, p, apply.Options{Timeout: timeout, Who: who(), Former: former}, false, nil)
 		},
 	}
 	f.add(cmd)

@@ -46,7 +46,9 @@ func (a *app) planCommand() *cobra.Command {
 		Short: "Say what it takes to make this host what its intent says",
 		Long: "plan compares this host with its intent and says what would change, why, who reaches\n" +
 			"what before and after, and what would break. It changes nothing. It refuses (exit 4,\n" +
-			"with the way out) what would lock you out. -o FILE keeps the plan for\n" +
+			"with the way out) what would lock you out. What it plans is fired at, by this\n" +
+			"kernel, in namespaces of its own: what does not do what the intent says is refused\n" +
+			"with the packet that shows it. -o FILE keeps the plan for\n" +
 			"`sixfence harden apply FILE`, which performs exactly that, or nothing.",
 		Example: "  sudo sixfence harden plan\n" +
 			"  sudo sixfence harden plan -o plan.json\n" +
@@ -130,6 +132,9 @@ func (a *app) makePlan(in intent.Intent, o planOptions, out *sink) (change.Plan,
 	} else {
 		defer session.Close()
 	}
+	pr := a.prover()
+	defer pr.Close()
+	pr.Elsewhere = o.snapshot != ""
 	if o.snapshot == "" {
 		opt.Administered = a.administered(&in)
 		opt.Read = apply.New(apply.StateDir, nil).Host.Image
@@ -151,7 +156,9 @@ func (a *app) makePlan(in intent.Intent, o planOptions, out *sink) (change.Plan,
 	if session != nil {
 		opt.Decode = func(script string) (*rs.Ruleset, error) { return decodeScript(session, script, n) }
 	}
-	return plan.New(in, snap, opt), selectionNotes(&in, n), nil
+	p := plan.New(in, snap, opt)
+	a.proven(context.Background(), pr, &p, snap, o.quiet)
+	return p, selectionNotes(&in, n), nil
 }
 
 func homeNamespace(snap *fact.Snapshot) *fact.Namespace {

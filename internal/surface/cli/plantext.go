@@ -40,6 +40,7 @@ func (t *planText) write(w io.Writer, p *change.Plan) error {
 		t.para("    ", r.Detail)
 		t.para("    Way out: ", r.WayOut)
 	}
+	t.proof(p.Proof)
 	if !t.Options.quiet {
 		t.phase(p, change.Runtime, "CHANGES NOW", "by apply, in the running kernel; a reboot before confirm brings the old state back")
 		t.phase(p, change.Persist, "WRITES", "by confirm, so that it lasts")
@@ -50,6 +51,38 @@ func (t *planText) write(w io.Writer, p *change.Plan) error {
 	}
 	_, err := io.WriteString(w, t.b.String())
 	return err
+}
+
+// proof is what came of firing at it, in a line or two.
+func (t *planText) proof(p *change.Proof) {
+	if p == nil {
+		return
+	}
+	t.b.WriteByte('\n')
+	switch p.Status {
+	case change.Proven:
+		t.para("Proven: ", fmt.Sprintf("%d shots at %s, on kernel %s in namespaces of their own, did what the intent says: %d came through, %d were stopped.", p.Shots, strings.Join(p.Interfaces, ", "), p.Kernel, p.Through, p.Stopped))
+	case change.Failed:
+		t.para("NOT PROVEN: ", fmt.Sprintf("%d of %d shots did something else than the intent says.", len(p.Failures), p.Shots))
+		for _, f := range p.Failures[:min(len(p.Failures), 3)] {
+			t.para("  ", fmt.Sprintf("%s %s (%s): %s, and it ought to be: %s", f.Interface, f.Shot, f.Group, f.Observed, f.Expected))
+		}
+	default:
+		t.para("NOT PROVEN: ", p.Reason+". Apply refuses it. Way out: "+p.WayOut)
+	}
+	if len(p.Held) > 0 {
+		var names []string
+		for _, h := range p.Held[:min(len(p.Held), 4)] {
+			names = append(names, h.Shot)
+		}
+		t.para("  ", fmt.Sprintf("Other tables of this host (%s) stop %d more: %s …", strings.Join(p.Together, ", "), len(p.Held), strings.Join(names, "; ")))
+	}
+	if len(p.NotTogether) > 0 {
+		t.para("  Not proven together with ", strings.Join(p.NotTogether, "; "))
+	}
+	if len(p.Limits) > 0 {
+		t.para("  Not as on the host: ", strings.Join(p.Limits, "; "))
+	}
 }
 
 func (t *planText) title(head, note string) {
