@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/sixfence/sixfence/internal/model/change"
 	"github.com/sixfence/sixfence/internal/model/intent"
 )
 
@@ -19,8 +20,8 @@ type ExportFile struct {
 
 // Export writes an intent as plain files, for a host that is not known. It fails where
 // something can be said on a host only, or cannot be carried by a file: the error joins
-// *Problem values.
-func Export(in intent.Intent, o Options) ([]ExportFile, error) {
+// *Problem values. What is in more is written by the recipes, too.
+func Export(in intent.Intent, more ...ExportFile) ([]ExportFile, error) {
 	s := newSite(&in, nil, nil)
 	for _, f := range s.ifaces {
 		for j, r := range f.Routers {
@@ -52,6 +53,7 @@ func Export(in intent.Intent, o Options) ([]ExportFile, error) {
 	if m := s.blocked(); len(m) > 0 {
 		out = append(out, ExportFile{"modprobe.conf", ModprobeFile, modprobeText(m), 0o644, []string{"the initramfs keeps its own copy: update-initramfs -u, or dracut -f", "modules that are loaded or built in stay"}})
 	}
+	out = append(out, more...)
 	plain := out
 	lost := []string{"network managers (systemd-networkd, NetworkManager, dhcpcd, ifupdown) are not told: some take RAs by themselves", "gateways are not pinned"}
 	lost = append(lost, both...)
@@ -60,6 +62,55 @@ func Export(in intent.Intent, o Options) ([]ExportFile, error) {
 		out[i].Text += losses(out[i].Loses)
 	}
 	return append(out, ExportFile{"cloud-init.yaml", "", cloud, 0o644, lost}, ExportFile{"ansible-tasks.yaml", "", ansible, 0o644, lost}), nil
+}
+
+// exported are the rules and files that somebody else brings to this host.
+func (b *builder) exported() (rules string, files []ExportFile) {
+	files, err := Export(*b.in)
+	if err != nil {
+		all := []error{err}
+		if many, ok := err.(interface{ Unwrap() []error }); ok {
+			all = many.Unwrap()
+		}
+		for _, e := range all {
+			hint := "apply on the host itself: take files.owner out"
+			if p := (*Problem)(nil); errors.As(e, &p) {
+				hint = p.Hint + ", or: " + hint
+			}
+			b.refuse("not-exported", e.Error(), hint, "Files that "+b.in.Files.Owner+" brings cannot say this.")
+		}
+	}
+	for _, f := range files {
+		if f.Path == RulesFile {
+			rules = strings.TrimSuffix(f.Text, losses(f.Loses))
+		}
+	}
+	return rules, files
+}
+
+// compare adds a step for each file that is not as it was exported, and refuses to
+// perform any: they belong to somebody else. A recipe writes a file without its last
+// words.
+func (b *builder) compare(files []ExportFile) {
+	for _, f := range files {
+		if f.Path == "" {
+			continue
+		}
+		plain := strings.TrimSuffix(f.Text, losses(f.Loses))
+		if before := b.read(f.Path); before.Absent || before.Text != f.Text && before.Text != plain {
+			b.p.Steps = append(b.p.Steps, change.Step{ID: "file:" + f.Path, Kind: change.File, Phase: change.Persist, Target: f.Path, Before: before, After: change.Image{Text: plain, Mode: f.Mode}, Why: []string{"files.owner"}})
+		}
+	}
+	for _, f := range files {
+		if f.Path == UnitFile && b.read("/etc/systemd/system/sysinit.target.wants/"+UnitName).Absent {
+			b.p.Steps = append(b.p.Steps, change.Step{ID: "unit:" + UnitName, Kind: change.Unit, Phase: change.AfterConfirm, Target: UnitName, Before: change.Image{Text: "disabled"}, After: change.Image{Text: "enabled"}, Why: []string{"FW-32"}})
+		}
+	}
+	if len(b.p.Steps) > 0 {
+		b.refuse("files-owned", "The files of this host are brought by "+b.in.Files.Owner+": sixfence only compares",
+			"have it bring what `sixfence harden export` writes; or, to let sixfence do it, take files.owner out of the intent",
+			fmt.Sprintf("%d things are not as the intent says.", len(b.p.Steps)))
+	}
 }
 
 // losses says in a file what it does not do; all our formats have the same comments.

@@ -21,7 +21,7 @@ type fataler interface {
 }
 
 func exported(t testing.TB, in intent.Intent) map[string]plan.ExportFile {
-	files, err := plan.Export(in, plan.Options{})
+	files, err := plan.Export(in)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func compare(t fataler, files []plan.ExportFile) {
 func TestRecipesWriteTheFiles(t *testing.T) {
 	t.Parallel()
 	for _, in := range intents() {
-		files, err := plan.Export(in, plan.Options{})
+		files, err := plan.Export(in)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -114,7 +114,7 @@ func TestRecipesWriteTheFiles(t *testing.T) {
 		if v := word.Draw(r, "value"); v != "" {
 			in.Sysctls["net/ipv6/conf/eth0/mtu"] = v
 		}
-		files, err := plan.Export(in, plan.Options{})
+		files, err := plan.Export(in)
 		if err != nil {
 			var p *plan.Problem
 			if !errors.As(err, &p) || p.Hint == "" || p.Path == "" {
@@ -204,7 +204,7 @@ func TestExportRefuses(t *testing.T) {
 		"egress.metadata":                  {Egress: intent.Egress{Metadata: "maybe"}},
 	} {
 		in.Role = intent.RoleServer
-		_, err := plan.Export(in, plan.Options{})
+		_, err := plan.Export(in)
 		var p *plan.Problem
 		if !errors.As(err, &p) || !strings.HasPrefix(p.Path, want) {
 			t.Errorf("%s: %v", want, err)

@@ -152,7 +152,7 @@ func (f *firing) seen(t *testing.T, set string) map[uint32]bool {
 // rulesOf are the rules that export writes for an intent.
 func rulesOf(t *testing.T, in intent.Intent) string {
 	t.Helper()
-	files, err := plan.Export(in, plan.Options{})
+	files, err := plan.Export(in)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,14 +35,23 @@ func New(in intent.Intent, s *fact.Snapshot, o Options) change.Plan {
 	b.unaccepted()
 	text := st.rules()
 	settings := st.settings()
-	p.Steps = append(p.Steps, st.pins()...)
+	var theirs []ExportFile
+	if in.Files.Owner == "" {
+		p.Steps = append(p.Steps, st.pins()...)
+	} else {
+		text, theirs = b.exported()
+	}
 	b.table(text)
 	live, gap := st.live(settings)
 	if gap != nil {
 		p.Gaps = append(p.Gaps, *gap)
 	}
 	p.Steps = append(p.Steps, live...)
-	b.files(st.files(text, settings, b.read))
+	if in.Files.Owner == "" {
+		b.files(st.files(text, settings, b.read))
+	} else {
+		b.compare(theirs)
+	}
 	b.risks(live)
 	b.routers()
 	b.prove(text)

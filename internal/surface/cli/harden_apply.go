@@ -304,7 +304,8 @@ func (a *app) statusCommand() *cobra.Command {
 		Short: "Show what waits, what was taken back, and what has drifted",
 		Long: "status compares the host with the last change that was kept, on the disk and in the\n" +
 			"kernel, and says what waits for a confirmation. It fails while a change that nobody\n" +
-			"confirmed in time has not been acknowledged.",
+			"confirmed in time has not been acknowledged. Where the intent says that somebody else\n" +
+			"brings the files (files.owner), it compares the host with the intent instead.",
 		Example: "  sudo sixfence harden status\n  sudo sixfence harden status --acknowledge",
 		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {
@@ -321,18 +322,30 @@ func (a *app) statusCommand() *cobra.Command {
 					return err
 				}
 			}
+			own, err := a.owned()
+			if err != nil {
+				return err
+			}
 			switch {
 			case len(s.Alerts) > 0:
 				a.code = exitUsage
 			case len(s.Unseen) > 0 && !acknowledge:
 				a.code = exitRolledBack
-			case len(s.Drift) > 0:
+			case len(s.Drift) > 0, own != nil && len(own.Differs) > 0:
 				a.code = exitFindings
 			}
 			return a.document(f.format, struct {
 				SchemaVersion string `json:"schemaVersion"`
 				*apply.Status
-			}{hardenOutput, s}, func(w io.Writer) { statusText(w, s, acknowledge) })
+				Owned *owned `json:"owned,omitempty"`
+			}{hardenOutput, s, own}, func(w io.Writer) {
+				if own == nil || s.Confirmed != nil || s.Pending != nil || len(s.Alerts)+len(s.Unseen) > 0 {
+					statusText(w, s, acknowledge)
+				}
+				if own != nil {
+					own.text(w)
+				}
+			})
 		},
 	}
 	f.add(cmd)

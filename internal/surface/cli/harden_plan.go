@@ -2,13 +2,10 @@ package cli
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -244,107 +241,6 @@ func (a *app) administered(in *intent.Intent) []change.Way {
 
 func unmapped(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
-}
-
-func (a *app) exportCommand() *cobra.Command {
-	var (
-		src   intentSource
-		dir   string
-		force bool
-		quiet bool
-	)
-	cmd := &cobra.Command{
-		Use:   "export",
-		Short: "Write an intent as plain files, for hosts that do not run sixfence",
-		Long: "export writes the files that apply would install (nftables.conf, sysctl.conf,\n" +
-			"modprobe.conf …), and the same as cloud-init and as Ansible tasks. Each says at its\n" +
-			"end what is lost against apply.",
-		Example: "  sixfence harden export --intent site.yaml --out files/",
-		Args:    noArgs,
-		RunE:    func(*cobra.Command, []string) error { return a.export(src, dir, force, quiet) },
-	}
-	src.flags(cmd)
-	f := cmd.Flags()
-	f.StringVar(&dir, "out", "", "write into the directory `DIR`, which is made when it is not there")
-	f.BoolVar(&force, "force", false, "replace files that are there")
-	f.BoolVarP(&quiet, "quiet", "q", false, "do not list what was written")
-	return cmd
-}
-
-func (a *app) export(src intentSource, dir string, force, quiet bool) error {
-	if dir == "" {
-		return &usageError{msg: "export needs --out DIR", hint: "sixfence harden export --intent site.yaml --out files/"}
-	}
-	l, notes, err := a.intent(src)
-	if err != nil {
-		return err
-	}
-	files, err := plan.Export(l.Intent, plan.Options{})
-	if err != nil {
-		return exportErrors(err, l)
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return &usageError{msg: "export", cause: err, hint: "name a directory you may write to"}
-	}
-	for _, f := range files {
-		if _, err := os.Lstat(filepath.Join(dir, f.Name)); err == nil && !force {
-			return &usageError{msg: filepath.Join(dir, f.Name) + " is there already", hint: "choose another directory, or add --force"}
-		}
-	}
-	for _, f := range files {
-		path := filepath.Join(dir, f.Name)
-		out, err := store.Create(path)
-		if err != nil {
-			return err
-		}
-		if _, err := io.WriteString(out, f.Text); err != nil {
-			out.Abort()
-			return outputError(err)
-		}
-		if err := out.Commit(); err != nil {
-			return outputError(err)
-		}
-		if err := os.Chmod(path, os.FileMode(f.Mode)); err != nil {
-			return outputError(err)
-		}
-		if quiet {
-			continue
-		}
-		at := "for " + f.Path
-		if f.Path == "" {
-			at = "the files above, for another tool"
-		}
-		fmt.Fprintf(a.stdout, "%-28s %s\n", f.Name, at)
-	}
-	if !quiet {
-		for _, w := range problems(l.Warnings, notes) {
-			writeProblem(a.stderr, "warning", w)
-		}
-	}
-	return nil
-}
-
-// exportErrors gives what cannot be carried by files the lines of the intent.
-func exportErrors(err error, l *config.LoadedIntent) error {
-	var all []error
-	if many, ok := err.(interface{ Unwrap() []error }); ok {
-		all = many.Unwrap()
-	} else {
-		all = []error{err}
-	}
-	var out config.Errors
-	for _, e := range all {
-		var p *plan.Problem
-		if !errors.As(e, &p) {
-			return err
-		}
-		c := &config.Error{Why: p.Path + ": " + p.Why, Hint: p.Hint, File: l.Files[0]}
-		if o, ok := l.Origins[p.Path]; ok {
-			c.File, c.Line = o.File, o.Line
-		}
-		out = append(out, c)
-	}
-	return out
 }
 
 // cleaned is a text of a host, safe to show on one line.
