@@ -6,13 +6,15 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sixfence/sixfence/internal/logic/bootconf"
+	"github.com/sixfence/sixfence/internal/model/fact"
 	"github.com/sixfence/sixfence/internal/model/intent"
 )
 
 // Where the files are.
 const (
 	RulesFile    = "/etc/sixfence/firewall.nft"
-	ModprobeFile = "/etc/modprobe.d/sixfence.conf"
+	ModprobeFile = "/etc/modprobe.d/00-sixfence.conf" // the first install line of a module counts
 	UnitFile     = "/etc/systemd/system/" + UnitName
 	UnitName     = "sixfence-firewall.service"
 	LateFile     = "/etc/systemd/system/" + LateName
@@ -92,7 +94,7 @@ WantedBy=sysinit.target
 `
 
 const lateText = `# Written by sixfence; do not edit. ufw and procps write settings of their own after
-# systemd-sysctl: this is after them.
+# systemd-sysctl, and a file may come after ours: this is after them.
 [Unit]
 Description=sixfence kernel settings, after others have written theirs
 After=systemd-sysctl.service procps.service ufw.service
@@ -127,14 +129,17 @@ func (s *site) files(rules string, settings []setting, read reader) []file {
 	return out
 }
 
-// written tells whether somebody writes our keys after systemd-sysctl.
+// written tells whether somebody writes our keys after systemd-sysctl has read our file.
 func (s *site) written(settings []setting) bool {
 	if s.snap == nil {
 		return false
 	}
+	if len(s.readLater(settings)) > 0 {
+		return true
+	}
 	list, _ := s.snap.Host.Files.Sysctl.Get()
 	for _, x := range list {
-		if x.By != "ufw" && x.By != "procps" {
+		if x.By != bootconf.ByUFW && x.By != bootconf.ByProcps {
 			continue
 		}
 		for _, o := range settings {
@@ -146,6 +151,36 @@ func (s *site) written(settings []setting) bool {
 		}
 	}
 	return false
+}
+
+// contradicts tells whether a line of another's wants another value than ours.
+func contradicts(settings []setting, x fact.SysctlSetting) bool {
+	v := valueFor(settings, x.Key)
+	return v != "" && v != x.Value && !x.Exclude
+}
+
+// readLater are the lines of files that systemd-sysctl reads after ours, and that want
+// something else.
+func (s *site) readLater(settings []setting) (out []fact.SysctlSetting) {
+	list, _ := s.snap.Host.Files.Sysctl.Get()
+	for _, x := range list {
+		if x.By == bootconf.BySystemd && path.Base(x.Origin.File) > path.Base(SysctlFile) && contradicts(settings, x) {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// readByHand are the lines of /etc/sysctl.conf, which sysctl(8) --system reads last, that
+// want something else.
+func (s *site) readByHand(settings []setting) (out []fact.SysctlSetting) {
+	list, _ := s.snap.Host.Files.Sysctl.Get()
+	for _, x := range list {
+		if (x.Origin.File == "/etc/sysctl.conf" || x.Origin.File == "/etc/sysctl.d/99-sysctl.conf") && contradicts(settings, x) {
+			out = append(out, x)
+		}
+	}
+	return out
 }
 
 // present are the interfaces that are there and that an entry selects.

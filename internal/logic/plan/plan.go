@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"path"
 	"slices"
 	"strings"
 
+	"github.com/sixfence/sixfence/internal/logic/bootconf"
 	"github.com/sixfence/sixfence/internal/model/change"
 	"github.com/sixfence/sixfence/internal/model/fact"
 	"github.com/sixfence/sixfence/internal/model/intent"
@@ -52,7 +54,7 @@ func New(in intent.Intent, s *fact.Snapshot, o Options) change.Plan {
 	} else {
 		b.compare(theirs)
 	}
-	b.risks(live)
+	b.risks(settings, live)
 	b.routers()
 	b.prove(text)
 	for _, f := range st.faults {
@@ -289,7 +291,7 @@ func (b *builder) sameMAC(h fact.NextHop, mac string) bool {
 }
 
 // risks are the trade-offs that apply to this host.
-func (b *builder) risks(live []change.Step) {
+func (b *builder) risks(settings []setting, live []change.Step) {
 	text := func(p netip.Prefix) string { return p.String() }
 	if disabled(b.in) {
 		var gone []string
@@ -356,6 +358,25 @@ func (b *builder) risks(live []change.Step) {
 		b.risk(change.Risk{ID: "forwarding-left", Severity: "low", Title: "Forwarding is left as it is, since something here forwards for containers or guests", Remedy: "say forwarding: {ipv6: true} or false"})
 	}
 	b.managerRisks()
+	b.sysctlRisks(settings)
+}
+
+// sysctlRisks are files of others that undo ours.
+func (b *builder) sysctlRisks(settings []setting) {
+	say := func(list []fact.SysctlSetting, r change.Risk) {
+		for _, x := range list {
+			r.Evidence = append(r.Evidence, fmt.Sprintf("%s:%d %s = %s", x.Origin.File, x.Origin.Line, x.Key, x.Value))
+		}
+		if len(list) > 0 {
+			b.risk(r)
+		}
+	}
+	say(b.readLater(settings), change.Risk{
+		ID: "sysctl-read-later", Severity: "medium", Title: "Files that are read after " + SysctlFile + " say otherwise", Detail: "At boot " + LateName + " sets ours again; an interface that comes later gets theirs.", Remedy: "delete these lines, or rename the file so that it sorts before",
+	})
+	say(b.readByHand(settings), change.Risk{
+		ID: "sysctl-by-hand", Severity: "low", Title: "/etc/sysctl.conf says otherwise, and sysctl --system reads it last", Detail: "A boot ends with ours; somebody who runs sysctl --system by hand does not. harden status then names what changed.", Remedy: "delete these lines",
+	})
 }
 
 // managerRisks say what managers do with what they are told.
@@ -424,6 +445,17 @@ func (b *builder) moduleRisks() {
 	}
 	if len(on) > 0 {
 		b.risk(change.Risk{ID: "modules-loaded", Severity: "low", Title: "Modules that are to be blocked are loaded, and stay until a reboot", Evidence: on, Remedy: "rmmod " + strings.Join(on, " ") + ", or reboot"})
+	}
+	var first []string
+	ds, _ := b.snap.Host.Files.Modprobe.Get()
+	for _, n := range b.blocked() {
+		x := bootconf.Module(ds, n)
+		if x.How != bootconf.NotBlocked && x.How != bootconf.BlacklistOnly && !x.Effective() && path.Base(x.By.Origin.File) < path.Base(ModprobeFile) {
+			first = append(first, fmt.Sprintf("%s:%d %s %s", x.By.Origin.File, x.By.Origin.Line, x.By.Verb, x.By.Module))
+		}
+	}
+	if len(first) > 0 {
+		b.risk(change.Risk{ID: "modules-first-line", Severity: "medium", Title: "Files that are read before " + ModprobeFile + " let modules load", Detail: "Of several install lines of a module the first counts.", Evidence: first, Remedy: "delete these lines"})
 	}
 	if len(fixed) > 0 {
 		b.risk(change.Risk{ID: "modules-builtin", Severity: "low", Title: "Tunnels are built into this kernel: no file keeps them out", Evidence: fixed, Remedy: "the rules stop their packets; another kernel would lack them"})

@@ -9,13 +9,16 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/sixfence/sixfence/internal/host/collect/files"
 	"github.com/sixfence/sixfence/internal/host/collect/tree"
 	"github.com/sixfence/sixfence/internal/logic/bootconf"
+	"github.com/sixfence/sixfence/internal/logic/plan"
 	"github.com/sixfence/sixfence/internal/model/fact"
+	"github.com/sixfence/sixfence/internal/model/intent"
 	"github.com/sixfence/sixfence/internal/testlab"
 )
 
@@ -224,4 +227,64 @@ func aliased(ds []fact.ModprobeDirective, m string) bool {
 		}
 	}
 	return false
+}
+
+// TestPlannedBlocksHold: with the file of a plan the real modprobe loads none of the
+// modules that it names, neither by name nor by alias, whatever other files say; without
+// it, it does.
+func TestPlannedBlocksHold(t *testing.T) {
+	t.Parallel()
+	testlab.RequireRoot(t)
+	depmod := testlab.RequireTool(t, "depmod")
+	root := t.TempDir()
+	install(t, root, "modprobe")
+	const release = "6.1.0-plan"
+	list, err := plan.Export(intent.Intent{Role: intent.RoleServer}, plan.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(list, func(f plan.ExportFile) bool { return f.Name == "modprobe.conf" })
+	var blocked []string
+	write := func(p, text string) {
+		t.Helper()
+		p = filepath.Join(root, p)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for line := range strings.Lines(list[i].Text) {
+		m, ok := strings.CutPrefix(strings.TrimSpace(line), "blacklist ")
+		if !ok {
+			continue
+		}
+		blocked = append(blocked, m)
+		write("lib/modules/"+release+"/kernel/"+strings.ReplaceAll(m, "_", "-")+".ko", string(module(fmt.Sprintf("license=GPL\x00name=%s\x00alias=rtnl-link-%s\x00", m, m))))
+	}
+	if len(blocked) < 10 {
+		t.Fatalf("only %v are blocked", blocked)
+	}
+	write("lib/modules/"+release+"/modules.order", "")
+	write("lib/modules/"+release+"/modules.builtin", "")
+	if out, err := exec.Command(depmod, "-b", root, release).CombinedOutput(); err != nil {
+		t.Fatalf("depmod: %v %s", err, out)
+	}
+	loads := func(name, m string) bool {
+		out, _ := exec.Command("chroot", root, "/sbin/modprobe", "-n", "-v", "-S", release, "--", name).CombinedOutput()
+		return strings.Contains(string(out), "/"+strings.ReplaceAll(m, "_", "-")+".ko") || strings.Contains(string(out), "ignore-install")
+	}
+	write("etc/modprobe.d/a-theirs.conf", "install sit /sbin/modprobe --ignore-install sit\noptions sit x=1\n")
+	write("lib/modprobe.d/zz.conf", "install vxlan /sbin/modprobe --ignore-install vxlan\nalias tunnels sit\n")
+	for _, with := range []bool{false, true} {
+		if with {
+			write(list[i].Path, list[i].Text)
+		}
+		for _, m := range blocked {
+			if byName, byAlias := loads(m, m), loads("rtnl-link-"+m, m); byName == with || byAlias == with {
+				t.Errorf("our file: %t: %s loads by name: %t, by alias: %t", with, m, byName, byAlias)
+			}
+		}
+	}
 }
