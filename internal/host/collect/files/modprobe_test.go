@@ -239,7 +239,7 @@ func TestPlannedBlocksHold(t *testing.T) {
 	root := t.TempDir()
 	install(t, root, "modprobe")
 	const release = "6.1.0-plan"
-	list, err := plan.Export(intent.Intent{Role: intent.RoleServer}, plan.Options{})
+	list, err := plan.Export(intent.Intent{Role: intent.RoleServer})
 	if err != nil {
 		t.Fatal(err)
 	}
