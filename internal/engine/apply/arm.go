@@ -183,8 +183,8 @@ func (hostArmer) Disarm(a Arming) {
 	// The process sees that its transaction is gone, and ends.
 }
 
-// poll is how often the process that waits looks.
-const poll = 200 * time.Millisecond
+// poll is how often the process that waits looks. Tests look more often.
+var poll = 200 * time.Millisecond
 
 // Supervise is the process that outlives the session: it undoes the transaction when
 // its time is up, or when the run that applied it has died, and finishes it when the
@@ -205,6 +205,8 @@ func (e *Engine) Supervise(ctx context.Context, id string) error {
 		return err
 	}
 	p.Close()
+	ears := &witness{ears: mutate.Listen()}
+	defer ears.close()
 	var deadline int64
 	wait := poll
 	for {
@@ -237,7 +239,7 @@ func (e *Engine) Supervise(ctx context.Context, id string) error {
 				}
 			}
 		}
-		time.Sleep(wait)
+		ears.wait(d, id, wait)
 	}
 }
 

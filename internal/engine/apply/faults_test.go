@@ -3,18 +3,21 @@ package apply
 import (
 	"bytes"
 	"fmt"
-	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sixfence/sixfence/internal/host/store"
 	"github.com/sixfence/sixfence/internal/model/change"
 )
 
@@ -46,43 +49,71 @@ func faultRuns(t *testing.T) (runs int, seed uint64) {
 // anywhere, while somebody else changes the host, and looks at what is left.
 func TestFaults(t *testing.T) {
 	runs, seed := faultRuns(t)
-	tally := map[string]int{}
-	foreignOps := 0
-	most := map[string]int{} // crossings seen, by role
-	for n := range runs {
-		r := rand.New(rand.NewPCG(seed, uint64(n)))
-		name := fmt.Sprintf("%d", n)
-		ok := t.Run(name, func(t *testing.T) {
-			c := faultRun(t, r, most)
-			for _, k := range c.counts {
-				tally[k]++
-			}
-			foreignOps += c.operations
-		})
-		if !ok {
-			tally["failed"]++
-			t.Logf("run %d of seed %d failed", n, seed)
+	tally := newTally()
+	// Enough for every plan; a crossing that a smaller one does not have is a run without a fault.
+	most := map[string]int{"apply": 110, "confirm": 110, "rollback": 90, "undo": 70}
+	t.Run("runs", func(t *testing.T) {
+		for n := range runs {
+			t.Run(fmt.Sprint(n), func(t *testing.T) {
+				t.Parallel()
+				r := rand.New(rand.NewPCG(seed, uint64(n)))
+				mine := maps.Clone(most)
+				defer func() {
+					tally.add(t, mine)
+					if t.Failed() {
+						t.Logf("run %d of seed %d failed", n, seed)
+					}
+				}()
+				tally.take(faultRun(t, r, mine))
+			})
 		}
+	})
+	tally.report(t, "Random faults", map[string]int{"runs": runs, "seed": int(seed)})
+}
+
+// tally counts what came of runs that go on beside each other.
+type tally struct {
+	mu    sync.Mutex
+	count map[string]int
+}
+
+func newTally() *tally { return &tally{count: map[string]int{"failed": 0}} }
+
+func (y *tally) take(r faultResult) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	for _, k := range r.counts {
+		y.count[k]++
 	}
-	tally["runs"] = runs
-	tally["foreign operations"] = foreignOps
-	for _, role := range []string{"apply", "confirm"} {
-		tally["crossings of a clean "+role+", at most"] = most[role]
+	if r.operations > 0 {
+		y.count["foreign operations"] += r.operations
 	}
-	var keys []string
-	for k := range tally {
-		keys = append(keys, k)
+}
+
+// add counts a run that failed, and the crossings that it saw.
+func (y *tally) add(t *testing.T, most map[string]int) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	if t.Failed() {
+		y.count["failed"]++
 	}
-	slices.Sort(keys)
+	for _, role := range []string{"apply", "confirm", "rollback"} {
+		k := "crossings of a clean " + role + ", at most"
+		y.count[k] = max(y.count[k], most["clean "+role])
+	}
+}
+
+func (y *tally) report(t *testing.T, title string, more map[string]int) {
+	maps.Copy(y.count, more)
 	var b strings.Builder
-	for _, k := range keys {
-		fmt.Fprintf(&b, "| %s | %d |\n", k, tally[k])
+	for _, k := range slices.Sorted(maps.Keys(y.count)) {
+		fmt.Fprintf(&b, "| %s | %d |\n", k, y.count[k])
 	}
 	t.Logf("\n%s", b.String())
-	if tally["ended as intended"] == 0 || tally["ended as before"] == 0 {
+	if y.count["ended as intended"] == 0 || y.count["ended as before"] == 0 {
 		t.Error("one of the two ends never came: the faults prove nothing")
 	}
-	report(t, "Faults", b.String())
+	report(t, title, b.String())
 }
 
 // report appends a table to the page that HARDEN_FAULTS_REPORT names.
@@ -106,159 +137,215 @@ type faultResult struct {
 	operations int
 }
 
+func (r *faultResult) count(s string) { r.counts = append(r.counts, s) }
+
 // aim chooses a crossing: most often one that exists.
 func aim(r *rand.Rand, most int) int { return 1 + r.IntN(max(most, 12)+2) }
 
-func faultRun(t *testing.T, r *rand.Rand, most map[string]int) (res faultResult) {
-	l := newLab(t)
-	p := l.random(r)
-	l.write(p)
-	before := l.projection(p)
-	count := func(s string) { res.counts = append(res.counts, s) }
+// patience is how long a test waits for what has to come. It decides nothing but when
+// to give up: a busy machine makes a test slow and not red.
+const patience = 60 * time.Second
 
-	// Somebody else, in half of the runs.
-	var said bytes.Buffer
-	var others *exec.Cmd
-	var stop io.Closer
-	if r.IntN(2) == 0 {
-		count("with foreign writers")
-		others = l.command("foreign")
-		others.Stdout = &said
-		in, err := others.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		stop = in
-		if err := others.Start(); err != nil {
-			t.Fatal(err)
-		}
-	}
+// trial is one transaction, and what goes wrong in it.
+type trial struct {
+	l       *lab
+	p       *change.Plan
+	before  []string
+	want    func() []string   // the intended projection
+	ending  string            // expire, confirm, rollback
+	timeout time.Duration     // until the undo acts
+	faults  map[string]string // by role; "none:0" where there is none
+	undo    string            // of the process that waits
+	again   string            // what follows a confirmation that failed and left it waiting
+	others  *writers          // somebody else, who writes all the time; nil: nobody
 
-	kinds := []string{"kill", "hup", "eperm", "enospc", "kill", "none"}
-	where := []string{"apply", "confirm", "undo", "rollback"}[r.IntN(4)]
-	kind := kinds[r.IntN(len(kinds))]
-	spec := func(role string) string {
-		if role != where {
-			return "SIXFENCE_TEST_FAULT=none:0"
-		}
-		return fmt.Sprintf("SIXFENCE_TEST_FAULT=%s:%d", kind, aim(r, most[role]))
+	res   faultResult
+	story string
+}
+
+func (x *trial) tell(format string, a ...any) { x.story += fmt.Sprintf(format, a...) + "\n" }
+
+func (x *trial) play(role, f string) (string, error) {
+	out, err := x.l.play(role, "SIXFENCE_TEST_FAULT="+f, "SIXFENCE_TEST_FAULT_UNDO="+x.undo, fmt.Sprintf("SIXFENCE_TEST_TIMEOUT=%d", x.timeout.Milliseconds()))
+	x.tell("%s %s: %v %s", f, role, err, out)
+	return out, err
+}
+
+func (x *trial) fault(role string) string {
+	if f := x.faults[role]; f != "" {
+		return f
 	}
-	undo := "SIXFENCE_TEST_FAULT_UNDO=none:0"
-	if where == "undo" || r.IntN(6) == 0 { // sometimes two things go wrong
-		undo = fmt.Sprintf("SIXFENCE_TEST_FAULT_UNDO=%s:%d", kind, aim(r, 40))
-	}
-	count("fault " + kind + " in " + where)
-	ending := []string{"expire", "confirm", "rollback"}[r.IntN(3)]
-	if where == "confirm" || where == "rollback" {
-		ending = where
-	}
-	timeout := 20000
-	if ending == "expire" {
-		timeout = 900
-	}
-	story := fmt.Sprintf("%s in %s, then %s; %s; %d steps", kind, where, ending, undo, len(p.Steps))
-	if kind == "none" {
-		story += "; counting"
-	}
-	faultOf := spec("apply")
-	if kind == "none" {
-		faultOf = "SIXFENCE_TEST_FAULT=count:0"
-	}
-	out, aerr := l.play("apply", faultOf, undo, fmt.Sprintf("SIXFENCE_TEST_TIMEOUT=%d", timeout))
+	return "none:0"
+}
+
+// run plays the trial to its end and judges it. It returns the crossings of each role
+// that was counted.
+func (x *trial) run(t *testing.T, most map[string]int) {
+	x.tell("%d steps, %s, undo %s", len(x.p.Steps), x.ending, x.undo)
+	out, err := x.play("apply", x.fault("apply"))
 	crossings(out, "apply", most)
-	story += fmt.Sprintf("\n%s apply: %v %s", faultOf, aerr, out)
-	if aerr == nil && ending != "expire" {
-		f := spec(ending)
-		if kind == "none" {
-			f = "SIXFENCE_TEST_FAULT=count:0"
-		}
-		out, err := l.play(ending, f)
-		crossings(out, ending, most)
-		story += fmt.Sprintf("\n%s %s: %v %s", f, ending, err, out)
-		if err != nil && ending == "confirm" && strings.Contains(out, "still waiting") {
-			count("confirm failed and left it waiting")
-			if r.IntN(2) == 0 {
-				out, err = l.play("rollback")
-			} else {
-				out, err = l.play("confirm")
-			}
-			story += fmt.Sprintf("\nagain: %v %s", err, out)
+	expires := err == nil && x.ending == "expire"
+	if err == nil && !expires {
+		out, err = x.play(x.ending, x.fault(x.ending))
+		crossings(out, x.ending, most)
+		if err != nil && x.ending == "confirm" && strings.Contains(out, "still waiting") {
+			x.res.count("confirm failed and left it waiting")
+			_, _ = x.play(x.again, "none:0")
 		}
 	}
-	// Whoever is left finishes: the process that waits, or, if that one died, any verb.
-	if aerr == nil && ending == "expire" {
-		l.ended(3 * time.Second)
-	} else if !l.ended(2500 * time.Millisecond) {
-		// The deadline is far: nothing more happens by itself if it waits.
-		var s *Status
-		var err error
-		l.ns.Do(func() { s, err = l.engine().Status() })
-		if err == nil && s.Pending != nil && s.Pending.Phase == string(waiting) {
-			out, err := l.play("rollback")
-			story += fmt.Sprintf("\nrollback of what waits: %v %s", err, out)
-		}
-	}
-	if l.ended(0) {
-		count("finished without help")
-	} else {
-		count("finished by the next command")
-		for range 3 {
-			out, err := l.play("resume")
-			story += fmt.Sprintf("\nresume: %v %s", err, out)
-			if l.ended(0) {
+	// Whoever is left finishes: the process that waits, or, if that one died, any verb. On
+	// a disk that is full for ever it can undo all, and not say so in the history.
+	if strings.HasPrefix(x.undo, "enospc") {
+		for end := time.Now().Add(patience); !x.l.ended(0) && x.l.watched() && !x.l.waits() && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			if _, err := os.Stat(x.l.state() + "/" + pendingDir + "/is-" + string(undone)); err == nil {
+				x.res.count("undone on a disk that stays full")
 				break
 			}
-			time.Sleep(200 * time.Millisecond)
+		}
+		if !x.l.waits() || !expires {
+			x.l.unwatch()
 		}
 	}
-	if !l.ended(0) {
-		t.Fatalf("never ended: %s\n%s", story, l.log())
-	}
-	if others != nil {
-		_ = stop.Close()
-		if err := others.Wait(); err != nil {
-			t.Errorf("foreign writer: %v", err)
+	for end := time.Now().Add(patience); !x.l.ended(0) && x.l.watched() && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if !expires && x.l.waits() { // the deadline is far: nothing more happens by itself
+			_, _ = x.play("rollback", "none:0")
 		}
 	}
-	rs, err := l.engine().History()
+	if x.l.ended(0) {
+		x.res.count("finished without help")
+	} else {
+		x.res.count("finished by the next command")
+		for end := time.Now().Add(patience); !x.l.ended(0) && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+			if x.l.waits() { // and nobody is left to see the deadline
+				_, _ = x.play("rollback", "none:0")
+			} else {
+				_, _ = x.play("resume", "none:0")
+			}
+		}
+	}
+	if !x.l.ended(0) {
+		t.Fatalf("never ended: %s\n%s", x.story, x.l.log())
+	}
+	x.judge(t)
+}
+
+func (x *trial) judge(t *testing.T) {
+	rs, err := x.l.engine().History()
 	if err != nil {
 		t.Errorf("history: %v", err)
 	}
 	confirmed := len(rs) > 0 && rs[len(rs)-1].Event == "confirmed"
-	want, word := before, "before"
+	want, word := x.before, "before"
 	if confirmed {
-		want, word = intended(t, p), "intended"
+		want, word = x.want(), "intended"
 	}
-	if others != nil {
-		lost, n := l.judge(said.String())
-		res.operations = n
-		off := slices.ContainsFunc(p.Steps, func(s change.Step) bool { return s.ID == "all-off" })
-		for _, x := range lost {
-			if !confirmed || !off || !strings.Contains(x, "is absent") { // who turns IPv6 off for good means it
-				t.Errorf("of others': %s\n%s\n%s", x, story, l.log())
+	if x.others != nil {
+		lost, n := x.others.end()
+		x.res.operations = n
+		for _, y := range lost {
+			if !confirmed || !lostForGood(x.p, y) {
+				t.Errorf("of others': %s\n%s\n%s\n%s", y, strings.Join(x.others.past, "\n"), x.story, x.l.log())
 			}
 		}
 	}
-	for _, x := range rs {
-		for _, c := range x.Conflicts {
-			t.Errorf("a conflict, where nobody touched ours: %s", c)
+	for _, y := range rs {
+		for _, c := range y.Conflicts {
+			if x.others != nil && foreignObject.MatchString(c) {
+				continue
+			}
+			t.Errorf("a conflict, where nobody touched ours: %s\n%s", c, x.story)
 		}
 	}
-	if d := l.settled(p, want, 4*time.Second); d != "" {
-		t.Errorf("it is not as %s:\n%s%s\nhistory %+v\nundo log %s", word, d, story, rs, l.log())
+	if d := x.l.settled(x.p, want, 10*time.Second); d != "" {
+		t.Errorf("it is not as %s:\n%s%s\nhistory %+v\nundo log %s", word, d, x.story, rs, x.l.log())
 	}
-	count("ended as " + word)
-	if out, err := l.play("resume"); err != nil { // any later command
+	x.res.count("ended as " + word)
+	if out, err := x.l.play("resume"); err != nil { // any later command
 		t.Errorf("resume: %v %s", err, out)
 	}
 	// Nothing of ours is left in the state directory but what is meant to be.
-	names, _ := os.ReadDir(l.state())
+	names, _ := os.ReadDir(x.l.state())
 	for _, n := range names {
 		if !slices.Contains([]string{"lock", "history.jsonl", "past"}, n.Name()) {
-			t.Errorf("left behind: %s\n%s", n.Name(), story)
+			t.Errorf("left behind: %s\n%s", n.Name(), x.story)
 		}
 	}
-	return res
+}
+
+// waits tells whether the transaction waits for a confirmation.
+func (l *lab) waits() bool {
+	d, err := (&store.Layer{}).Open(l.state())
+	if err != nil {
+		return false
+	}
+	defer d.Close()
+	p, err := d.Sub(pendingDir)
+	if err != nil {
+		return false
+	}
+	defer p.Close()
+	return (&transaction{dir: p}).phase() == waiting
+}
+
+// watcher is the process that waits; 0 when there is none.
+func (l *lab) watcher() int {
+	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, p := range procs {
+		if b, err := os.ReadFile(p); err == nil && bytes.Contains(b, []byte(SuperviseVerb+"\x00")) && bytes.Contains(b, []byte("\x00"+l.state()+"\x00")) {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(p)))
+			return pid
+		}
+	}
+	return 0
+}
+
+func (l *lab) watched() bool { return l.watcher() != 0 }
+
+// unwatch kills it.
+func (l *lab) unwatch() {
+	if pid := l.watcher(); pid != 0 {
+		_ = unix.Kill(pid, unix.SIGKILL)
+		for end := time.Now().Add(patience); l.watcher() == pid && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
+func faultRun(t *testing.T, r *rand.Rand, most map[string]int) (res faultResult) {
+	l := newLab(t)
+	x := &trial{l: l, p: l.random(r), timeout: time.Minute, faults: map[string]string{}}
+	l.write(x.p)
+	x.before = l.projection(x.p)
+	x.want = func() []string { return intended(t, x.p) }
+	if r.IntN(2) == 0 { // somebody else, in half of the runs
+		x.res.count("with foreign writers")
+		x.others = l.disturb()
+	}
+	kinds := []string{"kill", "hup", "eperm", "enospc", "kill", "none"}
+	where := []string{"apply", "confirm", "undo", "rollback"}[r.IntN(4)]
+	kind := kinds[r.IntN(len(kinds))]
+	x.undo = "none:0"
+	if where == "undo" || r.IntN(6) == 0 { // sometimes two things go wrong
+		x.undo = fmt.Sprintf("%s:%d", kind, aim(r, most["undo"]))
+	}
+	x.res.count("fault " + kind + " in " + where)
+	x.ending = []string{"expire", "confirm", "rollback"}[r.IntN(3)]
+	if where == "confirm" || where == "rollback" {
+		x.ending = where
+	}
+	if x.ending == "expire" {
+		x.timeout = 900 * time.Millisecond
+	}
+	x.again = []string{"rollback", "confirm"}[r.IntN(2)]
+	for _, role := range []string{"apply", "confirm", "rollback"} {
+		if kind == "none" {
+			x.faults[role] = "count:0"
+		} else if role == where {
+			x.faults[role] = fmt.Sprintf("%s:%d", kind, aim(r, most[role]))
+		}
+	}
+	x.run(t, most)
+	return x.res
 }
 
 func crossings(out, role string, most map[string]int) {
@@ -267,7 +354,7 @@ func crossings(out, role string, most map[string]int) {
 		return
 	}
 	if v, err := strconv.Atoi(strings.TrimSpace(strings.SplitN(n, "\n", 2)[0])); err == nil {
-		most[role] = max(most[role], v)
+		most["clean "+role] = max(most["clean "+role], v)
 	}
 }
 

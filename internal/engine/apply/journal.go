@@ -184,13 +184,14 @@ func (t *transaction) enter(p phase) error {
 type progress struct {
 	begun, done, undoing map[int]bool
 	restored             map[string]bool // by step and object
+	touched              map[string]bool // places to which somebody led another route meanwhile
 	saved                map[int]Entry   // what was read right before the step
 	over                 map[int][]mutate.Value
 	damaged              bool
 }
 
 type note struct {
-	What   string         `json:"what"` // begin, done, undo, restored
+	What   string         `json:"what"` // begin, done, undo, restored, touched
 	Step   int            `json:"step"`
 	Object string         `json:"object,omitempty"`
 	Entry  *Entry         `json:"entry,omitempty"`
@@ -224,6 +225,8 @@ func (p *progress) take(n note) {
 		p.over[n.Step] = n.Over
 	case "undo":
 		p.undoing[n.Step] = true
+	case "touched":
+		p.touched[n.Object] = true
 	case "restored":
 		p.restored[restoredKey(n.Step, n.Object)] = true
 	}
@@ -232,7 +235,7 @@ func (p *progress) take(n note) {
 func restoredKey(step int, object string) string { return fmt.Sprint(step) + " " + object }
 
 func (t *transaction) readProgress() {
-	t.p = progress{begun: map[int]bool{}, done: map[int]bool{}, undoing: map[int]bool{}, restored: map[string]bool{}, saved: map[int]Entry{}, over: map[int][]mutate.Value{}}
+	t.p = progress{begun: map[int]bool{}, done: map[int]bool{}, undoing: map[int]bool{}, restored: map[string]bool{}, touched: map[string]bool{}, saved: map[int]Entry{}, over: map[int][]mutate.Value{}}
 	b, _, err := t.dir.Read("progress", maxJournal)
 	if err != nil {
 		t.p.damaged = !errors.Is(err, unix.ENOENT)

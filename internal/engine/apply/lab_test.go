@@ -18,7 +18,6 @@ import (
 	"github.com/sixfence/sixfence/internal/host/collect/ask"
 	"github.com/sixfence/sixfence/internal/host/collect/rtnl"
 	"github.com/sixfence/sixfence/internal/host/mutate"
-	"github.com/sixfence/sixfence/internal/host/run"
 	"github.com/sixfence/sixfence/internal/host/store"
 	"github.com/sixfence/sixfence/internal/model/change"
 	"github.com/sixfence/sixfence/internal/model/fact"
@@ -175,7 +174,8 @@ const (
 		icmpv6 type echo-request update @echo { ip6 saddr limit rate over 10/second } drop
 	}
 }`
-	former = `table inet sixfence {
+	unitText = "[Unit]\nDescription=x\n[Service]\nType=oneshot\nExecStart=/bin/true\n[Install]\nWantedBy=sysinit.target\n"
+	former   = `table inet sixfence {
 	chain guard { type filter hook input priority -10; policy accept; tcp dport 23 drop; };
 }`
 )
@@ -203,7 +203,9 @@ func (l *lab) all(withFormer bool) []change.Step {
 		{ID: "file:new", Kind: change.File, Phase: change.Persist, Target: "/etc/sysctl.d/90-sixfence.conf", Before: none, After: change.Image{Text: "net.ipv6.conf.eth0.accept_ra = 0\n", Mode: 0o644}},
 		{ID: "file:deep", Kind: change.File, Phase: change.Persist, Target: "/etc/systemd/network/eth0.network.d/90-sixfence.conf", Before: none, After: change.Image{Text: "[Network]\nIPv6AcceptRA=no\n", Mode: 0o644}},
 		{ID: "file:changed", Kind: change.File, Phase: change.Persist, Target: "/etc/sixfence/nftables.nft", Before: change.Image{Text: "# former\n", Mode: 0o640}, After: change.Image{Text: ruleset, Mode: 0o600}},
+		{ID: "file:unit", Kind: change.File, Phase: change.Persist, Target: unitDir + "/sixfence-firewall.service", Before: none, After: change.Image{Text: unitText, Mode: 0o644}},
 		{ID: "file:gone", Kind: change.File, Phase: change.Persist, Target: "/etc/modprobe.d/old.conf", Before: change.Image{Text: "# to be removed\n", Mode: 0o640}, After: none},
+		{ID: "unit", Kind: change.Unit, Phase: change.AfterConfirm, Target: "sixfence-firewall.service", Before: change.Image{Text: "disabled"}, After: change.Image{Text: "enabled"}},
 	}
 }
 
@@ -218,10 +220,17 @@ func (l *lab) random(r *rand.Rand) *change.Plan {
 	if r.IntN(3) == 0 {
 		steps = append(steps[:8:8], steps[9:]...) // no disable_ipv6
 		steps = append(steps, change.Step{ID: "all-off", Kind: change.Sysctl, Phase: change.Runtime, Target: "net/ipv6/conf/all/disable_ipv6", Before: change.Image{Text: "0"}, After: change.Image{Text: "1"}})
-		steps = slices.DeleteFunc(steps, func(s change.Step) bool { return s.Kind == change.AddressObj || s.Kind == change.Neighbour })
+		steps = slices.DeleteFunc(steps, func(s change.Step) bool {
+			return s.Kind == change.AddressObj || s.Kind == change.Neighbour || s.Kind == change.RouteObj
+		})
 	}
+	unit := r.IntN(4) > 0 // to enable one that is not there is an error
 	for _, s := range steps {
-		if r.IntN(4) > 0 {
+		if s.ID == "unit" || s.ID == "file:unit" {
+			if unit {
+				p.Steps = append(p.Steps, s)
+			}
+		} else if r.IntN(4) > 0 {
 			p.Steps = append(p.Steps, s)
 		}
 	}
@@ -256,7 +265,7 @@ func (l *lab) projection(p *change.Plan) []string {
 			out = append(out, "addresses unknown")
 		}
 		for _, a := range as {
-			if a.Prefix.Addr().Is6() && !foreignAddress(a.Prefix.Addr().String()) {
+			if a.Prefix.Addr().Is6() && !foreignAddress(a.Prefix.Addr().String()) && !foreignLink(names[a.Index]) {
 				out = append(out, fmt.Sprintf("address %s %s flags %#x scope %d proto %d", names[a.Index], a.Prefix, a.Flags&^(unix.IFA_F_TENTATIVE|unix.IFA_F_OPTIMISTIC), a.Scope, a.Protocol))
 			}
 		}
@@ -265,7 +274,7 @@ func (l *lab) projection(p *change.Plan) []string {
 			out = append(out, "routes unknown")
 		}
 		for _, r := range rs {
-			if r.Family != "ipv6" || foreignAddress(r.Dst.Addr().String()) {
+			if r.Family != "ipv6" || foreignAddress(r.Dst.Addr().String()) || slices.ContainsFunc(r.NextHops, func(h fact.NextHop) bool { return foreignLink(names[h.Index]) }) {
 				continue
 			}
 			_, finite := r.Expires.Get()
@@ -277,7 +286,7 @@ func (l *lab) projection(p *change.Plan) []string {
 		}
 		nb, _ := ns.Neighbours.Get()
 		for _, n := range nb {
-			if n.State&unix.NUD_PERMANENT != 0 {
+			if n.State&unix.NUD_PERMANENT != 0 && !foreignLink(names[n.Index]) {
 				out = append(out, fmt.Sprintf("neighbour %s %s %s", names[n.Index], n.Address, n.MAC))
 			}
 		}
@@ -364,6 +373,12 @@ func intended(t testing.TB, p *change.Plan) []string {
 		if s.Phase == change.Runtime {
 			continue
 		}
+		if s.Kind == change.Unit {
+			if err := l.host.Set(s.Kind, s.Target, s.After); err != nil {
+				t.Errorf("intended: %v", err)
+			}
+			continue
+		}
 		path := l.host.Root + s.Target
 		if s.After.Absent {
 			_ = os.Remove(path)
@@ -376,154 +391,4 @@ func intended(t testing.TB, p *change.Plan) []string {
 		_ = os.Chmod(path, os.FileMode(s.After.Mode))
 	}
 	return l.projection(p)
-}
-
-// --- somebody else
-
-// foreignAddress tells the addresses that the foreign writer uses.
-func foreignAddress(s string) bool {
-	return strings.HasPrefix(s, "2001:db8:f0") || strings.HasPrefix(s, "2001:db8:f1")
-}
-
-func ipPath() string {
-	for _, p := range []string{"/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip"} {
-		if _, err := os.Stat(p); err == nil {
-			return p
-		}
-	}
-	return ""
-}
-
-// foreign adds and deletes what is its own, as kube-proxy, a container runtime,
-// fail2ban, a routing daemon and a DHCPv6 client do, until its input ends. Then it
-// says what is to be there, and what is not.
-func foreign(h *mutate.Host) int {
-	r := rand.New(rand.NewPCG(uint64(os.Getpid()), 1))
-	type object struct {
-		k      change.Kind
-		target string
-		on     change.Image
-	}
-	var objects []object
-	for i := range 6 {
-		objects = append(objects,
-			object{change.RouteObj, fmt.Sprintf("2001:db8:f0%02x::/48 via fe80::98 dev eth1 metric 3000", i), change.Image{}},
-			object{change.AddressObj, fmt.Sprintf("eth1 2001:db8:f0ff::%x/128", i+1), change.Image{}},
-			object{change.RouteObj, fmt.Sprintf("blackhole 2001:db8:f1%02x::/48 metric 3000", i), change.Image{}})
-	}
-	keys := []string{"net/ipv6/conf/eth1/hop_limit", "net/ipv4/ip_default_ttl", "net/ipv6/conf/p1/max_addresses"}
-	present := map[int]bool{}
-	values := map[string]string{}
-	rules := map[int]bool{}
-	off := func() bool { // while IPv6 is off nobody can add or remove
-		s, err := h.State(change.Sysctl, "net/ipv6/conf/eth1/disable_ipv6")
-		return err != nil || s != "= 0"
-	}
-	ended := make(chan struct{})
-	go func() {
-		_, _ = os.Stdin.Read(make([]byte, 1))
-		close(ended)
-	}()
-	n := 0
-	for done := false; !done; n++ {
-		select {
-		case <-ended:
-			done = true
-		default:
-		}
-		switch i := r.IntN(8); {
-		case i < 4:
-			k := r.IntN(len(objects))
-			o := objects[k]
-			img := o.on
-			if present[k] {
-				img = change.Image{Absent: true}
-				// What we destroyed for a while cannot be deleted in that while, and whoever
-				// tries is told so by the kernel.
-				w := append([]string{"-6", "route", "del"}, strings.Fields(o.target)...)
-				if ifname, a, _ := strings.Cut(o.target, " "); o.k == change.AddressObj {
-					w = []string{"-6", "address", "del", a, "dev", ifname}
-				}
-				if x, err := run.Run(labContext, run.Program{Path: ipPath(), Args: w}); err == nil && x.Exit == 0 {
-					present[k] = false
-				}
-				continue
-			}
-			if o.k == change.RouteObj && strings.HasPrefix(o.target, "blackhole") || !off() {
-				if h.Set(o.k, o.target, img) == nil {
-					present[k] = !img.Absent
-				}
-			}
-		case i < 6:
-			k := keys[r.IntN(len(keys))]
-			v := fmt.Sprint(32 + r.IntN(64))
-			if h.Set(change.Sysctl, k, change.Image{Text: v}) == nil {
-				values[k] = v
-			}
-		case i == 6:
-			k := r.IntN(5)
-			script := fmt.Sprintf("add table ip foreign\nadd set ip foreign s { type ipv4_addr; }\nadd element ip foreign s { 192.0.2.%d }\n", k)
-			if rules[k] {
-				script = fmt.Sprintf("delete element ip foreign s { 192.0.2.%d }\n", k)
-			}
-			if x, err := run.Run(labContext, run.Program{Path: mutate.NFTPath(), Args: []string{"-f", "-"}, Stdin: []byte(script)}); err == nil && x.Exit == 0 {
-				rules[k] = !rules[k]
-			}
-		default:
-			time.Sleep(time.Duration(r.IntN(4000)) * time.Microsecond)
-		}
-		time.Sleep(500 * time.Microsecond)
-	}
-	for k, o := range objects {
-		want := mutate.Absent
-		if present[k] {
-			want = "present"
-		}
-		fmt.Printf("object\t%s\t%s\t%s\n", o.k, o.target, want)
-	}
-	for k, v := range values {
-		fmt.Printf("object\t%s\t%s\t= %s\n", change.Sysctl, k, v)
-	}
-	for k, v := range rules {
-		fmt.Printf("element\t192.0.2.%d\t%v\n", k, v)
-	}
-	fmt.Printf("operations\t%d\n", n)
-	return 0
-}
-
-// judge compares what the foreign writer says with what is there.
-func (l *lab) judge(said string) (lost []string, operations int) {
-	l.t.Helper()
-	listed := ""
-	for _, line := range strings.Split(said, "\n") {
-		w := strings.Split(line, "\t")
-		switch {
-		case len(w) == 4 && w[0] == "object":
-			l.ns.Do(func() {
-				now, err := l.host.State(change.Kind(w[1]), w[2])
-				if err != nil {
-					now = err.Error()
-				}
-				if now != w[3] {
-					lost = append(lost, fmt.Sprintf("%s: is %s, was left %s", w[2], now, w[3]))
-				}
-			})
-		case len(w) == 3 && w[0] == "element":
-			if listed == "" {
-				out, err := exec.Command("ip", "netns", "exec", l.ns.Name, "nft", "list", "table", "ip", "foreign").CombinedOutput()
-				if listed = string(out); err != nil {
-					lost = append(lost, "table ip foreign: "+listed)
-				}
-			}
-			if has := strings.Contains(listed, w[1]+" ") || strings.Contains(listed, w[1]+","); has != (w[2] == "true") {
-				lost = append(lost, fmt.Sprintf("%s in the set: %v, was left %s", w[1], has, w[2]))
-			}
-		case len(w) == 2 && w[0] == "operations":
-			_, _ = fmt.Sscan(w[1], &operations)
-		}
-	}
-	if operations == 0 {
-		lost = append(lost, "the foreign writer said nothing: "+said)
-	}
-	return lost, operations
 }

@@ -3,8 +3,10 @@ package apply
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,11 +23,19 @@ import (
 // The test binary plays every process of a transaction: the run that applies, the one
 // that confirms, the one that waits to undo, and somebody else who writes meanwhile.
 func TestMain(m *testing.M) {
+	poll = 20 * time.Millisecond
 	if len(os.Args) > 2 && os.Args[1] == "harden" {
 		os.Exit(playUndo(os.Args[2:]))
 	}
 	if role := os.Getenv("SIXFENCE_TEST_ROLE"); role != "" {
 		os.Exit(play(role))
+	}
+	// Most of a run is waiting, for another process or the kernel.
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		_ = flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0)))
 	}
 	os.Exit(m.Run())
 }
@@ -33,15 +43,19 @@ func TestMain(m *testing.M) {
 // fault is what goes wrong at one crossing: a boundary of a step, an operation of the
 // file layer or a change of the kernel, counted together.
 type fault struct {
-	mu   sync.Mutex
-	kind string // kill, hup, eperm, enospc; "count" only counts
-	at   int
-	n    int
+	mu    sync.Mutex
+	kind  string // kill, hup, eperm, enospc; "count" only counts
+	at    int
+	where string // instead of at: the name of a boundary
+	n     int
 }
 
 func readFault(env string) *fault {
 	kind, at, _ := strings.Cut(os.Getenv(env), ":")
-	n, _ := strconv.Atoi(at)
+	n, err := strconv.Atoi(at)
+	if err != nil {
+		return &fault{kind: kind, where: at}
+	}
 	return &fault{kind: kind, at: n}
 }
 
@@ -52,7 +66,7 @@ func (f *fault) cross(name string, grows bool) error {
 	if f.kind == "enospc" && f.n >= f.at && grows { // a disk that is full stays full
 		return unix.ENOSPC
 	}
-	if f.n != f.at {
+	if f.n != f.at && (f.where == "" || f.where != name) {
 		return nil
 	}
 	switch f.kind {
@@ -83,7 +97,8 @@ func testEngine(f *fault) *Engine {
 }
 
 func playUndo(args []string) int {
-	e := testEngine(readFault("SIXFENCE_TEST_FAULT_UNDO"))
+	f := readFault("SIXFENCE_TEST_FAULT_UNDO")
+	e := testEngine(f)
 	if log := os.Getenv("SIXFENCE_TEST_LOG"); log != "" {
 		if f, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err == nil {
 			_ = unix.Dup2(int(f.Fd()), 2)
@@ -95,6 +110,9 @@ func playUndo(args []string) int {
 		err = e.Expire(context.Background(), args[4])
 	} else {
 		err = e.Supervise(context.Background(), args[4])
+	}
+	if f.kind == "count" {
+		fmt.Fprintf(os.Stderr, "crossings %d\n", f.n)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "undo:", err)

@@ -75,6 +75,8 @@ func (e *Engine) undoKernel(t *transaction, out *Outcome) {
 		}
 		out.Failed = append(out.Failed, fmt.Sprintf("%s: %v", s.ID, err))
 	}
+	ears := mutate.Listen() // from before anything is switched on again
+	defer ears.Close()
 	for r := range 4 {
 		for i := len(t.j.Plan.Steps) - 1; i >= 0; i-- {
 			s := t.j.Plan.Steps[i]
@@ -90,7 +92,7 @@ func (e *Engine) undoKernel(t *transaction, out *Outcome) {
 			}
 		}
 		if r == 1 {
-			e.restore(t, out)
+			e.restore(t, ears, out)
 		}
 	}
 }
@@ -178,7 +180,7 @@ func (e *Engine) undoOverwritten(t *transaction, i int, s change.Step, out *Outc
 
 // restore makes again what steps destroyed: addresses first, then neighbours, then
 // routes, of which those without a gateway come before those that need them.
-func (e *Engine) restore(t *transaction, out *Outcome) {
+func (e *Engine) restore(t *transaction, ears *mutate.Ears, out *Outcome) {
 	for _, k := range []change.Kind{change.AddressObj, change.Neighbour, change.RouteObj} {
 		for _, gateway := range []bool{false, true} {
 			if gateway && k != change.RouteObj {
@@ -203,13 +205,29 @@ func (e *Engine) restore(t *transaction, out *Outcome) {
 					if t.p.restored[restoredKey(i, name)] {
 						continue
 					}
-					err := e.Host.Restore(o, elapsed)
+					var err error
+					if k == change.RouteObj {
+						for _, p := range ears.Heard() {
+							t.p.touched[p] = true
+						}
+					}
+					if t.p.touched[mutate.Place(o)] {
+						err = &mutate.ConflictError{Target: "route " + o.Target}
+					} else if mutate.Elsewhere(o) {
+						err = &mutate.ConflictError{Target: o.Target + " (another interface has its name)"}
+					} else {
+						err = e.Host.Restore(o, elapsed)
+					}
 					if err == nil {
 						if n := (note{What: "restored", Step: i, Object: name}); t.note(n) != nil {
 							t.p.take(n)
 						}
 					}
 					if err != nil {
+						if errors.As(err, new(*mutate.ConflictError)) || errors.As(err, new(*mutate.LostError)) {
+							out.Conflicts = append(out.Conflicts, err.Error())
+							continue
+						}
 						if mutate.Gone(err) {
 							out.Conflicts = append(out.Conflicts, o.Target+": its interface is gone")
 							continue

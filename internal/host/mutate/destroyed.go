@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -38,7 +41,12 @@ func (h *Host) Destroys(target string, i change.Image) ([]change.Object, error) 
 		}
 		out = append(as, nb...)
 	}
-	rs, err := routesOf(covered, raDefault)
+	rs, err := routesOf(covered, raDefault, true)
+	if raDefault {
+		rs = slices.DeleteFunc(rs, func(o change.Object) bool {
+			return o.Message[5] != unix.RTPROT_RA && !slices.ContainsFunc(o.Attributes, func(a string) bool { return strings.HasPrefix(a, flagged) })
+		})
+	}
 	return append(out, rs...), err
 }
 
@@ -111,41 +119,147 @@ func (w *Watch) Close() {
 // Fresh brings the list up to date, right before the sysctl is set: until then all that
 // is heard is somebody else's doing.
 func (w *Watch) Fresh(list []change.Object) []change.Object {
-	w.each(func(o change.Object, gone bool, _ uint32) {
-		list = slices.DeleteFunc(list, func(x change.Object) bool { return x.Kind == o.Kind && x.Target == o.Target })
-		if !gone {
-			list = append(list, o)
+	for _, e := range w.heard() {
+		if e.gone {
+			list = slices.DeleteFunc(list, e.same)
+		} else {
+			list = e.add(list)
 		}
-	})
+	}
 	return list
 }
 
 // Add adds what was deleted since, and is not in the list, to the list, and takes out
-// routes that somebody else deleted: of those the kernel says who asked.
+// what somebody else deleted. Of a route the kernel says who asked. Of an address its
+// order tells: who deletes one hears of the address first and of its local route then;
+// the switch takes all routes of the interface before the first address.
 func (w *Watch) Add(list []change.Object) []change.Object {
-	w.each(func(o change.Object, gone bool, by uint32) {
-		if !gone {
-			return
-		}
-		same := func(x change.Object) bool { return x.Kind == o.Kind && x.Target == o.Target }
+	events := w.heard()
+	theirs := map[string]bool{} // routes that went with an address that somebody deleted
+	for i, e := range events {
 		switch {
-		case o.Kind == change.RouteObj && by != 0:
-			list = slices.DeleteFunc(list, same)
-		case !slices.ContainsFunc(list, same):
-			list = append(list, o)
+		case !e.gone:
+			if w.raDefault {
+				continue // by the next advertisement
+			}
+			list = e.add(list)
+		case e.o.Kind == change.RouteObj && (e.by != 0 || theirs[e.o.Target]), e.forgotten, e.replaced != "":
+			list = slices.DeleteFunc(list, e.same)
+		case e.o.Kind == change.AddressObj && slices.ContainsFunc(events[i+1:], e.localRoute):
+			list = slices.DeleteFunc(list, e.same)
+			prefix := slices.IndexFunc(list, e.prefixRoute)
+			if prefix < 0 || slices.ContainsFunc(list, e.samePrefix) {
+				continue
+			}
+			theirs[list[prefix].Target] = true
+			list = slices.Delete(list, prefix, prefix+1)
+		case !slices.ContainsFunc(list, e.same) && !slices.ContainsFunc(list, e.partOf):
+			list = append(list, e.o)
 		}
-	})
+	}
 	return list
 }
 
-// each calls f for all that was said until now. It never waits: what the setting of a
-// sysctl causes is said before the setting returns, and a wait that this process
-// sleeps through, on a busy host, would hear nothing (seen).
-func (w *Watch) each(f func(o change.Object, gone bool, by uint32)) {
-	if w == nil {
-		return
+// event is one thing that the kernel said.
+type event struct {
+	o         change.Object
+	gone      bool
+	forgotten bool   // a permanent neighbour that somebody deleted
+	replaced  string // the place of routes that somebody replaced
+	by        uint32 // who asked for it; of routes only
+}
+
+func (e event) same(x change.Object) bool {
+	if e.replaced != "" && x.Kind == change.RouteObj {
+		p, _, ok := place(x.Message)
+		return ok && p == e.replaced
 	}
-	raw, err := w.c.SyscallConn()
+	return x.Kind == e.o.Kind && x.Target == e.o.Target
+}
+
+// partOf tells whether a route that goes is one of the next hops of one in the list.
+func (e event) partOf(x change.Object) bool {
+	if e.o.Kind != change.RouteObj || x.Kind != change.RouteObj {
+		return false
+	}
+	p, legs, ok := place(e.o.Message)
+	q, whole, _ := place(x.Message)
+	return ok && p == q && !slices.ContainsFunc(legs, func(l string) bool { return !slices.Contains(whole, l) })
+}
+
+// add puts what is new into the list, or in the place of what it was.
+func (e event) add(list []change.Object) []change.Object {
+	for i, x := range list {
+		if e.same(x) {
+			e.o.Attributes = x.Attributes
+			list[i] = e.o
+			return list
+		}
+	}
+	return append(list, e.o)
+}
+
+// prefix is the one of an address.
+func prefix(o change.Object) netip.Prefix {
+	_, s, _ := strings.Cut(o.Target, " ")
+	p, _ := netip.ParsePrefix(s)
+	return p
+}
+
+func (e event) localRoute(x event) bool {
+	return x.gone && x.o.Kind == change.RouteObj && x.o.Interface == e.o.Interface && x.o.Message[7] == unix.RTN_LOCAL &&
+		strings.HasPrefix(x.o.Target, prefix(e.o).Addr().String()+"/128 ")
+}
+
+func (e event) prefixRoute(x change.Object) bool {
+	return x.Kind == change.RouteObj && x.Interface == e.o.Interface && x.Message[5] == unix.RTPROT_KERNEL && x.Message[7] == unix.RTN_UNICAST &&
+		strings.HasPrefix(x.Target, prefix(e.o).Masked().String()+" ")
+}
+
+func (e event) samePrefix(x change.Object) bool {
+	return x.Kind == change.AddressObj && x.Interface == e.o.Interface && prefix(x).Masked() == prefix(e.o).Masked()
+}
+
+// heard is all that was said until now.
+func (w *Watch) heard() (out []event) {
+	if w == nil {
+		return nil
+	}
+	hear(w.c, func(m syscall.NetlinkMessage) {
+		e := event{by: m.Header.Pid}
+		var ok bool
+		switch m.Header.Type {
+		case unix.RTM_DELADDR, unix.RTM_NEWADDR:
+			e.o, ok = addressOf(m.Data, w.covered)
+			ok, e.gone = ok && !w.raDefault, m.Header.Type == unix.RTM_DELADDR
+		case unix.RTM_DELROUTE, unix.RTM_NEWROUTE:
+			e.gone = m.Header.Type == unix.RTM_DELROUTE
+			if p, _, is := place(m.Data); is && !e.gone && (m.Header.Flags&unix.NLM_F_REPLACE != 0 || attributes(m.Data[unix.SizeofRtMsg:])[unix.RTA_MULTIPATH] != nil) {
+				out = append(out, event{o: change.Object{Kind: change.RouteObj}, gone: true, replaced: p})
+			}
+			e.o, ok = routeOf(m.Data, w.covered, w.raDefault)
+		case unix.RTM_DELNEIGH, unix.RTM_NEWNEIGH:
+			e.o, ok = neighbourOf(m.Data, w.covered)
+			e.gone = m.Header.Type == unix.RTM_DELNEIGH
+			if !ok && !e.gone {
+				// Who deletes one makes it fail first; the switch does not.
+				e.o, ok = namedNeighbour(m.Data, w.covered)
+				e.gone, e.forgotten = true, true
+			}
+			ok = ok && !w.raDefault
+		}
+		if ok {
+			out = append(out, e)
+		}
+	})
+	return out
+}
+
+// hear calls f for all that the kernel has said until now. It never waits: what the
+// setting of a sysctl causes is said before the setting returns, and a wait that this
+// process sleeps through, on a busy host, would hear nothing (seen).
+func hear(c *netlink.Conn, f func(m syscall.NetlinkMessage)) {
+	raw, err := c.SyscallConn()
 	if err != nil {
 		return
 	}
@@ -170,22 +284,7 @@ func (w *Watch) each(f func(o change.Object, gone bool, by uint32)) {
 			return
 		}
 		for _, m := range ms {
-			var o change.Object
-			var ok, gone bool
-			switch m.Header.Type {
-			case unix.RTM_DELADDR, unix.RTM_NEWADDR:
-				o, ok = addressOf(m.Data, w.covered)
-				ok, gone = ok && !w.raDefault, m.Header.Type == unix.RTM_DELADDR
-			case unix.RTM_DELROUTE, unix.RTM_NEWROUTE:
-				o, ok = routeOf(m.Data, w.covered, w.raDefault)
-				gone = m.Header.Type == unix.RTM_DELROUTE
-			case unix.RTM_DELNEIGH, unix.RTM_NEWNEIGH:
-				o, ok = neighbourOf(m.Data, w.covered)
-				ok, gone = ok && !w.raDefault, m.Header.Type == unix.RTM_DELNEIGH
-			}
-			if ok {
-				f(o, gone, m.Header.Pid)
-			}
+			f(m)
 		}
 	}
 }
@@ -267,27 +366,35 @@ func neighbourOf(m []byte, covered map[uint32]string) (change.Object, bool) {
 	if len(m) < unix.SizeofNdMsg || m[0] != unix.AF_INET6 {
 		return change.Object{}, false
 	}
-	name, ok := covered[binary.NativeEndian.Uint32(m[4:])]
-	proxy := m[10]&unix.NTF_PROXY != 0
-	if permanent := binary.NativeEndian.Uint16(m[8:])&unix.NUD_PERMANENT != 0; !ok || !proxy && !permanent {
+	if m[10]&unix.NTF_PROXY == 0 && binary.NativeEndian.Uint16(m[8:])&unix.NUD_PERMANENT == 0 {
 		return change.Object{}, false
 	}
+	return namedNeighbour(m, covered)
+}
+
+// namedNeighbour is neighbourOf for one in any state.
+func namedNeighbour(m []byte, covered map[uint32]string) (change.Object, bool) {
+	if len(m) < unix.SizeofNdMsg || m[0] != unix.AF_INET6 {
+		return change.Object{}, false
+	}
+	name, ok := covered[binary.NativeEndian.Uint32(m[4:])]
 	a := attributes(m[unix.SizeofNdMsg:])
 	addr, _ := netip.AddrFromSlice(a[unix.NDA_DST])
 	o := change.Object{Kind: change.Neighbour, Target: name + " " + addr.String(), Interface: name, Message: m}
-	if proxy {
+	if m[10]&unix.NTF_PROXY != 0 {
+		o.Target += " proxy"
 		o.Attributes = []string{"proxy"}
 	} else {
 		o.Attributes = []string{"lladdr", net.HardwareAddr(a[unix.NDA_LLADDR]).String(), "nud", "permanent"}
 	}
-	return o, true
+	return o, ok
 }
 
 const rtmFCloned = 0x200 // RTM_F_CLONED: a cached exception, not a route
 
 // routesOf reads the IPv6 routes that hang on the interfaces; raDefault, only the
-// default routes that an advertisement made.
-func routesOf(covered map[uint32]string, raDefault bool) ([]change.Object, error) {
+// default routes that an advertisement made; whole, with what a restoration needs.
+func routesOf(covered map[uint32]string, raDefault, whole bool) ([]change.Object, error) {
 	body := make([]byte, unix.SizeofRtMsg)
 	body[0] = unix.AF_INET6
 	ms, err := rtnl(unix.RTM_GETROUTE, netlink.Dump, body)
@@ -300,30 +407,142 @@ func routesOf(covered map[uint32]string, raDefault bool) ([]change.Object, error
 			out = append(out, o)
 		}
 	}
+	if !whole {
+		return out, nil
+	}
+	places := map[string][]int{}
+	for i := range out {
+		if p, _, ok := place(out[i].Message); ok {
+			places[p] = append(places[p], i)
+		}
+	}
+	for _, m := range ms {
+		if len(places) == 0 {
+			break
+		}
+		p, legs, ok := place(m.Data)
+		for _, i := range places[p] {
+			_, own, _ := place(out[i].Message)
+			for _, leg := range legs {
+				if ok && !slices.Contains(own, leg) {
+					out[i].Attributes = append(out[i].Attributes, beside+leg)
+				}
+			}
+		}
+	}
+	advertised(out)
 	return out, nil
 }
 
+// Attributes of a route that is saved: another route to the same place, and the flags by
+// which the kernel knows a route that an advertisement made.
+const (
+	beside  = "beside "
+	flagged = "flags "
+)
+
+// place is what a route leads to and how dear it is: of two routes that share it the
+// kernel takes one for a replacement of the other. legs tell them apart. What the kernel
+// makes itself takes nobody's place.
+func place(m []byte) (where string, legs []string, ok bool) {
+	if len(m) < unix.SizeofRtMsg || m[0] != unix.AF_INET6 || m[5] == unix.RTPROT_KERNEL || binary.NativeEndian.Uint32(m[8:])&rtmFCloned != 0 {
+		return "", nil, false
+	}
+	a := attributes(m[unix.SizeofRtMsg:])
+	where = fmt.Sprintf("%x/%d %x %x", a[unix.RTA_DST], m[1], a[unix.RTA_TABLE], a[unix.RTA_PRIORITY])
+	hops := a[unix.RTA_MULTIPATH]
+	if hops == nil {
+		return where, []string{fmt.Sprintf("%d %x %x", m[7], a[unix.RTA_GATEWAY], a[unix.RTA_OIF])}, true
+	}
+	eachHop(hops, func(h []byte) {
+		legs = append(legs, fmt.Sprintf("%d %x %x", m[7], attributes(h[8:])[unix.RTA_GATEWAY], h[4:8]))
+	})
+	return where, legs, true
+}
+
+// eachHop calls f for every rtnexthop of a RTA_MULTIPATH.
+func eachHop(hops []byte, f func(h []byte)) {
+	for len(hops) >= 8 {
+		n := int(binary.NativeEndian.Uint16(hops))
+		if n < 8 || n > len(hops) {
+			return
+		}
+		f(hops[:n])
+		hops = hops[min((n+3)&^3, len(hops)):]
+	}
+}
+
+const (
+	rtfDefault   = 0x10000
+	rtfAddrconf  = 0x40000
+	rtfRouteInfo = 0x800000
+	rtfCache     = 0x1000000
+)
+
+// advertised marks the routes that the kernel made of an advertisement, by the flags
+// that rtnetlink does not tell.
+func advertised(rs []change.Object) {
+	maybe := func(o change.Object) bool {
+		return (o.Message[5] == unix.RTPROT_RA || o.Message[5] == unix.RTPROT_BOOT) && strings.Contains(o.Target, " via ")
+	}
+	if !slices.ContainsFunc(rs, maybe) {
+		return
+	}
+	b, err := os.ReadFile("/proc/thread-self/net/ipv6_route")
+	if err != nil {
+		return
+	}
+	known := map[string]string{}
+	for line := range strings.Lines(string(b)) {
+		w := strings.Fields(line)
+		if len(w) != 10 {
+			continue
+		}
+		f, err := strconv.ParseUint(w[8], 16, 32)
+		if err == nil && f&rtfAddrconf != 0 && f&(rtfDefault|rtfRouteInfo) != 0 && f&rtfCache == 0 {
+			known[w[0]+" "+w[1]+" "+w[4]+" "+w[5]+" "+w[9]] = w[8]
+		}
+	}
+	for i := range rs {
+		a := attributes(rs[i].Message[unix.SizeofRtMsg:])
+		dst, gateway, metric := make([]byte, 16), a[unix.RTA_GATEWAY], a[unix.RTA_PRIORITY]
+		copy(dst, a[unix.RTA_DST])
+		if !maybe(rs[i]) || len(metric) < 4 {
+			continue
+		}
+		if f := known[fmt.Sprintf("%x %02x %x %08x %s", dst, rs[i].Message[1], gateway, binary.NativeEndian.Uint32(metric), rs[i].Interface)]; f != "" {
+			rs[i].Attributes = append(rs[i].Attributes, flagged+f)
+		}
+	}
+}
+
+// routeOf is a route that goes when its interface is switched off. One of several next
+// hops does not, as long as one of them is left; neither does one that leads through an
+// object of next hops.
 func routeOf(m []byte, covered map[uint32]string, raDefault bool) (change.Object, bool) {
 	if len(m) < unix.SizeofRtMsg || m[0] != unix.AF_INET6 || binary.NativeEndian.Uint32(m[8:])&rtmFCloned != 0 {
 		return change.Object{}, false
 	}
-	if raDefault && (m[5] != unix.RTPROT_RA || m[1] != 0) {
+	// The label is lost of one that an undo made again, see restoreAdvertised.
+	if raDefault && (m[5] != unix.RTPROT_RA && m[5] != unix.RTPROT_BOOT || m[1] != 0) {
 		return change.Object{}, false
 	}
 	a := attributes(m[unix.SizeofRtMsg:])
+	if _, ok := a[rtaNHID]; ok {
+		return change.Object{}, false
+	}
 	name, ok := "", false
 	if oif := a[unix.RTA_OIF]; len(oif) >= 4 {
 		name, ok = covered[binary.NativeEndian.Uint32(oif)]
 	}
-	for hops := a[unix.RTA_MULTIPATH]; len(hops) >= 8; {
-		if n, in := covered[binary.NativeEndian.Uint32(hops[4:])]; in {
-			name, ok = n, true
-		}
-		n := int(binary.NativeEndian.Uint16(hops))
-		if n < 8 {
-			break
-		}
-		hops = hops[min((n+3)&^3, len(hops)):]
+	left := false
+	eachHop(a[unix.RTA_MULTIPATH], func(h []byte) {
+		n, in := covered[binary.NativeEndian.Uint32(h[4:])]
+		left = left || !in
+		name, ok = n, in
+	})
+	if left {
+		return change.Object{}, false
 	}
 	o := change.Object{Kind: change.RouteObj, Target: routeText(m, a, name), Interface: name, Message: m}
 	if c := a[unix.RTA_CACHEINFO]; len(c) >= 12 {
@@ -333,6 +552,8 @@ func routeOf(m []byte, covered map[uint32]string, raDefault bool) (change.Object
 	}
 	return o, ok
 }
+
+const rtaNHID = 30
 
 func routeText(m []byte, a map[uint16][]byte, dev string) string {
 	s := "default"
@@ -387,16 +608,77 @@ func (h *Host) Restore(o change.Object, elapsed uint32) error {
 				body = attr(body, t, v)
 			}
 		})
-		_, err = rtnl(unix.RTM_NEWNEIGH, netlink.Acknowledge|netlink.Create|netlink.Replace, body)
+		err = restoreNeighbour(o, body)
 	case change.RouteObj:
 		err = restoreRoute(o, i, elapsed)
 	default:
 		return fmt.Errorf("restore %s: a %s cannot be restored", o.Target, o.Kind)
 	}
-	if err != nil && !errors.Is(err, unix.EEXIST) {
+	switch {
+	case errors.Is(err, unix.EEXIST):
+		return nil
+	case errors.Is(err, unix.EACCES), o.Kind == change.RouteObj && (errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EINVAL)):
+		// IPv6 is off there, or its gateway or its source address is gone. We had made it
+		// again if that were our doing.
+		return &LostError{Target: o.Target, Cause: err}
+	case err != nil:
 		return fmt.Errorf("restore %s: %w", o.Target, err)
 	}
 	return nil
+}
+
+// LostError says that an object cannot be made again, because somebody else took away
+// what it hangs on.
+type LostError struct {
+	Target string
+	Cause  error
+}
+
+// Error implements error.
+func (e *LostError) Error() string {
+	return fmt.Sprintf("%s cannot be made again: somebody else took away what it hangs on (%v)", e.Target, e.Cause)
+}
+
+// Unwrap returns the cause.
+func (e *LostError) Unwrap() error { return e.Cause }
+
+// Elsewhere tells whether the interface of an object that was read in this boot is
+// another one now, which has the same name.
+func Elsewhere(o change.Object) bool {
+	i, err := index(o.Interface)
+	if err != nil {
+		return false // gone: Restore says so
+	}
+	was := i
+	switch {
+	case o.Kind == change.AddressObj && len(o.Message) >= unix.SizeofIfAddrmsg, o.Kind == change.Neighbour && len(o.Message) >= unix.SizeofNdMsg:
+		was = binary.NativeEndian.Uint32(o.Message[4:])
+	case o.Kind == change.RouteObj && len(o.Message) >= unix.SizeofRtMsg:
+		if oif := attributes(o.Message[unix.SizeofRtMsg:])[unix.RTA_OIF]; len(oif) >= 4 {
+			was = binary.NativeEndian.Uint32(oif)
+		}
+	}
+	return was != i
+}
+
+func restoreNeighbour(o change.Object, body []byte) error {
+	_, err := rtnl(unix.RTM_NEWNEIGH, netlink.Acknowledge|netlink.Create|netlink.Excl, body)
+	if !errors.Is(err, unix.EEXIST) || body[10]&unix.NTF_PROXY != 0 {
+		return err
+	}
+	now, err := neighbourState(o.Target)
+	if err != nil {
+		return err
+	}
+	want := "permanent " + net.HardwareAddr(attributes(o.Message[unix.SizeofNdMsg:])[unix.NDA_LLADDR]).String()
+	switch now {
+	case want:
+		return nil
+	case Absent: // one that the kernel learned
+		_, err := rtnl(unix.RTM_NEWNEIGH, netlink.Acknowledge|netlink.Create|netlink.Replace, body)
+		return err
+	}
+	return &ConflictError{Target: "neighbour " + o.Target, Now: now}
 }
 
 func restoreAddress(o change.Object, i, elapsed uint32) error {
@@ -474,7 +756,7 @@ func modifyAddress(m []byte) error {
 // the kernel count the subnet's anycast address twice, and keep it for ever (seen).
 func awaitReady(i uint32, a netip.Addr) {
 	for range 60 {
-		rs, err := routesOf(map[uint32]string{i: "-"}, false)
+		rs, err := routesOf(map[uint32]string{i: "-"}, false, false)
 		if err != nil {
 			return
 		}
@@ -510,6 +792,14 @@ func restoreRoute(o change.Object, i, elapsed uint32) error {
 			return err // it came with the address
 		}
 	}
+	for _, x := range o.Attributes {
+		if f, ok := strings.CutPrefix(x, flagged); ok {
+			if add, err := room(o); !add || err != nil {
+				return err
+			}
+			return restoreAdvertised(o, i, elapsed, f)
+		}
+	}
 	b := append([]byte(nil), o.Message[:unix.SizeofRtMsg]...)
 	binary.NativeEndian.PutUint32(b[8:], binary.NativeEndian.Uint32(b[8:])&(unix.RTNH_F_ONLINK|unix.RTNH_F_PERVASIVE))
 	each(o.Message[unix.SizeofRtMsg:], func(t uint16, v []byte) {
@@ -526,15 +816,93 @@ func restoreRoute(o change.Object, i, elapsed uint32) error {
 	if o.ValidLifetime != 0 {
 		b = attr(b, unix.RTA_EXPIRES, u32(o.ValidLifetime-elapsed))
 	}
-	// Without EXCL and with APPEND, a second route to the same place becomes a next hop
-	// of the first, which is what a dump of such a route was.
 	_, err := rtnl(unix.RTM_NEWROUTE, netlink.Acknowledge|netlink.Create|netlink.Excl, b)
+	if errors.Is(err, unix.EEXIST) {
+		add, err := room(o)
+		if !add || err != nil {
+			return err
+		}
+		_, err = rtnl(unix.RTM_NEWROUTE, netlink.Acknowledge|netlink.Create|netlink.Append, b)
+		return err
+	}
 	return err
+}
+
+// room tells whether a route is missing. Another one to the same place that was not beside
+// it then is somebody's replacement, and is kept.
+func room(o change.Object) (bool, error) {
+	where, own, ok := place(o.Message)
+	if !ok {
+		return false, nil
+	}
+	missing := slices.Clone(own)
+	body := make([]byte, unix.SizeofRtMsg)
+	body[0] = unix.AF_INET6
+	ms, err := rtnl(unix.RTM_GETROUTE, netlink.Dump, body)
+	if err != nil {
+		return false, fmt.Errorf("read routes: %w", err)
+	}
+	theirs := false
+	for _, m := range ms {
+		w, legs, ok := place(m.Data)
+		if !ok || w != where {
+			continue
+		}
+		for _, l := range legs {
+			missing = slices.DeleteFunc(missing, func(x string) bool { return x == l })
+			theirs = theirs || !slices.Contains(own, l) && !slices.Contains(o.Attributes, beside+l)
+		}
+	}
+	if len(missing) == 0 {
+		return false, nil
+	}
+	if theirs {
+		return false, &ConflictError{Target: "route " + o.Target, Now: "another route to the same place"}
+	}
+	return true, nil
+}
+
+// restoreAdvertised makes a route of an advertisement again, by the old ioctl: only that
+// can set the flags by which the kernel finds it when the next advertisement comes. It
+// takes a route without them, to the same place, for a failure, and reads that
+// advertisement no further: the host would lose its addresses when their time is up, and
+// never hear the router take itself back (seen; net/ipv6/ndisc.c). What the ioctl cannot
+// set is the label "proto ra".
+func restoreAdvertised(o change.Object, i, elapsed uint32, flags string) error {
+	f, err := strconv.ParseUint(flags, 16, 32)
+	if err != nil {
+		return fmt.Errorf("flags %q: %w", flags, err)
+	}
+	a := attributes(o.Message[unix.SizeofRtMsg:])
+	var m struct { // struct in6_rtmsg
+		dst, src, gateway [16]byte
+		typ               uint32
+		dstLen, srcLen    uint16
+		metric            uint32
+		info              uint64
+		flags             uint32
+		ifindex           int32
+	}
+	copy(m.dst[:], a[unix.RTA_DST])
+	copy(m.gateway[:], a[unix.RTA_GATEWAY])
+	m.dstLen, m.metric, m.flags, m.ifindex = uint16(o.Message[1]), binary.NativeEndian.Uint32(a[unix.RTA_PRIORITY]), uint32(f), int32(i)
+	if o.ValidLifetime != 0 {
+		m.info = uint64(o.ValidLifetime-elapsed) * 100 // USER_HZ
+	}
+	s, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open socket: %w", err)
+	}
+	defer unix.Close(s)
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(s), unix.SIOCADDRT, uintptr(unsafe.Pointer(&m))); e != 0 {
+		return e
+	}
+	return nil
 }
 
 // hasRoute tells whether a route of the kernel's own is there.
 func hasRoute(o change.Object, i uint32) (bool, error) {
-	rs, err := routesOf(map[uint32]string{i: o.Interface}, false)
+	rs, err := routesOf(map[uint32]string{i: o.Interface}, false, false)
 	if err != nil {
 		return false, err
 	}

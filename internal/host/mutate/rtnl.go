@@ -47,6 +47,9 @@ func rtnl(typ uint16, flags netlink.HeaderFlags, body []byte) ([]netlink.Message
 		return nil, fmt.Errorf("open rtnetlink: %w", err)
 	}
 	defer c.Close()
+	if typ == unix.RTM_NEWROUTE {
+		own.Store(c.PID(), true)
+	}
 	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
 	_ = c.SetOption(netlink.GetStrictCheck, true)
 	m := netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(typ), Flags: netlink.Request | flags}, Data: body}
