@@ -126,6 +126,8 @@ type Outcome struct {
 	Why    string `json:"why,omitempty"`
 	// Conflicts are objects that somebody else changed meanwhile, and that were kept.
 	Conflicts []string `json:"conflicts,omitempty"`
+	// Lost are objects that the change destroyed and that only the kernel can make.
+	Lost []string `json:"lost,omitempty"`
 	// Failed are objects that could not be set; the transaction stays open for them.
 	Failed []string `json:"failed,omitempty"`
 }
@@ -519,6 +521,9 @@ func (e *Engine) perform(t *transaction, i int, s change.Step) error {
 	if err := e.boundary("step %d set", i); err != nil {
 		return err
 	}
+	if err := e.keepOverwritten(t, i, s, fresh.Overwrites); err != nil {
+		return err
+	}
 	// And what came after that, and went with it all the same.
 	fresh.Saved = watch.Add(fresh.Saved)
 	over := fresh.Overwrites
@@ -531,7 +536,15 @@ func (e *Engine) perform(t *transaction, i int, s change.Step) error {
 		return err
 	}
 	for _, o := range s.Restores {
-		if err := e.Host.Restore(o, 0); err != nil {
+		if o.Kind == change.Sysctl {
+			continue // it is done
+		}
+		err := e.Host.Restore(o, 0)
+		if errors.As(err, new(*mutate.ConflictError)) || errors.As(err, new(*mutate.LostError)) || mutate.Gone(err) {
+			e.log("not made again", "object", o.Target, "cause", err)
+			continue
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -540,6 +553,37 @@ func (e *Engine) perform(t *transaction, i int, s change.Step) error {
 	}
 	if now != en.Ours {
 		return fmt.Errorf("it is %s afterwards, not %s", now, en.Ours)
+	}
+	return nil
+}
+
+// keepOverwritten gives the other sysctls back what a step of a rollback has just
+// overwritten: what each was before the change that is taken back, or, if somebody has
+// set it since, what they set.
+func (e *Engine) keepOverwritten(t *transaction, i int, s change.Step, over []mutate.Value) error {
+	if t.j.Former == "" {
+		return nil
+	}
+	former := map[string]change.Object{}
+	for _, o := range s.Restores {
+		if o.Kind == change.Sysctl && len(o.Attributes) == 2 {
+			former[o.Target] = o
+		}
+	}
+	for _, v := range over {
+		want := v.Before
+		if o, ok := former[v.Target]; ok && want == o.Attributes[1] {
+			want = o.Attributes[0]
+		} else if !ok && want == t.j.Entries[i].Before {
+			continue // of an interface that came later, and was given what all were
+		}
+		now, err := e.Host.State(change.Sysctl, v.Target)
+		if err == nil && now != want {
+			err = e.Host.Set(change.Sysctl, v.Target, change.Image{Text: mutate.Text(want)})
+		}
+		if err != nil && !mutate.Gone(err) {
+			return err
+		}
 	}
 	return nil
 }

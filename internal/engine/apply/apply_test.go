@@ -48,6 +48,7 @@ func (l *lab) log() string {
 }
 
 func TestConfirmedAndTakenBack(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	p := l.plan(l.all(false))
 	before := l.projection(p)
@@ -124,6 +125,7 @@ func TestConfirmedAndTakenBack(t *testing.T) {
 }
 
 func TestExpires(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	p := l.plan(l.all(false))
 	before := l.projection(p)
@@ -151,6 +153,7 @@ func TestExpires(t *testing.T) {
 // TestTimer plays what a timer of systemd starts: our program, at the deadline, with
 // nothing of the run that armed it.
 func TestTimer(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	p := l.plan(l.all(false))
 	before := l.projection(p)

@@ -119,3 +119,13 @@ func (e *Engine) unhookBoot() error {
 	}
 	return nil
 }
+
+// syncUnits makes durable what systemctl wrote.
+func (e *Engine) syncUnits() error {
+	d, err := e.layer().Open(filepath.Join(e.Host.Root, unitDir))
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.SyncAll()
+}

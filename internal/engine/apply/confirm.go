@@ -184,7 +184,7 @@ func (e *Engine) advance(t *transaction, out *Outcome) error {
 				err = e.Host.Set(s.Kind, s.Target, s.After)
 			}
 			for _, o := range s.Restores {
-				if err == nil {
+				if err == nil && o.Kind != change.Sysctl {
 					err = e.Host.Restore(o, 0)
 				}
 			}
@@ -208,6 +208,9 @@ func (e *Engine) advance(t *transaction, out *Outcome) error {
 		if err != nil && s.Kind == change.Action && !errors.Is(err, mutate.ErrRejected) {
 			out.Failed = append(out.Failed, err.Error()) // the files are right; what is made of them is late
 			err = nil
+		}
+		if err == nil && s.Kind == change.Unit {
+			err = e.syncUnits() // systemctl waits for no disk
 		}
 		if err != nil {
 			return err

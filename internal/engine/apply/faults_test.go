@@ -48,6 +48,7 @@ func faultRuns(t *testing.T) (runs int, seed uint64) {
 // TestFaults lets every process of a transaction die, or every operation of it fail,
 // anywhere, while somebody else changes the host, and looks at what is left.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	runs, seed := faultRuns(t)
 	tally := newTally()
 	// Enough for every plan; a crossing that a smaller one does not have is a run without a fault.
@@ -146,6 +147,9 @@ func aim(r *rand.Rand, most int) int { return 1 + r.IntN(max(most, 12)+2) }
 // to give up: a busy machine makes a test slow and not red.
 const patience = 60 * time.Second
 
+// deaf is the end that comes when the process that waits is gone, too.
+const deaf = "finished by the next command"
+
 // trial is one transaction, and what goes wrong in it.
 type trial struct {
 	l       *lab
@@ -214,7 +218,7 @@ func (x *trial) run(t *testing.T, most map[string]int) {
 	if x.l.ended(0) {
 		x.res.count("finished without help")
 	} else {
-		x.res.count("finished by the next command")
+		x.res.count(deaf)
 		for end := time.Now().Add(patience); !x.l.ended(0) && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 			if x.l.waits() { // and nobody is left to see the deadline
 				_, _ = x.play("rollback", "none:0")
@@ -243,6 +247,11 @@ func (x *trial) judge(t *testing.T) {
 		lost, n := x.others.end()
 		x.res.operations = n
 		for _, y := range lost {
+			// A process that was killed, and then its undo, have left nobody to listen.
+			if slices.Contains(x.res.counts, deaf) && strings.HasPrefix(y, "routing daemon: route ") {
+				x.res.count("routes that came back, because nobody was left to hear of their replacement")
+				continue
+			}
 			if !confirmed || !lostForGood(x.p, y) {
 				t.Errorf("of others': %s\n%s\n%s\n%s", y, strings.Join(x.others.past, "\n"), x.story, x.l.log())
 			}
@@ -361,6 +370,7 @@ func crossings(out, role string, most map[string]int) {
 // TestHangs stops the run that applies, with the lock in its hands: the process that
 // waits ends it when the time is up.
 func TestHangs(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	p := l.plan(l.all(false))
 	before := l.projection(p)
@@ -385,6 +395,7 @@ func TestHangs(t *testing.T) {
 // TestReboot starts the host again at every moment: the runtime is that of the boot,
 // and what was not confirmed never happened.
 func TestReboot(t *testing.T) {
+	t.Parallel()
 	for _, moment := range []string{"waiting", "stage", "promoted"} {
 		l := newLab(t)
 		p := l.plan(l.all(false))
@@ -435,6 +446,7 @@ func (l *lab) kill() {
 // TestConflicts lets somebody change our objects while the change waits: what they
 // wrote is kept, and named.
 func TestConflicts(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	p := l.plan(l.all(false))
 	if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=60000"); err != nil {

@@ -28,6 +28,7 @@ type Record struct {
 	Why         string    `json:"why,omitempty"`
 	Proof       []string  `json:"proof,omitempty"`
 	Conflicts   []string  `json:"conflicts,omitempty"`
+	Lost        []string  `json:"lost,omitempty"`
 	Prev        string    `json:"prev"` // SHA-256 in hex of the line before, without its line feed
 }
 

@@ -187,11 +187,12 @@ type progress struct {
 	touched              map[string]bool // places to which somebody led another route meanwhile
 	saved                map[int]Entry   // what was read right before the step
 	over                 map[int][]mutate.Value
+	left                 map[int][]mutate.Value // what they were when the undo came
 	damaged              bool
 }
 
 type note struct {
-	What   string         `json:"what"` // begin, done, undo, restored, touched
+	What   string         `json:"what"` // begin, done, undo, restored, touched, taken
 	Step   int            `json:"step"`
 	Object string         `json:"object,omitempty"`
 	Entry  *Entry         `json:"entry,omitempty"`
@@ -225,8 +226,11 @@ func (p *progress) take(n note) {
 		p.over[n.Step] = n.Over
 	case "undo":
 		p.undoing[n.Step] = true
-	case "touched":
-		p.touched[n.Object] = true
+		if p.left[n.Step] == nil { // an undo that is repeated sees its own work
+			p.left[n.Step] = n.Over
+		}
+	case "touched", "taken":
+		p.touched[n.Object] = n.What == "touched"
 	case "restored":
 		p.restored[restoredKey(n.Step, n.Object)] = true
 	}
@@ -235,7 +239,7 @@ func (p *progress) take(n note) {
 func restoredKey(step int, object string) string { return fmt.Sprint(step) + " " + object }
 
 func (t *transaction) readProgress() {
-	t.p = progress{begun: map[int]bool{}, done: map[int]bool{}, undoing: map[int]bool{}, restored: map[string]bool{}, touched: map[string]bool{}, saved: map[int]Entry{}, over: map[int][]mutate.Value{}}
+	t.p = progress{begun: map[int]bool{}, done: map[int]bool{}, undoing: map[int]bool{}, restored: map[string]bool{}, touched: map[string]bool{}, saved: map[int]Entry{}, over: map[int][]mutate.Value{}, left: map[int][]mutate.Value{}}
 	b, _, err := t.dir.Read("progress", maxJournal)
 	if err != nil {
 		t.p.damaged = !errors.Is(err, unix.ENOENT)

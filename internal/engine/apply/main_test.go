@@ -145,7 +145,7 @@ func play(role string) int {
 			return fail(err)
 		}
 		ms, _ := strconv.Atoi(os.Getenv("SIXFENCE_TEST_TIMEOUT"))
-		if _, err := e.Apply(context.Background(), &p, Options{Timeout: time.Duration(ms) * time.Millisecond}); err != nil {
+		if _, err := e.Apply(context.Background(), &p, Options{Timeout: time.Duration(ms) * time.Millisecond, Former: os.Getenv("SIXFENCE_TEST_FORMER")}); err != nil {
 			return fail(err)
 		}
 	case "confirm":

@@ -109,6 +109,7 @@ func TestDamagedJournals(t *testing.T) {
 // TestDamagedTransaction spoils the journal of a change that waits: one copy is
 // enough, none is an alert.
 func TestDamagedTransaction(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	p := l.plan(l.all(false)[1:3])
 	before := l.projection(p)
@@ -257,6 +258,7 @@ func TestNewConnections(t *testing.T) {
 
 // TestNothingTouchesAnotherNamespace finishes a change from where it was not made.
 func TestNothingTouchesAnotherNamespace(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	p := l.plan(l.all(false)[1:3])
 	if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=60000"); err != nil {

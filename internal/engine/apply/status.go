@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sixfence/sixfence/internal/host/mutate"
 	"github.com/sixfence/sixfence/internal/host/store"
 	"github.com/sixfence/sixfence/internal/model/change"
 )
@@ -271,6 +272,7 @@ func (e *Engine) Former(id string) (*change.Plan, string, error) {
 
 func inverse(t *transaction) *change.Plan {
 	p := t.j.Plan
+	var late []string
 	out := &change.Plan{SchemaVersion: p.SchemaVersion, IntentHash: p.IntentHash, Namespace: p.Namespace, Checks: p.Checks, Administered: p.Administered}
 	for i := len(p.Steps) - 1; i >= 0; i-- {
 		s := p.Steps[i]
@@ -278,14 +280,25 @@ func inverse(t *transaction) *change.Plan {
 		s.Destroys, s.Restores = nil, nil
 		if saved, ok := t.p.saved[i]; ok {
 			for _, o := range saved.Saved {
-				if o.ValidLifetime == 0 { // what had a lifetime came from the network, and comes again
+				if o.ValidLifetime == 0 && !mutate.Temporary(o) {
 					s.Restores = append(s.Restores, o)
+				} else {
+					late = append(late, o.Target)
 				}
 			}
+		}
+		for _, v := range t.p.over[i] {
+			s.Restores = append(s.Restores, change.Object{Kind: change.Sysctl, Target: v.Target, Attributes: []string{v.Before, v.Ours}})
 		}
 		out.Steps = append(out.Steps, s)
 	}
 	slices.SortStableFunc(out.Steps, func(a, b change.Step) int { return rank(a) - rank(b) })
+	if len(late) > 0 {
+		out.Risks = append(out.Risks, change.Risk{
+			ID: "comes-from-the-network", Severity: "medium", Title: "Addresses and routes that had a lifetime are not made again: they come back from where they came", Evidence: late,
+			Detail: "The kernel asks the routers as soon as IPv6 is on again, and a router answers within seconds; one that does not is heard with its next Router Advertisement, after half an hour at the latest (MaxRtrAdvInterval). A DHCPv6 client may have to be started again.",
+		})
+	}
 	out.ID = out.Sum()
 	return out
 }

@@ -3,6 +3,7 @@ package apply
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/sixfence/sixfence/internal/host/mutate"
@@ -20,6 +21,8 @@ func (e *Engine) undo(d *store.Dir, t *transaction, why string, unattended bool)
 		unattended = true
 	}
 	if was != undone {
+		ears := mutate.Listen() // from now on the process that waits may be gone
+		defer ears.Close()
 		if err := t.enter(aborting); err != nil {
 			return out, err
 		}
@@ -37,7 +40,7 @@ func (e *Engine) undo(d *store.Dir, t *transaction, why string, unattended bool)
 				e.undoBoot(t, &out)
 			}
 		} else {
-			e.undoKernel(t, &out)
+			e.undoKernel(t, ears, &out)
 		}
 		if len(out.Failed) > 0 {
 			return out, fmt.Errorf("undo: %s", strings.Join(out.Failed, "; "))
@@ -67,7 +70,7 @@ func rank(s change.Step) int {
 	return 1
 }
 
-func (e *Engine) undoKernel(t *transaction, out *Outcome) {
+func (e *Engine) undoKernel(t *transaction, ears *mutate.Ears, out *Outcome) {
 	fail := func(s change.Step, err error) {
 		if mutate.Gone(err) {
 			out.Conflicts = append(out.Conflicts, s.ID+": what it hung on is gone")
@@ -75,8 +78,6 @@ func (e *Engine) undoKernel(t *transaction, out *Outcome) {
 		}
 		out.Failed = append(out.Failed, fmt.Sprintf("%s: %v", s.ID, err))
 	}
-	ears := mutate.Listen() // from before anything is switched on again
-	defer ears.Close()
 	for r := range 4 {
 		for i := len(t.j.Plan.Steps) - 1; i >= 0; i-- {
 			s := t.j.Plan.Steps[i]
@@ -126,10 +127,16 @@ func (e *Engine) undoStep(t *transaction, i int, s change.Step, out *Outcome) er
 	case now != en.Ours:
 		out.Conflicts = append(out.Conflicts, fmt.Sprintf("%s: somebody else made it %s meanwhile, which is kept", s.ID, now))
 	default:
-		if err := t.note(note{What: "undo", Step: i}); err != nil {
+		// Setting conf/all back overwrites every interface once more, so that what somebody
+		// else made of one has to be looked at before.
+		n := note{What: "undo", Step: i}
+		if n.Over, err = e.Host.Overwrites(s.Target); err != nil && s.Kind == change.Sysctl {
+			return err
+		}
+		if err := t.note(n); err != nil {
 			// A full disk must not keep us from going back: without the note, only an undo
 			// that is interrupted as well could miss what is restored below.
-			t.p.take(note{What: "undo", Step: i})
+			t.p.take(n)
 		}
 		if err := e.Host.Set(s.Kind, s.Target, s.Before); err != nil {
 			return err
@@ -141,17 +148,25 @@ func (e *Engine) undoStep(t *transaction, i int, s change.Step, out *Outcome) er
 			return fmt.Errorf("it is %s after the undo, not %s", now, en.Before)
 		}
 	}
-	return e.undoOverwritten(t, i, s, out)
+	return e.undoOverwritten(t, i, out)
 }
 
 // undoOverwritten restores what the step wrote besides.
-func (e *Engine) undoOverwritten(t *transaction, i int, s change.Step, out *Outcome) error {
+func (e *Engine) undoOverwritten(t *transaction, i int, out *Outcome) error {
 	if !t.p.done[i] && !t.p.undoing[i] {
 		return nil // it was not performed
 	}
-	over := t.p.over[i]
+	over := slices.Clone(t.p.over[i])
 	if over == nil {
-		over = t.p.saved[i].Overwrites
+		over = slices.Clone(t.p.saved[i].Overwrites)
+	}
+	left := map[string]string{} // right before conf/all was set back
+	for _, v := range t.p.left[i] {
+		left[v.Target] = v.Before
+		if !slices.ContainsFunc(over, func(o mutate.Value) bool { return o.Target == v.Target }) && v.Before != t.j.Entries[i].Ours {
+			// An interface that came since, to which somebody has given a value of its own.
+			over = append(over, mutate.Value{Target: v.Target, Before: v.Before})
+		}
 	}
 	var errs []error
 	for _, v := range over {
@@ -163,15 +178,19 @@ func (e *Engine) undoOverwritten(t *transaction, i int, s change.Step, out *Outc
 			errs = append(errs, err)
 			continue
 		}
-		if now == v.Before {
+		want := v.Before
+		was, known := left[v.Target]
+		if !known {
+			was = now
+		}
+		if v.Ours != "" && was != v.Ours && was != v.Before && (known || was != t.j.Entries[i].Before) {
+			want = was
+			out.Conflicts = append(out.Conflicts, fmt.Sprintf("%s: somebody else made it %s meanwhile, which is kept", v.Target, was))
+		}
+		if now == want {
 			continue
 		}
-		// Setting conf/all back has just overwritten it once more.
-		if v.Ours != "" && now != v.Ours && now != t.j.Entries[i].Before {
-			out.Conflicts = append(out.Conflicts, fmt.Sprintf("%s: somebody else made it %s meanwhile, which is kept", v.Target, now))
-			continue
-		}
-		if err := e.Host.Set(change.Sysctl, v.Target, change.Image{Text: mutate.Text(v.Before)}); err != nil {
+		if err := e.Host.Set(change.Sysctl, v.Target, change.Image{Text: mutate.Text(want)}); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -205,14 +224,14 @@ func (e *Engine) restore(t *transaction, ears *mutate.Ears, out *Outcome) {
 					if t.p.restored[restoredKey(i, name)] {
 						continue
 					}
-					var err error
-					if k == change.RouteObj {
-						for _, p := range ears.Heard() {
-							t.p.touched[p] = true
-						}
+					if mutate.Temporary(o) {
+						out.Lost = append(out.Lost, o.Target+" was a temporary address; the kernel makes another one, now or with the next Router Advertisement")
+						continue
 					}
+					var err error
+					t.touch(ears.Heard())
 					if t.p.touched[mutate.Place(o)] {
-						err = &mutate.ConflictError{Target: "route " + o.Target}
+						err = &mutate.ConflictError{Target: string(o.Kind) + " " + o.Target}
 					} else if mutate.Elsewhere(o) {
 						err = &mutate.ConflictError{Target: o.Target + " (another interface has its name)"}
 					} else {
@@ -281,7 +300,7 @@ func (e *Engine) finish(d *store.Dir, t *transaction, out Outcome) error {
 	if err := e.boundary("finish"); err != nil {
 		return err
 	}
-	if err := e.record(d, Record{Event: out.Result, Transaction: t.j.ID, PlanID: t.j.Plan.ID, IntentHash: t.j.Plan.IntentHash, Who: t.j.Who, Why: out.Why, Conflicts: out.Conflicts, Proof: t.proof(), Former: t.j.Former}); err != nil {
+	if err := e.record(d, Record{Event: out.Result, Transaction: t.j.ID, PlanID: t.j.Plan.ID, IntentHash: t.j.Plan.IntentHash, Who: t.j.Who, Why: out.Why, Conflicts: out.Conflicts, Lost: out.Lost, Proof: t.proof(), Former: t.j.Former}); err != nil {
 		return err
 	}
 	if t.phase() == done {

@@ -29,11 +29,12 @@ func (w *witness) wait(d *store.Dir, id string, long time.Duration) {
 	}
 }
 
-func (w *witness) note(d *store.Dir, id string, heard []string) {
-	var theirs []string
-	for _, p := range heard {
-		if w.places == nil || w.places[p] {
-			theirs = append(theirs, p)
+func (w *witness) note(d *store.Dir, id string, heard []mutate.Rumour) {
+	var theirs []mutate.Rumour
+	for _, r := range heard {
+		// Of an address nobody can tell, yet, that it was not the change that took it.
+		if !r.Address && (w.places == nil || w.places[r.Place]) {
+			theirs = append(theirs, r)
 		}
 	}
 	if len(theirs) == 0 {
@@ -47,20 +48,37 @@ func (w *witness) note(d *store.Dir, id string, heard []string) {
 	if t.j.ID != id {
 		return
 	}
-	places := map[string]bool{}
+	if t.touch(theirs); t.phase() == waiting {
+		w.places = t.places()
+	}
+}
+
+// places are where the routes led that the change destroyed.
+func (t *transaction) places() map[string]bool {
+	out := map[string]bool{}
 	for _, en := range t.p.saved {
 		for _, o := range en.Saved {
 			if p := mutate.Place(o); p != "" {
-				places[p] = true
+				out[p] = true
 			}
 		}
 	}
-	if t.phase() == waiting {
-		w.places = places
+	return out
+}
+
+// touch notes what matters of it.
+func (t *transaction) touch(heard []mutate.Rumour) {
+	if len(heard) == 0 {
+		return
 	}
-	for _, p := range theirs {
-		if places[p] && !t.p.touched[p] {
-			_ = t.note(note{What: "touched", Object: p})
+	places := t.places()
+	for _, r := range heard {
+		n := note{What: "touched", Object: r.Place}
+		if r.Taken {
+			n.What = "taken"
+		}
+		if places[r.Place] && t.p.touched[r.Place] == r.Taken && t.note(n) != nil {
+			t.p.take(n)
 		}
 	}
 }

@@ -419,7 +419,7 @@ func lostForGood(p *change.Plan, what string) bool {
 	for _, s := range p.Steps {
 		switch s.ID {
 		case "all-off":
-			if strings.Contains(what, ": route ") && !strings.Contains(what, "blackhole") || strings.Contains(what, ": address 2001:") {
+			if strings.Contains(what, ": route ") && strings.Contains(what, " is absent, was left ") || strings.Contains(what, ": address 2001:") {
 				return true
 			}
 		case "sysctl:net/ipv6/conf/eth0/disable_ipv6":

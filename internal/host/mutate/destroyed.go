@@ -311,8 +311,8 @@ func addressOf(m []byte, covered map[uint32]string) (change.Object, bool) {
 	}
 	name, ok := covered[binary.NativeEndian.Uint32(m[4:])]
 	a := attributes(m[unix.SizeofIfAddrmsg:])
-	if !ok || flags(a)&unix.IFA_F_TEMPORARY != 0 {
-		return change.Object{}, false // temporary ones the kernel makes itself, and takes none from us
+	if !ok {
+		return change.Object{}, false
 	}
 	local := a[unix.IFA_LOCAL]
 	if local == nil {
@@ -324,6 +324,12 @@ func addressOf(m []byte, covered map[uint32]string) (change.Object, bool) {
 		o.PreferredLifetime, o.ValidLifetime = finite(binary.NativeEndian.Uint32(c)), finite(binary.NativeEndian.Uint32(c[4:]))
 	}
 	return o, true
+}
+
+// Temporary tells whether an object is a temporary (privacy) address, which the kernel
+// makes itself and takes from nobody.
+func Temporary(o change.Object) bool {
+	return o.Kind == change.AddressObj && len(o.Message) >= unix.SizeofIfAddrmsg && flags(attributes(o.Message[unix.SizeofIfAddrmsg:]))&unix.IFA_F_TEMPORARY != 0
 }
 
 // finite is a lifetime as Object has it: 0 for ever.
@@ -587,7 +593,7 @@ func (h *Host) Restore(o change.Object, elapsed uint32) error {
 	if err := h.ask(o.Kind, o.Target); err != nil {
 		return fmt.Errorf("restore %s: %w", o.Target, err)
 	}
-	if o.ValidLifetime != 0 && o.ValidLifetime <= elapsed {
+	if o.ValidLifetime != 0 && o.ValidLifetime <= elapsed || Temporary(o) {
 		return nil
 	}
 	i, err := index(o.Interface)

@@ -42,14 +42,15 @@ func names() (map[uint32]string, error) {
 
 // rtnl makes one rtnetlink request and its answer.
 func rtnl(typ uint16, flags netlink.HeaderFlags, body []byte) ([]netlink.Message, error) {
-	c, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
+	dial := func() (*netlink.Conn, error) { return netlink.Dial(unix.NETLINK_ROUTE, nil) }
+	if typ == unix.RTM_NEWROUTE {
+		dial = dialRoutes
+	}
+	c, err := dial()
 	if err != nil {
 		return nil, fmt.Errorf("open rtnetlink: %w", err)
 	}
 	defer c.Close()
-	if typ == unix.RTM_NEWROUTE {
-		own.Store(c.PID(), true)
-	}
 	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
 	_ = c.SetOption(netlink.GetStrictCheck, true)
 	m := netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(typ), Flags: netlink.Request | flags}, Data: body}

@@ -33,6 +33,7 @@ const (
 	OpWrite    OpKind = "write" // appends Data
 	OpSync     OpKind = "fsync"
 	OpSyncDir  OpKind = "fsync-dir"
+	OpSyncAll  OpKind = "syncfs"   // of what other programs wrote
 	OpRename   OpKind = "rename"   // Path to To; what is at To is gone
 	OpMove     OpKind = "move"     // Path to To, where nothing is
 	OpExchange OpKind = "exchange" // Path and To change places
@@ -409,6 +410,12 @@ func (d *Dir) RemoveAll(name string) error {
 // Sync makes the directory's names durable.
 func (d *Dir) Sync() error {
 	return d.l.do(Op{Kind: OpSyncDir, Path: d.path}, func() error { return unix.Fsync(d.fd) })
+}
+
+// SyncAll makes all of the file system durable that the directory is on: for what other
+// programs wrote there.
+func (d *Dir) SyncAll() error {
+	return d.l.do(Op{Kind: OpSyncAll, Path: d.path}, func() error { return unix.Syncfs(d.fd) })
 }
 
 // Info is what a file is.

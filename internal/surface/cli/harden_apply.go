@@ -94,6 +94,9 @@ func outcomeText(w io.Writer, o *apply.Outcome) {
 		}
 		fmt.Fprintln(w, ".")
 	}
+	for _, l := range o.Lost {
+		fmt.Fprintf(w, "  not made again: %s\n", report.Clean(l))
+	}
 	for _, c := range o.Conflicts {
 		fmt.Fprintf(w, "  kept as it is: %s\n", report.Clean(c))
 	}
@@ -359,6 +362,9 @@ func statusText(w io.Writer, s *apply.Status, acknowledged bool) {
 	}
 	for _, r := range s.Unseen {
 		fmt.Fprintf(w, "TAKEN BACK: change %s, at %s: %s\n", r.Transaction, r.At.Local().Format(time.DateTime), report.Clean(r.Why))
+		for _, l := range r.Lost {
+			fmt.Fprintf(w, "  not made again: %s\n", report.Clean(l))
+		}
 		for _, c := range r.Conflicts {
 			fmt.Fprintf(w, "  kept as it is: %s\n", report.Clean(c))
 		}

@@ -1,0 +1,282 @@
+package apply
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sixfence/sixfence/internal/host/mutate"
+	"github.com/sixfence/sixfence/internal/host/store"
+	"github.com/sixfence/sixfence/internal/model/change"
+	"github.com/sixfence/sixfence/internal/testlab"
+)
+
+// must plays a role that has to succeed.
+func (l *lab) must(t *testing.T, role string) {
+	t.Helper()
+	if out, err := l.play(role, "SIXFENCE_TEST_TIMEOUT=60000"); err != nil {
+		t.Fatalf("%s: %v\n%s", role, err, out)
+	}
+}
+
+// TestTakingBackAllInterfaces takes a kept change of conf/all back, which overwrote values
+// that differed from interface to interface: each is again as it was, and what somebody
+// has set since stays as they set it.
+func TestTakingBackAllInterfaces(t *testing.T) {
+	t.Parallel()
+	const conf = "net/ipv6/conf/"
+	for _, key := range []string{"forwarding", "disable_ipv6"} {
+		l := newLab(t)
+		l.ns.Sysctl(conf+"eth1/"+key, "1")
+		l.ns.Sysctl(conf+"p1/"+key, "0")
+		values := func() string {
+			var out []string
+			for _, i := range []string{"eth0", "p0", "eth1", "p1", "lo", "all"} {
+				out = append(out, i+"="+l.ns.ReadSysctl(conf+i+"/"+key))
+			}
+			return strings.Join(out, " ")
+		}
+		before := values()
+		p := l.plan([]change.Step{{ID: "all", Kind: change.Sysctl, Phase: change.Runtime, Target: conf + "all/" + key, Before: change.Image{Text: "0"}, After: change.Image{Text: "1"}}})
+		l.must(t, "apply")
+		l.must(t, "confirm")
+		if now := values(); now == before || strings.Contains(now, "=0") {
+			t.Fatalf("%s: the plan made it %s", key, now)
+		}
+		_ = p
+		take := func(end string) {
+			t.Helper()
+			back, id, err := l.engine().Former("")
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.write(back)
+			if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=60000", "SIXFENCE_TEST_FORMER="+id); err != nil {
+				t.Fatalf("%s: apply the way back: %v\n%s", key, err, out)
+			}
+			l.must(t, end)
+		}
+		kept := values()
+		take("rollback") // of the rollback
+		if now := values(); now != kept {
+			t.Errorf("%s: after a rollback that was taken back itself: %s, was %s", key, now, kept)
+		}
+		theirs := "0"
+		if key == "forwarding" {
+			theirs = "2" // the kernel takes any number, and nobody else writes this one
+		}
+		l.ns.Sysctl(conf+"p0/"+key, theirs)
+		take("confirm")
+		if want, now := strings.Replace(before, "p0=0", "p0="+theirs, 1), values(); now != want {
+			t.Errorf("%s: after the rollback: %s, want %s", key, now, want)
+		}
+	}
+}
+
+// TestAdvertisementsComeBack switches IPv6 off on an interface that lives by Router
+// Advertisements, and undoes it: what came by them is there again as such, and the next
+// advertisement is understood.
+func TestAdvertisementsComeBack(t *testing.T) {
+	t.Parallel()
+	pair := testlab.NewPair(t, "again", "net/ipv6/conf/default/use_tempaddr=2")
+	l := &lab{t: t, ns: pair.Victim, dir: t.TempDir(), boot: "first-boot"}
+	if err := os.Chmod(l.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(l.dir+"/root", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	l.host = &mutate.Host{Root: l.dir + "/root", Layer: &store.Layer{}}
+	t.Cleanup(l.end)
+	addresses := func() string { return pair.Victim.IP("-6", "-o", "address", "show", "dev", "v0", "scope", "global") }
+	// 00450003: up, gateway, default, from an advertisement, expires
+	advertisedDefault := func() bool {
+		var b []byte
+		pair.Victim.Do(func() { b, _ = os.ReadFile("/proc/thread-self/net/ipv6_route") })
+		for line := range strings.Lines(string(b)) {
+			if w := strings.Fields(line); len(w) == 10 && w[9] == "v0" && w[1] == "00" && w[8] == "00450003" {
+				return true
+			}
+		}
+		return false
+	}
+	first, second := netip.MustParsePrefix("2001:db8:a::/64"), netip.MustParsePrefix("2001:db8:b::/64")
+	for _, s := range []change.Step{
+		{ID: "off", Kind: change.Sysctl, Phase: change.Runtime, Target: "net/ipv6/conf/v0/disable_ipv6", Before: change.Image{Text: "0"}, After: change.Image{Text: "1"}},
+		{ID: "router", Kind: change.Sysctl, Phase: change.Runtime, Target: "net/ipv6/conf/v0/forwarding", Before: change.Image{Text: "0"}, After: change.Image{Text: "1"}},
+	} {
+		pair.Wire.SendRA(testlab.RA{Lifetime: 1800, Options: [][]byte{testlab.PrefixInfo(first, 3600, 1800)}})
+		testlab.Eventually(t, patience, "the route and the addresses of the first advertisement", func() bool {
+			return advertisedDefault() && strings.Contains(addresses(), "mngtmpaddr") && strings.Contains(addresses(), "temporary")
+		})
+		temporary := ""
+		for line := range strings.Lines(addresses()) {
+			if w := strings.Fields(line); strings.Contains(line, "temporary") {
+				temporary = w[3]
+			}
+		}
+		l.plan([]change.Step{s})
+		l.must(t, "apply")
+		if advertisedDefault() {
+			t.Fatalf("%s: the route is still there", s.ID)
+		}
+		l.must(t, "rollback")
+		if !advertisedDefault() {
+			t.Errorf("%s: after the undo the default route is none of an advertisement: %s", s.ID, pair.Victim.DefaultRoute())
+		}
+		if a := addresses(); strings.Count(a, "mngtmpaddr") != 1 || strings.Contains(a, "forever") {
+			t.Errorf("%s: after the undo there are\n%s", s.ID, a)
+		}
+		rs, err := l.engine().History()
+		if err != nil || len(rs) < 2 {
+			t.Fatalf("history %+v, %v", rs, err)
+		}
+		if last := rs[len(rs)-1]; s.ID == "off" && (len(last.Lost) != 1 || !strings.Contains(last.Lost[0], temporary) || len(last.Conflicts) > 0) {
+			t.Errorf("the history says of the temporary address %s: %+v", temporary, last)
+		}
+		pair.Wire.SendRA(testlab.RA{Lifetime: 1800, Options: [][]byte{testlab.PrefixInfo(first, 3600, 1800), testlab.PrefixInfo(second, 3600, 1800)}})
+		testlab.Eventually(t, patience, s.ID+": the addresses of the next advertisement", func() bool { return strings.Contains(addresses(), "2001:db8:b:") })
+		testlab.Eventually(t, patience, s.ID+": a temporary address again", func() bool {
+			return strings.Contains(addresses(), "2001:db8:a:") && strings.Contains(addresses(), "temporary")
+		})
+		pair.Wire.SendRA(testlab.RA{Lifetime: 0})
+		testlab.Eventually(t, patience, s.ID+": the router taking itself back", func() bool { return pair.Victim.DefaultRoute() == "" })
+		pair.Victim.IP("-6", "address", "flush", "dev", "v0", "scope", "global")
+	}
+}
+
+// TestRoutesBesideEachOther destroys one of two routes to the same place that are not next
+// hops of one: the undo makes it again beside the other.
+func TestRoutesBesideEachOther(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	const dst = "2001:db8:99::/64"
+	l.ns.IP("-6", "route", "add", dst, "dev", "eth0", "metric", "500")
+	l.ns.IP("-6", "route", "append", dst, "dev", "eth1", "metric", "500")
+	l.ns.IP("-6", "route", "add", "2001:db8:98::/64", "metric", "500", "nexthop", "via", "fe80::97", "dev", "eth0", "weight", "3", "nexthop", "via", "fe80::96", "dev", "eth0")
+	l.ns.IP("-6", "route", "add", "2001:db8:97::/64", "metric", "500", "nexthop", "via", "fe80::97", "dev", "eth0", "weight", "3", "nexthop", "via", "fe80::98", "dev", "eth1")
+	l.ns.IP("nexthop", "add", "id", "7", "via", "fe80::97", "dev", "eth0")
+	l.ns.IP("-6", "route", "add", "2001:db8:96::/64", "nhid", "7", "metric", "500")
+	text := func() string {
+		var out []string
+		for _, d := range []string{dst, "2001:db8:98::/64", "2001:db8:97::/64", "2001:db8:96::/64"} {
+			lines := strings.Split(strings.TrimSpace(l.ns.IP("-6", "route", "show", d)), "\n")
+			slices.Sort(lines)
+			out = append(out, lines...)
+		}
+		return strings.Join(out, "\n")
+	}
+	before := text()
+	l.plan([]change.Step{{ID: "off", Kind: change.Sysctl, Phase: change.Runtime, Target: "net/ipv6/conf/eth0/disable_ipv6", Before: change.Image{Text: "0"}, After: change.Image{Text: "1"}}})
+	l.must(t, "apply")
+	if text() == before {
+		t.Fatal("nothing was destroyed")
+	}
+	l.must(t, "rollback")
+	if now := text(); now != before {
+		t.Errorf("after the undo:\n%s\nbefore:\n%s", now, before)
+	}
+	if rs, err := l.engine().History(); err != nil || len(rs) != 2 || len(rs[1].Conflicts) > 0 {
+		t.Errorf("history %+v, %v", rs, err)
+	}
+}
+
+// TestConflictsOfEveryKind lets somebody write to every kind of object while the change
+// waits: what they wrote is kept, and named.
+func TestConflictsOfEveryKind(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.ns.IP("-6", "route", "add", "2001:db8:95::/64", "via", "fe80::99", "dev", "eth0", "metric", "500")
+	l.plan(l.all(false))
+	l.must(t, "apply")
+	l.ns.Sysctl("net/ipv6/conf/eth1/max_addresses", "99")
+	l.ns.Sysctl("net/ipv6/conf/p1/forwarding", "2") // which conf/all has written besides
+	l.nft("add rule inet sixfence guard tcp dport 4444 drop")
+	l.ns.IP("-6", "neighbour", "replace", "fe80::98", "lladdr", "02:00:00:00:00:55", "dev", "eth1", "nud", "permanent")   // ours
+	l.ns.IP("-6", "route", "add", "2001:db8:78::/48", "via", "fe80::98", "dev", "eth1", "table", "100", "metric", "1024") // a destroyed route led there
+	l.ns.IP("-6", "route", "add", "2001:db8:95::/64", "via", "fe80::98", "dev", "eth1", "metric", "500")                  // the same,
+	l.ns.IP("-6", "route", "del", "2001:db8:95::/64", "via", "fe80::98", "dev", "eth1", "metric", "500")                  // and withdrawn
+	l.ns.IP("-6", "route", "del", "blackhole", "2001:db8:dead::/48")                                                      // ours: as before, no conflict
+	l.ns.IP("-6", "address", "del", "2001:db8:2::53/64", "dev", "eth1")                                                   // the same
+	testlab.Eventually(t, patience, "the process that waits to hear of the route", func() bool {
+		b, _ := os.ReadFile(l.state() + "/pending/progress")
+		return strings.Contains(string(b), "touched")
+	})
+	l.must(t, "rollback")
+	rs, err := l.engine().History()
+	if err != nil || len(rs) != 2 {
+		t.Fatalf("history %+v, %v", rs, err)
+	}
+	said := strings.Join(rs[1].Conflicts, "\n")
+	for _, w := range []string{"eth1/max_addresses", "p1/forwarding", "table: ", "neighbour: ", "route 2001:db8:78::/48", "route 2001:db8:95::/64"} {
+		if !strings.Contains(said, w) {
+			t.Errorf("no word of %s in\n%s", w, said)
+		}
+	}
+	if len(rs[1].Conflicts) != 6 {
+		t.Errorf("conflicts:\n%s", said)
+	}
+	for what, has := range map[string]bool{
+		"the sysctl":                 l.ns.ReadSysctl("net/ipv6/conf/eth1/max_addresses") == "99",
+		"the sysctl written besides": l.ns.ReadSysctl("net/ipv6/conf/p1/forwarding") == "2",
+		"the neighbour on eth1":      strings.Contains(l.ns.IP("-6", "neighbour", "show", "dev", "eth1"), "02:00:00:00:00:55"),
+		"their route":                strings.Contains(l.ns.IP("-6", "route", "show", "table", "100"), "dev eth1") && !strings.Contains(l.ns.IP("-6", "route", "show", "table", "100"), "dev eth0"),
+		"the withdrawn route":        l.ns.IP("-6", "route", "show", "2001:db8:95::/64") == "",
+		"our route":                  !strings.Contains(l.ns.IP("-6", "route", "show", "2001:db8:dead::/48"), "blackhole"),
+		"our address":                !strings.Contains(l.ns.IP("-6", "address", "show", "dev", "eth1"), "2001:db8:2::53"),
+		"their rule":                 strings.Contains(l.ns.Run("nft", "list", "table", "inet", "sixfence"), "4444"),
+	} {
+		if !has {
+			t.Errorf("not as they left it: %s", what)
+		}
+	}
+}
+
+// TestConflictOfAFile gives up a promotion after somebody wrote to a promoted file.
+func TestConflictOfAFile(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	p := l.plan(l.all(false))
+	e := l.engine()
+	e.Arm = noArm{}
+	path := l.host.Root + "/etc/sixfence/nftables.nft"
+	e.Boundary = func(name string) error {
+		if name != "done" {
+			return nil
+		}
+		if err := os.WriteFile(path, []byte("# theirs\n"), 0o600); err != nil {
+			t.Error(err)
+		}
+		return unix.EPERM
+	}
+	before := l.projection(p)
+	l.ns.Do(func() {
+		if _, err := e.Apply(labContext, p, Options{Timeout: time.Hour}); err != nil {
+			t.Error(err)
+			return
+		}
+		_, err := e.Confirm(labContext, ConfirmOptions{})
+		var back *RolledBackError
+		if !errors.As(err, &back) || len(back.Outcome.Conflicts) != 1 || !strings.Contains(back.Outcome.Conflicts[0], "nftables.nft") {
+			t.Errorf("confirm: %v, %+v", err, back)
+		}
+	})
+	if b, err := os.ReadFile(path); err != nil || string(b) != "# theirs\n" {
+		t.Errorf("theirs is %q, %v", b, err)
+	}
+	want := slices.DeleteFunc(before, func(s string) bool {
+		return strings.Contains(s, "nftables.nft") || strings.HasPrefix(s, "file:changed")
+	})
+	testlab.Eventually(t, patience, "all else as before", func() bool {
+		got := slices.DeleteFunc(l.projection(p), func(s string) bool {
+			return strings.Contains(s, "nftables.nft") || strings.HasPrefix(s, "file:changed")
+		})
+		return diff(want, got) == ""
+	})
+}
