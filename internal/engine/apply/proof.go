@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -34,9 +35,13 @@ func (s Socket) family() string {
 }
 
 // Sockets reads the established TCP connections of the caller's network namespace.
-func Sockets() ([]Socket, error) {
+func Sockets() ([]Socket, error) { return procSockets("tcp", "01") }
+
+// procSockets reads the sockets of a protocol, over both families, that are in one of
+// the states as /proc writes them.
+func procSockets(proto string, states ...string) ([]Socket, error) {
 	var out []Socket
-	for _, name := range []string{"tcp", "tcp6"} {
+	for _, name := range []string{proto, proto + "6"} {
 		f, err := os.Open("/proc/thread-self/net/" + name)
 		if errors.Is(err, os.ErrNotExist) {
 			continue // no such family here
@@ -48,7 +53,7 @@ func Sockets() ([]Socket, error) {
 		sc.Scan() // names of the columns
 		for sc.Scan() {
 			w := strings.Fields(sc.Text())
-			if len(w) < 10 || w[3] != "01" {
+			if len(w) < 10 || !slices.Contains(states, w[3]) {
 				continue
 			}
 			l, ok1 := procAddr(w[1])

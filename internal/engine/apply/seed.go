@@ -12,13 +12,23 @@ func seeded(i change.Image) (change.Image, error) {
 	if i.Absent {
 		return i, nil
 	}
-	sockets, err := Sockets()
-	if err != nil {
-		return i, err
-	}
 	var live []plan.Live
-	for _, s := range sockets {
-		live = append(live, plan.Live{Proto: 6, Local: s.Local, Remote: s.Remote})
+	for _, p := range []struct {
+		number uint8
+		name   string
+		states []string
+	}{
+		// Established; beginning; closed from here, and still being listened to; closed from there.
+		{6, "tcp", []string{"01", "02", "04", "05", "08"}},
+		{17, "udp", []string{"01"}}, // connected: of the others nobody knows whom they talk to
+	} {
+		sockets, err := procSockets(p.name, p.states...)
+		if err != nil {
+			return i, err
+		}
+		for _, s := range sockets {
+			live = append(live, plan.Live{Proto: p.number, Local: s.Local, Remote: s.Remote})
+		}
 	}
 	i.Text += plan.Seed(i.Text, live)
 	return i, nil
