@@ -72,6 +72,24 @@ func TestBridgedGuests(t *testing.T) {
 		frames = append(frames, g.RA(ra).Bytes())
 		f.FlowLabel = 4
 		frames = append(frames, f.NS(testlab.LinkLocal(wb.MAC), wa.MAC).Bytes())
+		// What guests send each other is theirs.
+		theirs := map[uint32]string{6: "GRE", 7: "VXLAN", 8: "to 6to4", 9: "IPv6 in IPv6", 10: "in a source of nobody's"}
+		f.Dst, f.DstMAC = testlab.LinkLocal(wb.MAC), wb.MAC
+		f.FlowLabel = 6
+		frames = append(frames, f.Raw(47, make([]byte, 40)).Bytes())
+		f.FlowLabel = 7
+		frames = append(frames, f.UDP(4789, 4789, make([]byte, 40)).Bytes())
+		f.FlowLabel, f.Dst = 8, addr("2002:c000:204::1")
+		frames = append(frames, f.UDP(7, 8, nil).Bytes())
+		f.FlowLabel, f.Dst = 9, testlab.LinkLocal(wb.MAC)
+		frames = append(frames, f.Raw(41, make([]byte, 40)).Bytes())
+		if !guard {
+			f.FlowLabel, f.Src = 10, addr("3fff::1")
+			frames = append(frames, f.UDP(9, 10, nil).Bytes())
+		} else {
+			delete(theirs, 10)
+		}
+		f.Dst, f.DstMAC, f.Src = ndisc.AllNodes, ndisc.MAC{}, testlab.LinkLocal(wa.MAC)
 		f.FlowLabel, f.HopLimit = 5, 1
 		last := f.ICMPv6(143, 0, make([]byte, 4)).Bytes()
 		got := heard(wa, wb, frames, last)
@@ -82,6 +100,11 @@ func TestBridgedGuests(t *testing.T) {
 		}
 		if !got[4] {
 			t.Errorf("guardBridged %t: a solicitation between guests was dropped", guard)
+		}
+		for id, name := range theirs {
+			if !got[id] {
+				t.Errorf("guardBridged %t: %s between guests was dropped", guard, name)
+			}
 		}
 		// The host itself takes none of them, in either case.
 		time.Sleep(50 * time.Millisecond)
