@@ -612,3 +612,80 @@ func TestPacketsAsymmetric(t *testing.T) {
 		}
 	}
 }
+
+// TestPacketsFloods: while the tools that people flood links with run, the host reaches
+// its router and its neighbour, and the router and a declared monitor reach the host, from
+// scratch each time.
+func TestPacketsFloods(t *testing.T) {
+	s := newSegment(t, "fl", "mcast_snooping", "0")
+	s.static()
+	in := intent.Intent{Role: intent.RoleServer, Interfaces: map[string]intent.Interface{"eth0": {Addressing: intent.Static, Routers: []intent.Router{router}}}, Services: []intent.Service{ssh()}}
+	in.Limits.Exempt = prefixes("2001:db8:1::7/128", "2600:1::1/128")
+	harden(t, s.host, in)
+	// The others are not under test, and the kernel's table of neighbours is one for all.
+	for _, n := range []*testlab.NS{s.router, s.client} {
+		var macs []string
+		for _, o := range []*testlab.NS{s.host, s.router, s.client} {
+			macs = append(macs, strings.TrimSpace(o.Run("cat", "/sys/class/net/eth0/address")))
+		}
+		load(t, n, "table inet switch { chain p { type filter hook prerouting priority -500; policy accept; iifname eth0 ether saddr != { "+strings.Join(macs, ", ")+" } drop; }; }")
+	}
+	if !pings(s.host, "2001:db8:1::7") || !pings(s.far, "2001:db8:1::10") {
+		t.Fatal("the lab is broken")
+	}
+	for _, tool := range [][]string{
+		{"atk6-flood_advertise6", "eth0"}, {"atk6-flood_solicitate6", "eth0"}, {"atk6-flood_solicitate6", "eth0", "2001:db8:1::10"}, {"atk6-flood_rs6", "eth0"}, {"atk6-flood_router26", "eth0"}, {"atk6-flood_router6", "eth0"},
+		{"atk6-flood_mld6", "eth0"}, {"atk6-flood_mld26", "eth0"}, {"atk6-flood_mldrouter6", "eth0"}, {"atk6-flood_redir6", "eth0"}, {"atk6-flood_unreach6", "eth0", "2001:db8:1::10"}, {"atk6-denial6", "eth0", "2001:db8:1::10", "3"},
+		{"ns6", "-i", "eth0", "-F", "3000", "-d", "2001:db8:1::10", "-t", "2001:db8:1::10", "-l", "-z", "1"}, {"na6", "-i", "eth0", "-F", "3000", "-d", "2001:db8:1::10", "-t", "fe80::1", "-c", "-o", "-l", "-z", "1"},
+	} {
+		path := testlab.RequireTool(t, tool[0])
+		c := s.attacker.Command("timeout", append([]string{"-s", "KILL", "90", "nice", "-n", "15", path}, tool[1:]...)...)
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		s.host.IP("-6", "neigh", "flush", "dev", "eth0")
+		s.client.IP("-6", "neigh", "flush", "dev", "eth0")
+		s.router.IP("-6", "neigh", "flush", "dev", "eth0")
+		for _, x := range []struct {
+			name string
+			ns   *testlab.NS
+			to   string
+		}{{"the host its router", s.host, "fe80::1%eth0"}, {"the host what is behind the router", s.host, "2600:1::1"}, {"the host a neighbour", s.host, "2001:db8:1::7"}, {"the router the host", s.router, "2001:db8:1::10"}, {"the monitor afar the host", s.far, "2001:db8:1::10"}, {"the monitor on the link the host", s.client, "2001:db8:1::10"}} {
+			// A flood also fills queues before any rule is asked: one of many pings must come through.
+			ok, asked := false, 0
+			for end := time.Now().Add(15 * time.Second); !ok && time.Now().Before(end); asked++ {
+				ok = pings(x.ns, x.to)
+			}
+			if !ok {
+				t.Errorf("%v: %s does not reach", tool, x.name)
+			} else if asked > 1 {
+				t.Logf("%v: %s reaches at attempt %d", tool, x.name, asked)
+			}
+		}
+		n := neighbours(s.host, "eth0")
+		_ = c.Process.Kill()
+		_ = c.Wait()
+		t.Logf("%v: %d neighbours", tool, n)
+		if n > 900 {
+			t.Errorf("%v: %d neighbours", tool, n)
+		}
+	}
+}
+
+// TestPacketsDuplicates: an address that somebody has is still found out, and one that
+// nobody has is taken.
+func TestPacketsDuplicates(t *testing.T) {
+	s := newSegment(t, "dup", "mcast_snooping", "0")
+	s.static()
+	harden(t, s.host, intent.Intent{Role: intent.RoleServer, Interfaces: map[string]intent.Interface{"eth0": {Addressing: intent.Static}}, Services: []intent.Service{ssh()}})
+	for _, k := range []string{"all", "eth0"} {
+		s.host.Sysctl("net/ipv6/conf/"+k+"/accept_dad", "1")
+	}
+	s.host.IP("-6", "addr", "add", "2001:db8:1::7/64", "dev", "eth0")
+	s.host.IP("-6", "addr", "add", "2001:db8:1::77/64", "dev", "eth0")
+	testlab.Eventually(t, 20*time.Second, "the duplicate to be found, and the other taken", func() bool {
+		x := s.host.IP("-6", "addr", "show", "dev", "eth0")
+		return strings.Contains(x, "2001:db8:1::7/64 scope global dadfailed") && strings.Contains(x, "2001:db8:1::77/64 scope global \n")
+	})
+}
