@@ -35,9 +35,14 @@ func flood(w *testlab.Wire, next func(i int) []byte) (stop func()) {
 	return sync.OnceFunc(func() { close(end); wg.Wait() })
 }
 
-// pings tells whether one ping of several is answered.
+// pings tells whether one ping of three is answered.
 func pings(from *testlab.NS, to string) bool {
-	return from.Command("ping", "-n", "-c", "3", "-i", "0.3", "-W", "1", to).Run() == nil
+	for range 3 {
+		if from.Command("ping", "-n", "-c", "1", "-W", "1", to).Run() == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // neighbours counts the neighbour entries of an interface.
@@ -160,6 +165,20 @@ func opens(from *testlab.NS, at string) bool {
 	return err == nil
 }
 
+// mac is the MAC address of an interface.
+func mac(t *testing.T, n *testlab.NS, ifname string) (m ndisc.MAC) {
+	t.Helper()
+	n.Do(func() {
+		i, err := net.InterfaceByName(ifname)
+		if err != nil {
+			t.Errorf("find %s: %v", ifname, err)
+			return
+		}
+		copy(m[:], i.HardwareAddr)
+	})
+	return m
+}
+
 // passed fires one frame at a router and tells whether it comes out on the other side.
 func (w *threeWay) passed(t *testing.T, frame func(ndisc.Frame) ndisc.Frame, back bool) bool {
 	t.Helper()
@@ -170,20 +189,11 @@ func (w *threeWay) passed(t *testing.T, frame func(ndisc.Frame) ndisc.Frame, bac
 	}
 	load(t, to, "table inet seen\ndelete table inet seen\ntable inet seen { chain i { type filter hook prerouting priority -500; policy accept; ip6 flowlabel 0x5 counter; }; chain z { type filter hook prerouting priority -499; policy accept; ip6 flowlabel 0x6 counter; }; }")
 	wire := from.Wire(dev)
-	var mac ndisc.MAC
 	at := "v0"
 	if back {
 		at = "v1"
 	}
-	w.host.Do(func() {
-		i, err := net.InterfaceByName(at)
-		if err != nil {
-			t.Errorf("find %s: %v", at, err)
-			return
-		}
-		copy(mac[:], i.HardwareAddr)
-	})
-	f := ndisc.Frame{SrcMAC: wire.MAC, DstMAC: mac, Src: addr(src), Dst: addr(dst), HopLimit: 64, FlowLabel: 5}
+	f := ndisc.Frame{SrcMAC: wire.MAC, DstMAC: mac(t, w.host, at), Src: addr(src), Dst: addr(dst), HopLimit: 64, FlowLabel: 5}
 	wire.Send(frame(f).Bytes())
 	// An error that every policy lets pass comes out behind it.
 	f.FlowLabel = 6
@@ -225,15 +235,42 @@ func TestRouterHolds(t *testing.T) {
 			}
 		}
 		// A monitor inside that asks many is not held to what one sender may ask this host.
-		n := 0
+		wire := w.inside.Wire("c0")
+		load(t, w.outside, "table inet many { chain i { type filter hook prerouting priority -500; policy accept; ip6 flowlabel 0x7 counter; }; }")
 		for i := range 60 {
-			if pass := w.passed(t, func(f ndisc.Frame) ndisc.Frame { return f.Echo(uint16(100+i), 1) }, true); pass {
-				n++
-			}
+			f := ndisc.Frame{SrcMAC: wire.MAC, DstMAC: mac(t, w.host, "v1"), Src: addr("2001:db8:2::7"), Dst: addr("2001:db8:1::7"), HopLimit: 64, FlowLabel: 7}
+			wire.Send(f.Echo(uint16(100+i), 1).Bytes())
 		}
-		t.Logf("bridge %t: %d of 60 pings passed", bridge, n)
+		w.passed(t, func(f ndisc.Frame) ndisc.Frame { return f.UDP(11, 12, nil) }, true)
+		n := 0
+		_, count, _ := strings.Cut(w.outside.Run("nft", "list", "chain", "inet", "many", "i"), "packets ")
+		_, _ = fmt.Sscan(count, &n)
 		if n < 60 {
 			t.Errorf("bridge %t: %d of a monitor's 60 pings passed", bridge, n)
 		}
 	}
+}
+
+// TestScansThroughRouter: who sends to every address behind a router, in as many names as
+// he likes, does not fill its table of neighbours.
+func TestScansThroughRouter(t *testing.T) {
+	w := newThreeWay(t, "scan", false)
+	load(t, w.host, rulesOf(t, intent.Intent{Role: intent.RoleRouter, Interfaces: map[string]intent.Interface{"v0": {Addressing: intent.Static}, "v1": {Addressing: intent.Static}}}))
+	w.host.IP("-6", "route", "add", "default", "via", "2001:db8:1::7")
+	wire := w.outside.Wire("a0")
+	to := mac(t, w.host, "v0")
+	for i := range 3000 {
+		f := ndisc.Frame{SrcMAC: wire.MAC, DstMAC: to, Src: addr(fmt.Sprintf("2600:%x::1", i+1)), Dst: addr(fmt.Sprintf("2001:db8:2::5:%x", i+1)), HopLimit: 64}
+		wire.Send(f.Echo(uint16(i), 1).Bytes())
+		f.Dst = addr(fmt.Sprintf("2001:db8:2::6:%x", i+1))
+		wire.Send(f.ICMPv6(uint8(1+i%4), 0, make([]byte, 44)).Bytes())
+		f.Dst = addr(fmt.Sprintf("2001:db8:2::7:%x", i+1))
+		wire.Send(f.ICMPv6(129, 0, make([]byte, 8)).Bytes())
+	}
+	n := neighbours(w.host, "v1")
+	t.Logf("%d neighbours", n)
+	if n > 700 {
+		t.Errorf("%d neighbour entries", n)
+	}
+	testlab.Eventually(t, 10*time.Second, "a ping through the router", func() bool { return pings(w.outside, "2001:db8:2::7") })
 }

@@ -216,15 +216,7 @@ func TestPacketsIntents(t *testing.T) {
 	}
 	f := newFiring(t, "int")
 	w1 := f.Attacker.Wire("a1")
-	var v1 ndisc.MAC
-	f.Victim.Do(func() {
-		i, err := net.InterfaceByName("v1")
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		copy(v1[:], i.HardwareAddr)
-	})
+	v1 := mac(t, f.Victim, "v1")
 	w := newThreeWay(t, "inw", false)
 	inputs, outputs, throughs, wrong := 0, 0, 0, 0
 	bad := func(format string, a ...any) { t.Helper(); wrong++; t.Errorf(format, a...) }

@@ -62,14 +62,7 @@ func newSegment(t *testing.T, hint string, bridge ...string) *segment {
 	s.far.IP("-6", "route", "add", "default", "via", "2600:1::ff")
 	s.router.Sysctl("net/ipv6/conf/all/forwarding", "1")
 	s.wire = s.attacker.Wire("eth0")
-	s.host.Do(func() {
-		i, err := net.InterfaceByName("eth0")
-		if err != nil {
-			t.Errorf("find eth0: %v", err)
-			return
-		}
-		copy(s.hostMAC[:], i.HardwareAddr)
-	})
+	s.hostMAC = mac(t, s.host, "eth0")
 	testlab.Eventually(t, 20*time.Second, "the host's link-local address", func() bool { return s.host.HasAddr(testlab.LinkLocal(s.hostMAC)) })
 	return s
 }
@@ -273,9 +266,6 @@ func TestPacketsMLD(t *testing.T) {
 	s := newSegment(t, "mld", "mcast_snooping", "1", "mcast_querier", "1", "mcast_query_interval", "300", "mcast_membership_interval", "800", "mcast_query_response_interval", "100", "mcast_querier_interval", "800", "mcast_mld_version", "2")
 	s.static()
 	harden(t, s.host, intent.Intent{Role: intent.RoleServer, Interfaces: map[string]intent.Interface{"eth0": {Addressing: intent.Static}}, Services: []intent.Service{ssh()}})
-	for _, n := range []*testlab.NS{s.router, s.client, s.attacker} { // what listens to everything floods everything
-		_ = n
-	}
 	start, rounds, lost := time.Now(), 0, 0
 	for time.Since(start) < long {
 		time.Sleep(4 * time.Second)
@@ -376,8 +366,7 @@ func TestPacketsPathMTU(t *testing.T) {
 			t.Errorf("a forged error was taken: %s", r)
 		}
 	}
-	srv := s.host.Start(testlab.RequireTool(t, "iperf3"), "-s", "-6")
-	_ = srv
+	s.host.Start(testlab.RequireTool(t, "iperf3"), "-s", "-6")
 	for _, reverse := range []string{"-R", ""} { // first the host, which is then the one to learn
 		args := []string{"30", "iperf3", "-6", "-c", "2001:db8:1::10", "-n", "3M"}
 		if reverse != "" {

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -275,6 +276,8 @@ func (g *generator) forward() {
 	}
 	c.rule("", "ct state established,related counter accept")
 	g.bridging(c)
+	echo := cmp.Or(g.in.Limits.EchoPerSecond, echoPerSecond)
+	transit := fmt.Sprintf("limit rate %d/second burst %d packets", 5*echo, 10*echo)
 	c.rule("routed for them", `meta iifkind "bridge" jump spoofed`)
 	if g.no6 {
 		c.rule("families", "meta nfproto ipv6 counter drop")
@@ -283,8 +286,9 @@ func (g *generator) forward() {
 	}
 	g.away(c)
 	if !g.no6 {
-		c.rule("RFC 4890 4.3.1", "icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } counter accept")
-		c.rule("RFC 4890 4.3.1", "icmpv6 type echo-reply counter accept")
+		// Those about flows that are known have passed. Each of the others may be for an
+		// address that nobody has, and then makes a neighbour entry.
+		c.rule("RFC 4890 4.3.1", "icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem, echo-reply }", transit, "counter accept")
 	}
 	c.rule("", "ct state invalid counter drop")
 	c.rule("", "ct status dnat jump strangers")
@@ -309,7 +313,7 @@ func (g *generator) forward() {
 	}
 	if !g.no6 {
 		c.rule("", "icmpv6 type echo-request jump echo6")
-		c.rule("RFC 4890 4.3.1", "icmpv6 type echo-request counter accept")
+		c.rule("RFC 4890 4.3.1", "icmpv6 type echo-request", transit, "counter accept")
 	}
 	g.logDropped(c, "forward")
 	c.rule("not among forwarding.allow", "counter drop")
