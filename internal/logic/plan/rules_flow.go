@@ -270,14 +270,17 @@ func (g *generator) forward() {
 		g.passing()
 		return
 	}
+	if !g.no6 {
+		echo := cmp.Or(g.in.Limits.EchoPerSecond, echoPerSecond)
+		g.chain("transit", "", "ICMPv6 of no known flow may be for an address that nobody has: each makes a neighbour entry.").
+			rule("limits.echoPerSecond", fmt.Sprintf("limit rate over %d/second burst %d packets counter drop", 10*echo, 20*echo))
+	}
 	base, c := g.base("forward")
 	if c != base {
 		base.rule("", g.only6, "goto "+c.name)
 	}
 	c.rule("", "ct state established,related counter accept")
 	g.bridging(c)
-	echo := cmp.Or(g.in.Limits.EchoPerSecond, echoPerSecond)
-	transit := fmt.Sprintf("limit rate %d/second burst %d packets", 5*echo, 10*echo)
 	c.rule("routed for them", `meta iifkind "bridge" jump spoofed`)
 	if g.no6 {
 		c.rule("families", "meta nfproto ipv6 counter drop")
@@ -286,9 +289,9 @@ func (g *generator) forward() {
 	}
 	g.away(c)
 	if !g.no6 {
-		// Those about flows that are known have passed. Each of the others may be for an
-		// address that nobody has, and then makes a neighbour entry.
-		c.rule("RFC 4890 4.3.1", "icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem, echo-reply }", transit, "counter accept")
+		const types = "icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem, echo-reply }"
+		c.rule("", types, "jump transit")
+		c.rule("RFC 4890 4.3.1", types, "counter accept")
 	}
 	c.rule("", "ct state invalid counter drop")
 	c.rule("", "ct status dnat jump strangers")
@@ -313,7 +316,8 @@ func (g *generator) forward() {
 	}
 	if !g.no6 {
 		c.rule("", "icmpv6 type echo-request jump echo6")
-		c.rule("RFC 4890 4.3.1", "icmpv6 type echo-request", transit, "counter accept")
+		c.rule("", "icmpv6 type echo-request jump transit")
+		c.rule("RFC 4890 4.3.1", "icmpv6 type echo-request counter accept")
 	}
 	g.logDropped(c, "forward")
 	c.rule("not among forwarding.allow", "counter drop")
