@@ -82,7 +82,7 @@ func (r *proof) settingsAlone(ctx context.Context, a *arena.Arena) error {
 		if err != nil {
 			return err
 		}
-		if before[0].Link != t.name || before[0].Via != g.Router.LL {
+		if before[0].Link != t.name || before[0].Via != g.Router.LL || r.by("accept_redirects") {
 			continue
 		}
 		f := ndisc.Frame{SrcMAC: g.Router.MAC, DstMAC: g.Host.MAC, Src: g.Router.LL, Dst: g.Host.LL, FlowLabel: 2}.Redirect(g.Rogue.LL, g.Far, g.Rogue.MAC).Bytes()

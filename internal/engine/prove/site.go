@@ -315,7 +315,7 @@ func (s *site) settings() {
 	}
 	for _, k := range slices.Sorted(maps.Keys(all.Values)) {
 		w := strings.Split(k, "/")
-		if slices.Contains(ours, w[len(w)-1]) || w[0] != "net" || len(w) > 2 && w[2] == "route" {
+		if slices.Contains(ours, w[len(w)-1]) || w[len(w)-1] == "disable_ipv6" || w[0] != "net" || len(w) > 2 && w[2] == "route" {
 			continue
 		}
 		x := arena.Setting{Path: k, Value: strings.Join(strings.Fields(all.Values[k]), " ")}
@@ -350,6 +350,15 @@ func (s *site) steps() (list []arena.Setting) {
 			continue
 		}
 		list = append(list, arena.Setting{Path: st.Target, Value: st.After.Text})
+	}
+	// Where IPv6 is off, and stays so. It was on until here, for addresses to be there
+	// where it is switched on.
+	all, _ := s.ns.Sysctls.Get()
+	for _, l := range s.setup.Links {
+		key := "net/ipv6/conf/" + l.Name + "/disable_ipv6"
+		if all.Values[key] == "1" && !slices.ContainsFunc(list, func(x arena.Setting) bool { return x.Path == key }) {
+			list = append(list, arena.Setting{Path: key, Value: "1"})
+		}
 	}
 	return list
 }
@@ -468,10 +477,23 @@ func (s *site) aim(n int, l fact.Link) {
 	if t.off {
 		r.Transit6 = ""
 	}
-	t.still = !t.off && i.Addressing != intent.SLAAC && i.Addressing != intent.DHCPv6
-	t.slaac = i.Addressing == intent.SLAAC && len(i.Routers) > 0 && !s.userspace(l)
+	for _, x := range attack.Sendings(s.in, r) {
+		s.know(l.Name, x.Dst.Addr(), r.Router.MAC)
+	}
+	t.still = !t.off && !s.by("accept_ra", "autoconf") && i.Addressing != intent.SLAAC && i.Addressing != intent.DHCPv6
+	t.slaac = !s.by("accept_ra", "autoconf") && i.Addressing == intent.SLAAC && len(i.Routers) > 0 && !s.userspace(l)
 	t.shots = r
 	s.targets = append(s.targets, t)
+}
+
+// by tells whether the intent sets such keys itself: then it is as its words are.
+func (s *site) by(words ...string) bool {
+	for k := range s.in.Sysctls {
+		if slices.ContainsFunc(words, func(w string) bool { return strings.Contains(k, w) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // named are the prefixes that the intent and the host speak of.
@@ -514,6 +536,8 @@ func (s *site) transit(want *bool, v4 bool) string {
 		return ""
 	}
 	switch {
+	case s.by("forward"):
+		return ""
 	case want != nil && !*want:
 		return "off"
 	case f.Unmanaged:

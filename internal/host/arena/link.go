@@ -144,43 +144,25 @@ func (h *helper) setup(s *Setup) (failed []string, err error) {
 	if err := up("lo", 0); err != nil {
 		return nil, err
 	}
-	for n := range s.Links {
-		l := &s.Links[n]
-		port, index, master := l.Name, l.Index, uint32(0)
-		if l.Bridge {
-			if err := h.bridge(l); err != nil {
-				return nil, err
+	// Those that have a number first: the others take what is left.
+	for _, numbered := range []bool{true, false} {
+		for n := range s.Links {
+			l := &s.Links[n]
+			if (l.Index != 0) != numbered {
+				continue
 			}
-			i, err := net.InterfaceByName(l.Name)
+			if l.Bridge {
+				err = h.bridge(l)
+			} else {
+				err = h.veth(l.Name, l.Name, l, l.Index)
+			}
 			if err != nil {
-				return nil, fmt.Errorf("find %s: %w", l.Name, err)
-			}
-			port, index, master = fmt.Sprintf("sixfence-p%d", n), 0, uint32(i.Index)
-			if err := h.veth(port, l.Name, &Link{}, index); err != nil {
-				return nil, err
-			}
-		} else if err := h.veth(port, l.Name, l, index); err != nil {
-			return nil, err
-		}
-		// Addresses are those that are given, and no other.
-		_ = h.write("net/ipv6/conf/"+l.Name+"/addr_gen_mode", "1")
-		_ = h.write("net/ipv6/conf/"+port+"/addr_gen_mode", "1")
-		var w *wire
-		if err := h.there(func() (err error) {
-			if err = up(l.Name, 0); err == nil {
-				w, err = openWire(l.Name)
-			}
-			return err
-		}); err != nil {
-			return nil, err
-		}
-		h.wires[l.Name] = w
-		if l.Bridge {
-			if err := up(l.Name, 0); err != nil {
 				return nil, err
 			}
 		}
-		if err := up(port, master); err != nil {
+	}
+	for n := range s.Links {
+		if err := h.attach(n, &s.Links[n]); err != nil {
 			return nil, err
 		}
 	}
@@ -202,19 +184,16 @@ func (h *helper) setup(s *Setup) (failed []string, err error) {
 	h.settings(s.After)
 	for _, l := range s.Links {
 		for _, p := range l.Addresses {
-			note(fmt.Sprintf("address %s of %s", p, l.Name), h.address(l.Name, p))
-		}
-	}
-	for _, l := range s.Links {
-		for _, p := range l.Addresses {
-			// The kernel installs the route of an address from a work queue.
 			a := p.Addr()
-			if err := until("address "+a.String(), func() bool {
-				w, err := h.lookup([]netip.Addr{a})
-				return err == nil && (w[0].Type == unix.RTN_LOCAL || a.IsLinkLocalUnicast() && h.has(l.Name, a))
-			}); err != nil {
-				note("address "+a.String(), err)
+			err := h.address(l.Name, p)
+			if err == nil {
+				// The kernel installs the route of an address from a work queue.
+				err = until("its route", func() bool {
+					w, err := h.lookup([]netip.Addr{a})
+					return err == nil && (w[0].Type == unix.RTN_LOCAL || a.IsLinkLocalUnicast() && h.has(l.Name, a))
+				})
 			}
+			note(fmt.Sprintf("address %s of %s", p, l.Name), err)
 		}
 	}
 	for _, n := range s.Neighbours {
@@ -224,6 +203,40 @@ func (h *helper) setup(s *Setup) (failed []string, err error) {
 		note(fmt.Sprintf("route to %s by %s", r.Dst, r.Link), h.route(r))
 	}
 	return failed, nil
+}
+
+// attach opens the wire of an interface and brings both ends up.
+func (h *helper) attach(n int, l *Link) error {
+	port, master := l.Name, uint32(0)
+	if l.Bridge {
+		i, err := index(l.Name)
+		if err != nil {
+			return err
+		}
+		port, master = fmt.Sprintf("sixfence-p%d", n), i
+		if err := h.veth(port, l.Name, &Link{}, 0); err != nil {
+			return err
+		}
+	}
+	// Addresses are those that are given, and no other.
+	_ = h.write("net/ipv6/conf/"+l.Name+"/addr_gen_mode", "1")
+	_ = h.write("net/ipv6/conf/"+port+"/addr_gen_mode", "1")
+	var w *wire
+	if err := h.there(func() (err error) {
+		if err = up(l.Name, 0); err == nil {
+			w, err = openWire(l.Name)
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	h.wires[l.Name] = w
+	if l.Bridge {
+		if err := up(l.Name, 0); err != nil {
+			return err
+		}
+	}
+	return up(port, master)
 }
 
 // settings writes what differs. What this kernel, or a namespace of it, does not have is

@@ -291,7 +291,7 @@ func (c *corpus) flows() {
 		name string
 		port uint16
 		pass bool
-	}{{"answer of an open flow", o.Remote.Port(), true}, {"answer that nobody asked for", o.Remote.Port() ^ 1, false}} {
+	}{{"answer of an open flow", o.Remote.Port(), true}, {"answer that nobody asked for", o.Remote.Port() ^ 1, c.accepts("udp", o.Local.Port(), o.Remote.Addr())}} {
 		c.six(v.name, v.pass, false, func(f ndisc.Frame) [][]byte {
 			f.SrcMAC, f.Src, f.Dst, f.HopLimit = c.r.Router.MAC, o.Remote.Addr(), o.Local.Addr(), 60
 			return one(f.UDP(v.port, o.Local.Port(), []byte("x")))

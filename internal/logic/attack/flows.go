@@ -105,15 +105,22 @@ func (c *corpus) transit() {
 
 // forwards tells whether the intent lists a flow through the host.
 func (c *corpus) forwards(proto string, n uint16, src, dst netip.Addr) bool {
-	is := func(word, key, name string) bool {
-		ok, _ := path.Match(word, name)
-		return word == "" || word == key || ok
-	}
+	is := func(word, key, name string) bool { return word == "" || c.means(word, key, name) }
 	return slices.ContainsFunc(c.in.Forwarding.Allow, func(a intent.Flow) bool {
 		return is(a.InInterface, c.r.Key, c.r.Interface) && is(a.OutInterface, c.r.ElsewhereKey, c.r.ElsewhereInterface) &&
 			(a.Families == nil || slices.Contains(a.Families, word(src.Is4()))) &&
 			(a.From == nil || within(a.From, src)) && (a.To == nil || within(a.To, dst)) && (a.Ports == nil || contains(a.Ports, proto, n))
 	})
+}
+
+// means tells whether a word of the intent is an interface: a key of its interfaces, else
+// a name or a glob.
+func (c *corpus) means(word, key, name string) bool {
+	if _, ok := c.in.Interfaces[word]; ok {
+		return word == key
+	}
+	ok, _ := path.Match(word, name)
+	return ok
 }
 
 func contains(ports []string, proto string, n uint16) bool {
@@ -146,7 +153,7 @@ func Sendings(in *intent.Intent, r Range) []Sending {
 	var out []Sending
 	add := func(name string, proto uint8, dst netip.Addr, port uint16, pass bool) {
 		d4 := dst.Is4()
-		if !dst.IsValid() || d4 && !v4 || !d4 && !v6 || r.Back == nil || !r.Back(dst) {
+		if !dst.IsGlobalUnicast() && name[0] != 'm' || d4 && !v4 || !d4 && !v6 || r.Back == nil || !r.Back(dst) {
 			return
 		}
 		out = append(out, Sending{name, proto, netip.AddrPortFrom(dst, port), pass && c.egress(proto, port, dst)})

@@ -35,9 +35,21 @@ func (c *corpus) sources() {
 	for _, s := range []struct {
 		addr    string
 		refused bool
-	}{{"::1", true}, {"::ffff:127.0.0.1", false}, {"::ffff:192.0.2.1", false}, {"::192.0.2.1", false}, {"fec0::1", false}, {"100::1", false}, {"2002:a00:1::1", false}, {"2002:7f00:1::1", false}, {"ff02::1", true}, {"5f00::1", false}} {
-		if a := netip.MustParseAddr(s.addr); slices.ContainsFunc(c.r.Named, func(p netip.Prefix) bool { return p.Bits() > 0 && (p.Contains(a) || p.Contains(a.Unmap())) }) {
-			continue // it is somebody's here
+		block   string // nobody's, unless somebody speaks of a part of it
+	}{
+		{"::1", true, ""},
+		{"::ffff:127.0.0.1", false, ""},
+		{"::ffff:192.0.2.1", false, ""},
+		{"::192.0.2.1", false, ""},
+		{"fec0::1", false, "fec0::/10"},
+		{"100::1", false, "100::/64"},
+		{"2002:a00:1::1", false, "2002:a00::/24"},
+		{"2002:7f00::1", false, "2002:7f00::/24"},
+		{"ff02::1", true, ""},
+		{"5f00::1", false, "5f00::/16"},
+	} {
+		if s.block != "" && slices.ContainsFunc(c.r.Named, func(p netip.Prefix) bool { return p.Bits() > 0 && p.Overlaps(netip.MustParsePrefix(s.block)) }) {
+			continue
 		}
 		c.six("source "+s.addr, false, s.refused, func(f ndisc.Frame) [][]byte {
 			f.Src, f.Dst, f.HopLimit = netip.MustParseAddr(s.addr), h.Global, 64
@@ -102,14 +114,19 @@ func (c *corpus) tunnels() {
 		})
 	}
 	for _, p := range []uint16{3544, 3653, 5072} {
-		teredo := p == 3544 && c.listed(n.Address, "teredo")
-		c.four("tunnel by udp/"+num(int(p)), teredo || c.accepts("udp", p, n.Address), false, func(f ndisc.Frame4) ndisc.Frame4 { return f.UDP(p, p, []byte("x")) })
+		c.four("tunnel by udp/"+num(int(p)), c.accepts("udp", p, n.Address), false, func(f ndisc.Frame4) ndisc.Frame4 { return f.UDP(p, p, []byte("x")) })
 	}
 }
 
 // carriers are the mechanisms that an intent may name, by the IP protocol they use.
 var carriers = map[uint8][]string{
 	4: {"ipip", "ip6tnl"}, 41: {"6in4", "6to4", "6rd", "isatap", "ip6tnl"}, 47: {"gre", "ip6gre"}, 115: {"l2tp"},
+}
+
+// carried are the mechanisms that an intent may name, by the port they use.
+var carried = map[string][]string{
+	"udp/3544": {"teredo"}, "udp/500": {"vti", "vti6", "ipsec"}, "udp/4500": {"vti", "vti6", "ipsec"}, "udp/1701": {"l2tp"}, "udp/51820": {"wireguard"},
+	"udp/1194": {"openvpn"}, "tcp/1194": {"openvpn"}, "udp/4789": {"vxlan"}, "udp/8472": {"vxlan"}, "udp/6081": {"geneve"}, "udp/5555": {"fou"}, "udp/6080": {"gue"},
 }
 
 // listed tells whether one of these tunnels is listed with a peer.
@@ -145,11 +162,11 @@ func (c *corpus) dhcp() {
 	listed := func(a netip.Addr) bool {
 		return client && (len(i.DHCPv6Servers) == 0 || slices.ContainsFunc(i.DHCPv6Servers, func(d intent.DHCPv6Server) bool { return d.Address == a }))
 	}
-	c.six("DHCPv6 answer of the router", listed(c.r.Router.LL), false, func(f ndisc.Frame) [][]byte {
+	c.six("DHCPv6 answer of the router", listed(c.r.Router.LL) || c.accepts("udp", 546, c.r.Router.LL), false, func(f ndisc.Frame) [][]byte {
 		return one(from(f, c.r.Router).UDP(547, 546, []byte{7, 0, 0, 1}))
 	})
-	c.six("DHCPv6 answer of a rogue", listed(c.r.Rogue.LL), false, func(f ndisc.Frame) [][]byte { return one(f.UDP(547, 546, []byte{7, 0, 0, 1})) })
-	c.six("DHCPv6 answer from afar", false, false, func(f ndisc.Frame) [][]byte {
+	c.six("DHCPv6 answer of a rogue", listed(c.r.Rogue.LL) || c.accepts("udp", 546, c.r.Rogue.LL), false, func(f ndisc.Frame) [][]byte { return one(f.UDP(547, 546, []byte{7, 0, 0, 1})) })
+	c.six("DHCPv6 answer from afar", c.accepts("udp", 546, c.r.Far), false, func(f ndisc.Frame) [][]byte {
 		f.Src, f.Dst, f.HopLimit = c.r.Far, c.r.Host.Global, 60
 		return one(f.UDP(547, 546, []byte{7, 0, 0, 1}))
 	})
@@ -250,6 +267,9 @@ func (c *corpus) accepts(proto string, port uint16, src netip.Addr) bool {
 	if v4 && c.in.Families == intent.IPv6Only {
 		return false
 	}
+	if c.listed(src, carried[proto+"/"+num(int(port))]...) {
+		return true
+	}
 	for _, v := range c.in.Services {
 		if !c.about(v, src) {
 			continue
@@ -266,7 +286,7 @@ func (c *corpus) accepts(proto string, port uint16, src netip.Addr) bool {
 // about tells whether a service is for a source on this link.
 func (c *corpus) about(v intent.Service, src netip.Addr) bool {
 	v4 := src.Is4()
-	if v.Families != nil && !slices.Contains(v.Families, word(v4)) || v.Interfaces != nil && !slices.Contains(v.Interfaces, c.r.Key) {
+	if v.Families != nil && !slices.Contains(v.Families, word(v4)) || v.Interfaces != nil && !slices.ContainsFunc(v.Interfaces, func(w string) bool { return c.means(w, c.r.Key, c.r.Interface) }) {
 		return false
 	}
 	dst := c.r.Host.Global
