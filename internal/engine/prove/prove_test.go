@@ -21,6 +21,8 @@ import (
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
+func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+
 func prefixes(list ...string) (out []netip.Prefix) {
 	for _, s := range list {
 		out = append(out, netip.MustParsePrefix(s))

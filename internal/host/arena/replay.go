@@ -19,7 +19,7 @@ var (
 	tableNot   = []uint16{unix.NFTA_TABLE_USE, nftaTableHandle, nftaTableOwner, unix.NFTA_TABLE_FLAGS}
 	chainNot   = []uint16{unix.NFTA_CHAIN_HANDLE, unix.NFTA_CHAIN_USE, unix.NFTA_CHAIN_COUNTERS}
 	ruleNot    = []uint16{unix.NFTA_RULE_HANDLE, unix.NFTA_RULE_POSITION}
-	setNot     = []uint16{nftaSetHandle}
+	setNot     = []uint16{nftaSetHandle, nftaSetCount, nftaSetType}
 	objectNot  = []uint16{unix.NFTA_OBJ_USE, nftaObjHandle}
 	elementNot = []uint16{unix.NFTA_SET_ELEM_EXPIRATION}
 )
@@ -29,6 +29,8 @@ const (
 	nftaTableHandle = 4
 	nftaTableOwner  = 7
 	nftaSetHandle   = 16
+	nftaSetType     = 23 // from Linux 6.16
+	nftaSetCount    = 20
 	nftaObjHandle   = 6
 )
 
