@@ -68,6 +68,7 @@ table inet asleep { flags dormant; chain in { type filter hook input priority 0;
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			v := host(t, "oth")
 			load(t, v, c.script)
 			s := snapshot(t, v)
@@ -77,6 +78,9 @@ table inet asleep { flags dormant; chain in { type filter hook input priority 0;
 			if got.Status != c.status || len(got.NotTogether) != 0 || len(got.Together) == 0 || !c.check(got) {
 				t.Errorf("want %s", c.status)
 				report(t, got)
+			}
+			if c.name != "harmless" {
+				return
 			}
 			// Of a host that is elsewhere nothing is loaded, and that is said.
 			pr := prove.Start(nil)

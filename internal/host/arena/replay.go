@@ -29,7 +29,7 @@ const (
 	nftaTableHandle = 4
 	nftaTableOwner  = 7
 	nftaSetHandle   = 16
-	nftaSetType     = 23 // from Linux 6.16
+	nftaSetType     = 19 // from Linux 6.16
 	nftaSetCount    = 20
 	nftaObjHandle   = 6
 )
@@ -83,7 +83,7 @@ func replay(t *fact.NFTables) (failed []string, err error) {
 		}
 		add(unix.NFT_MSG_NEWOBJ, netlink.Create, t.Objects, objectNot)
 		for _, x := range t.Elements {
-			if owner(x) == id {
+			if owner(x) == id && len(value(nested(x[4:]), unix.NFTA_SET_ELEM_LIST_ELEMENTS)) > 0 {
 				batch = append(batch, message(unix.NFT_MSG_NEWSETELEM, netlink.Create, x[0], elementsOf(x[4:])))
 			}
 		}
@@ -158,6 +158,7 @@ func commit(list []netlink.Message) error {
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 	_ = c.SetWriteBuffer(64 << 20)
+	_ = c.SetOption(netlink.ExtendedAcknowledge, true) // it says which attribute is wrong
 	edge := func(typ uint16) netlink.Message {
 		return netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(typ), Flags: netlink.Request}, Data: []byte{0, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES}}
 	}
