@@ -242,7 +242,7 @@ func (d *drafting) prefixes(index int) []netip.Prefix {
 func (d *drafting) routers(i *intent.Interface, l *fact.Link, p string) {
 	if d.o.LearnOnce {
 		i.LearnOnce = true
-		d.above(p+".learnOnce", "The routers that are there when the plan is first applied are believed for good. A rogue that is there at that moment is one of them: for images in networks that you trust.")
+		d.above(p+".learnOnce", "The routers that are there when the plan is first applied are believed for good, and written into sixfence.d: they are not learned again by themselves. A rogue that is there at that moment is one of them: for images in networks that you trust.")
 		return
 	}
 	no := false
@@ -293,19 +293,65 @@ func (d *drafting) evidence(l *fact.Link, r *intent.Router, many int) []string {
 	if len(out) == 0 {
 		out = append(out, "no default route leads to it: it only says of itself that it is a router")
 	}
-	out = append(out, "how long it has been here is not known")
+	out = append(out, d.age(l, many))
 	if r.MAC == "" {
 		out = append(out, "its MAC address is not known: reach it once and run init again")
 	} else if eui(r.Address) == r.MAC {
 		out = append(out, "its address is made from its MAC address")
 	}
 	if four := d.defaultRoute(l.Index, "ipv4"); four != nil && len(four.NextHops) > 0 && four.NextHops[0].Via.IsValid() {
-		out = append(out, fmt.Sprintf("compare its MAC address with that of the IPv4 gateway: ip neigh show %s", four.NextHops[0].Via))
+		gw := four.NextHops[0].Via
+		arp, _ := d.ns.Gateways4.Get()
+		i := slices.IndexFunc(arp, func(n fact.Neighbour) bool { return n.Index == l.Index && n.Address == gw && n.MAC != "" })
+		switch {
+		case i < 0:
+			out = append(out, fmt.Sprintf("whether it is the IPv4 gateway %s is not known: compare its MAC address with ip neigh show %s", gw, gw))
+		case r.MAC != "" && strings.EqualFold(arp[i].MAC, r.MAC):
+			out = append(out, fmt.Sprintf("FOR it: the IPv4 gateway %s has the same MAC address", gw))
+		case r.MAC != "":
+			out = append(out, fmt.Sprintf("AGAINST it: the IPv4 gateway %s is another machine (MAC %s)", gw, arp[i].MAC))
+		}
+	}
+	if _, six := d.of(l.Index); slices.ContainsFunc(six, func(a fact.Address) bool { return a.Prefix.Bits() == 128 && a.Valid != fact.Forever }) {
+		out = append(out, "an address here came by DHCPv6, whose server may know which router is yours: the kernel does not")
 	}
 	if many > 1 {
 		out = append(out, fmt.Sprintf("it is one of %d that claim to be routers here", many))
 	}
 	return out
+}
+
+// age is for how long somebody has announced a prefix here, as far as the kernel can
+// tell: it notes when an address was made, and neither who announced its prefix nor when
+// a router was first heard.
+func (d *drafting) age(l *fact.Link, many int) string {
+	oldest, which := int64(-1), ""
+	_, six := d.of(l.Index)
+	for _, a := range six {
+		if age, ok := a.Age.Get(); ok && age > oldest && a.Valid != fact.Forever && a.Prefix.Bits() < 128 {
+			oldest, which = age, a.Prefix.Masked().String()
+		}
+	}
+	switch {
+	case oldest < 0:
+		return "how long it has been here is not known"
+	case many > 1:
+		return fmt.Sprintf("how long it has been here is not known; one of these routers has announced %s for %s at least", which, span(oldest))
+	}
+	return fmt.Sprintf("%s has been announced for %s at least; that it was always by this machine is not known", which, span(oldest))
+}
+
+// span is a number of seconds in words.
+func span(s int64) string {
+	switch {
+	case s < 120:
+		return fmt.Sprintf("%d seconds", s)
+	case s < 7200:
+		return fmt.Sprintf("%d minutes", s/60)
+	case s < 172800:
+		return fmt.Sprintf("%d hours", s/3600)
+	}
+	return fmt.Sprintf("%d days", s/86400)
 }
 
 // eui is the MAC address that an address with a modified EUI-64 identifier was made from.

@@ -23,6 +23,9 @@ type Options struct {
 	// Read returns a file as it is now; Absent when there is none. Without it all files
 	// that are written count as new.
 	Read func(path string) (change.Image, error)
+	// Learned is the directory for what is learned once: that of the intent's drop-ins,
+	// so that the next plan reads what this one learned. Empty: there is none.
+	Learned string
 	// Table is our table as `nft -s list table inet sixfence` prints it, for the inverse;
 	// empty when there is none.
 	Table string

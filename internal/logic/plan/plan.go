@@ -51,6 +51,7 @@ func New(in intent.Intent, s *fact.Snapshot, o Options) change.Plan {
 	p.Steps = append(p.Steps, live...)
 	if in.Files.Owner == "" {
 		b.files(st.files(text, settings, b.read))
+		b.keepLearned()
 	} else {
 		b.compare(theirs)
 	}
@@ -234,41 +235,56 @@ func (b *builder) routers() {
 			fixed = true
 		}
 	}
+	var announced []fact.NextHop
 	for _, r := range routes {
-		if r.Family != "ipv6" || r.Dst.Bits() != 0 || r.Type != 1 || r.Table == 255 || r.Protocol != fact.ProtoRA {
-			continue
-		}
-		for _, h := range r.NextHops {
-			name := b.linkName(h.Index)
-			f := b.in.Of(b.sel, name)
-			key := b.sel.Keys[name]
-			for _, x := range b.ifaces {
-				if x.key == key {
-					f = x.Interface // with what was learned
-				}
-			}
-			why := ""
-			switch {
-			case f.Addressing == intent.NoIPv6:
-				continue // it is meant to go
-			case f.Addressing != intent.SLAAC && f.Addressing != intent.DHCPv6:
-				why = "addressing is static there: no Router Advertisement is believed"
-			case !slices.ContainsFunc(f.Routers, func(x intent.Router) bool { return x.Address == h.Via }):
-				why = "the router is not among interfaces." + key + ".routers"
-			case !slices.ContainsFunc(f.Routers, func(x intent.Router) bool { return x.Address == h.Via && b.sameMAC(h, x.MAC) }):
-				why = "its MAC address is another than interfaces." + key + ".routers says"
-			}
-			if why == "" {
-				continue
-			}
-			detail := fmt.Sprintf("The default route via %s on %s comes from Router Advertisements, and %s. It would stay until its lifetime ends, and then be gone.", h.Via, name, why)
-			if fixed {
-				b.risk(change.Risk{ID: "ra-default-route-expires", Severity: "medium", Title: "A default route that comes from Router Advertisements ends", Detail: detail, Evidence: []string{fmt.Sprintf("default via %s dev %s proto ra", h.Via, name)}, Remedy: "another default route is there; delete this one once it is not needed"})
-				continue
-			}
-			b.refuse("default-router-lost", "The default route over IPv6 would go", fmt.Sprintf("add {address: %q} to interfaces.%s.routers with addressing: slaac or dhcpv6 if the router is yours, or configure a static default route first", h.Via, orName(key, name)), detail)
+		if r.Family == "ipv6" && r.Dst.Bits() == 0 && r.Type == 1 && r.Table != 255 && r.Protocol == fact.ProtoRA {
+			announced = append(announced, r.NextHops...)
 		}
 	}
+	// One that stays carries what the others did: a rogue's is not missed.
+	for _, h := range announced {
+		if why, wanted := b.unbelieved(h); wanted && why == "" {
+			fixed = true
+		}
+	}
+	for _, h := range announced {
+		name := b.linkName(h.Index)
+		key := b.sel.Keys[name]
+		why, _ := b.unbelieved(h)
+		if why == "" {
+			continue
+		}
+		detail := fmt.Sprintf("The default route via %s on %s comes from Router Advertisements, and %s. It would stay until its lifetime ends, and then be gone.", h.Via, name, why)
+		if fixed {
+			b.risk(change.Risk{ID: "ra-default-route-expires", Severity: "medium", Title: "A default route that comes from Router Advertisements ends", Detail: detail, Evidence: []string{fmt.Sprintf("default via %s dev %s proto ra", h.Via, name)}, Remedy: fmt.Sprintf("another default route is there; if this router is none of yours, do not wait for the end: ip -6 route del default via %s dev %s", h.Via, name)})
+			continue
+		}
+		b.refuse("default-router-lost", "The default route over IPv6 would go", fmt.Sprintf("add {address: %q} to interfaces.%s.routers with addressing: slaac or dhcpv6 if the router is yours, or configure a static default route first", h.Via, orName(key, name)), detail)
+	}
+}
+
+// unbelieved says why a router whose advertisements made a default route will no longer
+// be believed; nothing when it will. wanted is false where there is to be no IPv6.
+func (b *builder) unbelieved(h fact.NextHop) (why string, wanted bool) {
+	name := b.linkName(h.Index)
+	f, key := b.in.Of(b.sel, name), b.sel.Keys[name]
+	for _, x := range b.ifaces {
+		if x.key == key {
+			f = x.Interface // with what was learned
+		}
+	}
+	is := func(x intent.Router) bool { return x.Address == h.Via }
+	switch {
+	case f.Addressing == intent.NoIPv6:
+		return "", false // it is meant to go
+	case f.Addressing != intent.SLAAC && f.Addressing != intent.DHCPv6:
+		return "addressing is static there: no Router Advertisement is believed", true
+	case !slices.ContainsFunc(f.Routers, is):
+		return "the router is not among interfaces." + key + ".routers", true
+	case !slices.ContainsFunc(f.Routers, func(x intent.Router) bool { return is(x) && b.sameMAC(h, x.MAC) }):
+		return "its MAC address is another than interfaces." + key + ".routers says", true
+	}
+	return "", true
 }
 
 func orName(key, name string) string {
@@ -338,7 +354,11 @@ func (b *builder) risks(settings []setting, live []change.Step) {
 		}
 	}
 	if len(b.learned) > 0 {
-		b.risk(change.Risk{ID: "routers-learned", Severity: "medium", Title: "Routers are believed that nobody has looked at (learnOnce)", Detail: "A rogue that is on the link at this moment is believed from now on.", Evidence: sortedUnique(b.learned), Remedy: "compare them with what you know, and list them under routers"})
+		severity, detail := "medium", ""
+		if len(sortedUnique(slices.Clone(b.learned))) > 1 {
+			severity, detail = "high", " There is more than one router, and one of them may be such a rogue."
+		}
+		b.risk(change.Risk{ID: "routers-learned", Severity: severity, Title: "Routers are believed that nobody has looked at (learnOnce)", Detail: "A rogue that is on the link at this moment is believed from now on." + detail, Evidence: sortedUnique(b.learned), Remedy: "compare them with what you know, and list them under routers"})
 	}
 	b.tunnelRisks()
 	b.moduleRisks()

@@ -24,6 +24,7 @@ type site struct {
 	sel     intent.Selection
 	faults  []*Problem
 	learned []string // routers that nobody looked at
+	once    []string // keys of interfaces whose routers were learned now
 	// What is known once managers have been told (byManagers).
 	later   []string      // what takes effect after the file is written, and how
 	touched []string      // files of others with a block of ours
@@ -66,7 +67,11 @@ func (s *site) learn() {
 						x.MAC = n.MAC
 					}
 				}
+				if f.PinGateway && x.MAC == "" {
+					continue // there is nothing to pin
+				}
 				f.Routers = append(f.Routers, x)
+				s.once = append(s.once, f.key)
 				s.learned = append(s.learned, fmt.Sprintf("%s on %s, MAC address %s", x.Address, s.linkName(h.Index), orUnknown(x.MAC)))
 			}
 		}

@@ -28,17 +28,20 @@ type Namespace struct {
 	// (/proc/sys/net/ipv6 exists); false with ipv6.disable=1 or without CONFIG_IPV6.
 	IPv6 Known[bool] `json:"ipv6,omitzero"`
 
-	Links           Known[[]Link]         `json:"links,omitzero"`
-	Addresses       Known[[]Address]      `json:"addresses,omitzero"`
-	Sysctls         Known[Sysctls]        `json:"sysctls,omitzero"`
-	Routes          Known[[]Route]        `json:"routes,omitzero"`
-	Rules           Known[[]Rule]         `json:"rules,omitzero"`
-	Neighbours      Known[[]Neighbour]    `json:"neighbours,omitzero"`
-	ProxyNeighbours Known[[]Neighbour]    `json:"proxyNeighbours,omitzero"`
-	NeighbourTable  Known[NeighbourTable] `json:"neighbourTable,omitzero"` // ndisc_cache
-	Multicast       Known[[]Membership]   `json:"multicast,omitzero"`
-	Sockets         Known[[]Socket]       `json:"sockets,omitzero"`
-	PacketFilter    PacketFilter          `json:"packetFilter"`
+	Links           Known[[]Link]      `json:"links,omitzero"`
+	Addresses       Known[[]Address]   `json:"addresses,omitzero"`
+	Sysctls         Known[Sysctls]     `json:"sysctls,omitzero"`
+	Routes          Known[[]Route]     `json:"routes,omitzero"`
+	Rules           Known[[]Rule]      `json:"rules,omitzero"`
+	Neighbours      Known[[]Neighbour] `json:"neighbours,omitzero"`
+	ProxyNeighbours Known[[]Neighbour] `json:"proxyNeighbours,omitzero"`
+	// Gateways4 are the ARP entries of the next hops of IPv4 routes, no others: whether
+	// the router of IPv6 is the machine that is the gateway of IPv4.
+	Gateways4      Known[[]Neighbour]    `json:"gateways4,omitzero"`
+	NeighbourTable Known[NeighbourTable] `json:"neighbourTable,omitzero"` // ndisc_cache
+	Multicast      Known[[]Membership]   `json:"multicast,omitzero"`
+	Sockets        Known[[]Socket]       `json:"sockets,omitzero"`
+	PacketFilter   PacketFilter          `json:"packetFilter"`
 }
 
 // UserNS identifies the user namespace that owns a network namespace.
@@ -137,6 +140,9 @@ type Address struct {
 	Protocol  uint8        `json:"protocol,omitempty"` // IFAPROT_*: 1 lo, 2 ra, 3 ll; 0 unspecified or old kernel
 	Preferred uint32       `json:"preferred"`          // seconds; 4294967295 = forever
 	Valid     uint32       `json:"valid"`              // seconds; 4294967295 = forever
+	// Age is for how many seconds it has been there (ifa_cacheinfo.cstamp): of an address
+	// made from a router's prefix, for how long somebody has announced that.
+	Age Known[int64] `json:"age,omitzero"`
 }
 
 // IFA_F_* (include/uapi/linux/if_addr.h).

@@ -66,20 +66,14 @@ func TestExamples(t *testing.T) {
 		}
 		disk := map[string]change.Image{}
 		o := plan.Options{
+			Learned: "/etc/sixfence/sixfence.d",
 			Read: func(path string) (change.Image, error) {
 				if i, ok := disk[path]; ok {
 					return i, nil
 				}
 				return change.Image{Absent: true}, nil
 			},
-			Decode: func(script string) (*rs.Ruleset, error) {
-				l, err := scratch.Load(context.Background(), scratch.Options{Scripts: []scratch.Script{{Name: "plan", Text: []byte(script)}}})
-				if err != nil {
-					return nil, err
-				}
-				ts, err := pfdecode.FromFact(l.NFTables, nativeOrder())
-				return &rs.Ruleset{Tables: ts, Interfaces: l.Interfaces}, err
-			},
+			Decode: kernelDecode,
 		}
 		made := plan.New(l.Intent, s, o)
 		for _, r := range made.Refusals {
@@ -104,4 +98,14 @@ func TestExamples(t *testing.T) {
 			}
 		}
 	}
+}
+
+// kernelDecode lets the kernel of this machine read a script.
+func kernelDecode(script string) (*rs.Ruleset, error) {
+	l, err := scratch.Load(context.Background(), scratch.Options{Scripts: []scratch.Script{{Name: "plan", Text: []byte(script)}}})
+	if err != nil {
+		return nil, err
+	}
+	ts, err := pfdecode.FromFact(l.NFTables, nativeOrder())
+	return &rs.Ruleset{Tables: ts, Interfaces: l.Interfaces}, err
 }

@@ -2,10 +2,12 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -132,6 +134,11 @@ func (a *app) makePlan(in intent.Intent, o planOptions, out *sink) (change.Plan,
 	pr := a.prover()
 	defer pr.Close()
 	pr.Elsewhere = o.snapshot != ""
+	if o.intent.file != "-" {
+		if opt.Learned, err = filepath.Abs(o.intent.dropIns()); err != nil {
+			return change.Plan{}, nil, fmt.Errorf("find the directory of the intent: %w", err)
+		}
+	}
 	if o.snapshot == "" {
 		opt.Administered = a.administered(&in)
 		opt.Read = apply.New(apply.StateDir, nil).Host.Image

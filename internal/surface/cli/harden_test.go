@@ -93,9 +93,16 @@ func vm(edit ...func(*fact.Snapshot, *fact.Namespace)) *fact.Snapshot {
 // slaac makes the default route and the address come from a router advertisement.
 func slaac(_ *fact.Snapshot, n *fact.Namespace) {
 	a := &value(n.Addresses)[2]
-	a.Valid, a.Flags, a.Protocol = 86400, 0, 2
+	a.Valid, a.Flags, a.Protocol, a.Age = 86400, 0, 2, fact.Value(int64(3*86400+5))
 	r := &value(n.Routes)[1]
 	r.Protocol, r.Expires = fact.ProtoRA, fact.Value(int64(1700))
+}
+
+// arp is the MAC address of the IPv4 gateway.
+func arp(mac string) func(*fact.Snapshot, *fact.Namespace) {
+	return func(_ *fact.Snapshot, n *fact.Namespace) {
+		n.Gateways4 = fact.Value([]fact.Neighbour{{Index: 2, Address: netip.MustParseAddr("192.0.2.1"), MAC: mac}})
+	}
 }
 
 func link(l fact.Link, prefix string) func(*fact.Snapshot, *fact.Namespace) {
@@ -126,10 +133,12 @@ func TestDraft(t *testing.T) {
 			"- udp/5353 (other): discovery", "- udp/40000 (other): a port that nobody chose", "tunnels: deny",
 		}, []string{"631", "accepted: false", "forwarding:\n"}},
 		"slaac": {[]edit{slaac}, draft.Options{}, []string{
-			"    addressing: slaac ", "NOT ACCEPTED YET", "address: \"fe80::1\"", "mac: \"52:54:00:00:00:01\"", "accepted: false", "prefixes: [\"2001:db8:1::/64\"]", "its default route ends in 1700 s", "that of the IPv4 gateway: ip neigh show 192.0.2.1",
-		}, nil},
-		"learn once":              {[]edit{slaac}, draft.Options{LearnOnce: true}, []string{"learnOnce: true", "A rogue that is there at that moment"}, []string{"accepted: ", "routers:"}},
-		"profile static on slaac": {[]edit{slaac}, draft.Options{Profile: draft.StaticServer}, []string{"addressing: static "}, []string{"accepted: false"}},
+			"    addressing: slaac ", "NOT ACCEPTED YET", "address: \"fe80::1\"", "mac: \"52:54:00:00:00:01\"", "accepted: false", "prefixes: [\"2001:db8:1::/64\"]", "its default route ends in 1700 s", "ip neigh show 192.0.2.1", "2001:db8:1::/64 has been announced for 3 days at least",
+		}, []string{"FOR it", "AGAINST it"}},
+		"slaac, the gateway of IPv4": {[]edit{slaac, arp("52:54:00:00:00:01")}, draft.Options{}, []string{"FOR it: the IPv4 gateway 192.0.2.1 has the same MAC address", "accepted: false"}, []string{"AGAINST"}},
+		"slaac, another machine":     {[]edit{slaac, arp("52:54:00:00:00:99")}, draft.Options{}, []string{"AGAINST it: the IPv4 gateway 192.0.2.1 is another machine (MAC 52:54:00:00:00:99)", "accepted: false"}, []string{"FOR it"}},
+		"learn once":                 {[]edit{slaac}, draft.Options{LearnOnce: true}, []string{"learnOnce: true", "A rogue that is there at that moment"}, []string{"accepted: ", "routers:"}},
+		"profile static on slaac":    {[]edit{slaac}, draft.Options{Profile: draft.StaticServer}, []string{"addressing: static "}, []string{"accepted: false"}},
 		"static address, route by RA": {[]edit{slaac, func(_ *fact.Snapshot, n *fact.Namespace) {
 			a := &value(n.Addresses)[2]
 			a.Valid, a.Flags = fact.Forever, fact.AddrPermanent

@@ -50,6 +50,11 @@ func (s *intentSource) path() string {
 	return filepath.Join(s.root, config.IntentPath)
 }
 
+// dropIns is the directory of the later files.
+func (s *intentSource) dropIns() string {
+	return strings.TrimSuffix(s.path(), filepath.Ext(s.path())) + ".d"
+}
+
 // intent reads an intent and its drop-ins. Each file is read once. What makes a file
 // not worth trusting is a warning, and an error where it decides about this host.
 func (a *app) intent(s intentSource) (*config.LoadedIntent, []string, error) {
@@ -73,7 +78,7 @@ func (a *app) intentFiles(s intentSource) (files []config.IntentFile, notes []st
 		return []config.IntentFile{{Path: "standard input", Text: b}}, nil, nil
 	}
 	paths := []string{s.path()}
-	dropIns := strings.TrimSuffix(s.path(), filepath.Ext(s.path())) + ".d"
+	dropIns := s.dropIns()
 	entries, err := os.ReadDir(dropIns) // sorted by name
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

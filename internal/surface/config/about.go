@@ -25,7 +25,7 @@ var about = map[string]string{
 	"Interface.Addressing":        "how it gets its IPv6 addresses: static believes no router advertisement, slaac and dhcpv6 those of the routers, none has no IPv6",
 	"Interface.Routers":           "the only senders of router advertisements that are believed",
 	"Interface.DHCPv6Servers":     "the only servers or relays whose DHCPv6 answers are taken",
-	"Interface.LearnOnce":         "accept the routers seen when the plan is first applied, without a person, for images: a rogue that is there at that moment is believed for good",
+	"Interface.LearnOnce":         "accept the routers seen when the plan is first applied, without a person, for images: a rogue that is there at that moment is believed for good. They are kept in sixfence.d/50-learned-….yaml, and learned again only when that is deleted",
 	"Interface.PinGateway":        "keep the router's MAC address as a permanent neighbour",
 	"Interface.GuardBridged":      "apply the guards to frames of bridged guests too",
 	"Interface.AsymmetricRouting": "packets may come in here although the way back is by another interface: their sources are not held to the routes",

@@ -3,6 +3,7 @@ package rtnl
 import (
 	"encoding/binary"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -12,7 +13,7 @@ import (
 const ifaProto = 11 // IFA_PROTO, kernel 5.18
 
 // decodeAddress decodes struct ifaddrmsg of an IPv4 or IPv6 address.
-func decodeAddress(b []byte) (fact.Address, verdict) {
+func decodeAddress(b []byte, read time.Duration) (fact.Address, verdict) {
 	if len(b) < unix.SizeofIfAddrmsg {
 		return fact.Address{}, malformed
 	}
@@ -39,6 +40,14 @@ func decodeAddress(b []byte) (fact.Address, verdict) {
 			}
 			out.Preferred = binary.NativeEndian.Uint32(a.v)
 			out.Valid = binary.NativeEndian.Uint32(a.v[4:])
+			if len(a.v) >= 12 && read > 0 {
+				// Hundredths of seconds that wrap, as the clock of 32 bits does.
+				age := uint32(read.Milliseconds()/10) - binary.NativeEndian.Uint32(a.v[8:])
+				if age > 1<<31 { // made after the clock was read
+					age = 0
+				}
+				out.Age = fact.Value(int64(age / 100))
+			}
 			lifetimes = true
 		}
 	}

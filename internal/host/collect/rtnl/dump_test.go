@@ -287,7 +287,7 @@ func TestRequestLog(t *testing.T) {
 	want := map[string]int{
 		"netlink RTM_GETLINK": 1, "netlink RTM_GETADDR": 1, "netlink RTM_GETRULE ipv4": 1, "netlink RTM_GETRULE ipv6": 1,
 		"netlink RTM_GETNEIGHTBL": 1, "netlink RTM_GETMULTICAST": 1, "netlink RTM_GETQDISC": 1, "netlink RTM_GETTFILTER": 1,
-		"netlink RTM_GETNEIGH": 1, "netlink RTM_GETNEIGH proxy": 1, "netlink RTM_GETNEXTHOP": 1,
+		"netlink RTM_GETNEIGH": 1, "netlink RTM_GETNEIGH proxy": 1, "netlink RTM_GETNEIGH ipv4": 1, "netlink RTM_GETNEXTHOP": 1,
 		"netlink RTM_GETROUTE ipv4": 1, "netlink RTM_GETROUTE ipv6": 1, "bpf BPF_PROG_QUERY tcx ingress": 3,
 	}
 	for k, v := range seen {
@@ -352,8 +352,8 @@ func FuzzDecode(f *testing.F) {
 		scan(b, 1, 1)
 		// The same bytes as the body of one message of each type.
 		for _, f := range []func(){
-			func() { d.link(b) }, func() { decodeAddress(b) }, func() { decodeRoute(b, unix.AF_INET6, decodeNexthops(&answer{})) },
-			func() { decodeRule(b, unix.AF_INET6) }, func() { decodeNeighbour(b) }, func() { decodeMembership(b) },
+			func() { d.link(b) }, func() { decodeAddress(b, 0) }, func() { decodeRoute(b, unix.AF_INET6, decodeNexthops(&answer{})) },
+			func() { decodeRule(b, unix.AF_INET6) }, func() { decodeNeighbour(b, unix.AF_INET6) }, func() { decodeMembership(b) },
 			func() { decodeTable(b, &fact.NeighbourTable{}) }, func() { decodeParms(b) }, func() { decodeMultipath(b) },
 		} {
 			f()

@@ -12,12 +12,14 @@ import (
 
 const ndaProtocol = 12 // NDA_PROTOCOL, kernel 5.0
 
-// decodeNeighbour decodes struct ndmsg of an IPv6 neighbour or proxy entry.
-func decodeNeighbour(b []byte) (fact.Neighbour, verdict) {
+func neighbour6(b []byte) (fact.Neighbour, verdict) { return decodeNeighbour(b, unix.AF_INET6) }
+
+// decodeNeighbour decodes struct ndmsg of a neighbour or proxy entry of a family.
+func decodeNeighbour(b []byte, family byte) (fact.Neighbour, verdict) {
 	if len(b) < unix.SizeofNdMsg {
 		return fact.Neighbour{}, malformed
 	}
-	if b[0] != unix.AF_INET6 {
+	if b[0] != family {
 		return fact.Neighbour{}, skip
 	}
 	out := fact.Neighbour{
@@ -36,7 +38,7 @@ func decodeNeighbour(b []byte) (fact.Neighbour, verdict) {
 			out.Protocol = a.u8()
 		}
 	}
-	if a.bad || !out.Address.IsValid() || out.Address.Is4() {
+	if a.bad || !out.Address.IsValid() || out.Address.Is4() != (family == unix.AF_INET) {
 		return fact.Neighbour{}, malformed
 	}
 	return out, keep

@@ -9,7 +9,9 @@ package rtnl
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -33,6 +35,8 @@ type Dump struct {
 	rules4    answer
 	rules6    answer
 	neigh     answer
+	arp       answer
+	clock     time.Duration // CLOCK_MONOTONIC when the addresses were read
 	proxy     answer
 	table     answer
 	multicast answer
@@ -53,6 +57,9 @@ func Read(a *ask.Asker, b *ask.Budget) *Dump {
 	// What is small and decides most comes first: a namespace that is full of
 	// routes then loses its routes, not its links.
 	d.links = c.dump(request{what: "links", name: "RTM_GETLINK", typ: unix.RTM_GETLINK, body: linkRequest()})
+	if now := (unix.Timespec{}); unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) == nil {
+		d.clock = time.Duration(now.Nano())
+	}
 	d.addresses = c.dump(request{what: "addresses", name: "RTM_GETADDR", typ: unix.RTM_GETADDR, body: family(unix.AF_UNSPEC, unix.SizeofIfAddrmsg)})
 	d.rules4 = c.dump(request{what: "IPv4 rules", name: "RTM_GETRULE ipv4", typ: unix.RTM_GETRULE, body: family(unix.AF_INET, unix.SizeofRtMsg)})
 	d.rules6 = c.dump(request{what: "IPv6 rules", name: "RTM_GETRULE ipv6", typ: unix.RTM_GETRULE, body: family(unix.AF_INET6, unix.SizeofRtMsg)})
@@ -63,11 +70,12 @@ func Read(a *ask.Asker, b *ask.Budget) *Dump {
 	}
 	d.readIngress(c)
 	d.readDrivers(a, b)
-	d.proxy = c.dump(request{what: "proxy neighbours", name: "RTM_GETNEIGH proxy", typ: unix.RTM_GETNEIGH, body: neighRequest(unix.NTF_PROXY)})
-	d.neigh = c.dump(request{what: "neighbours", name: "RTM_GETNEIGH", typ: unix.RTM_GETNEIGH, body: neighRequest(0)})
+	d.proxy = c.dump(request{what: "proxy neighbours", name: "RTM_GETNEIGH proxy", typ: unix.RTM_GETNEIGH, body: neighRequest(unix.AF_INET6, unix.NTF_PROXY)})
+	d.neigh = c.dump(request{what: "neighbours", name: "RTM_GETNEIGH", typ: unix.RTM_GETNEIGH, body: neighRequest(unix.AF_INET6, 0)})
 	d.nexthops = c.dump(request{what: "nexthop objects", name: "RTM_GETNEXTHOP", typ: unix.RTM_GETNEXTHOP, body: family(unix.AF_UNSPEC, sizeofNhMsg)})
 	d.routes6 = c.dump(request{what: "IPv6 routes", name: "RTM_GETROUTE ipv6", typ: unix.RTM_GETROUTE, body: family(unix.AF_INET6, unix.SizeofRtMsg)})
 	d.routes4 = c.dump(request{what: "IPv4 routes", name: "RTM_GETROUTE ipv4", typ: unix.RTM_GETROUTE, body: family(unix.AF_INET, unix.SizeofRtMsg)})
+	d.arp = c.dump(request{what: "IPv4 neighbours", name: "RTM_GETNEIGH ipv4", typ: unix.RTM_GETNEIGH, body: neighRequest(unix.AF_INET, 0)})
 	return d
 }
 
@@ -83,9 +91,9 @@ func linkRequest() []byte {
 
 // neighRequest is struct ndmsg. With NTF_PROXY the kernel dumps proxy entries
 // only, without it all others.
-func neighRequest(flags byte) []byte {
+func neighRequest(family, flags byte) []byte {
 	b := make([]byte, unix.SizeofNdMsg)
-	b[0] = unix.AF_INET6
+	b[0] = family
 	b[10] = flags // ndm_flags
 	return b
 }
@@ -123,7 +131,7 @@ func (d *Dump) readIngress(c *conn) {
 func (d *Dump) Decode(ns *fact.Namespace) {
 	at := " of netns " + ns.Name
 	ns.Links = decodeAll(&d.links, at, d.link, unix.RTM_NEWLINK)
-	ns.Addresses = decodeAll(&d.addresses, at, decodeAddress, unix.RTM_NEWADDR)
+	ns.Addresses = decodeAll(&d.addresses, at, func(b []byte) (fact.Address, verdict) { return decodeAddress(b, d.clock) }, unix.RTM_NEWADDR)
 	ns.Rules = both(
 		decodeAll(&d.rules4, at, func(b []byte) (fact.Rule, verdict) { return decodeRule(b, unix.AF_INET) }, unix.RTM_NEWRULE),
 		decodeAll(&d.rules6, at, func(b []byte) (fact.Rule, verdict) { return decodeRule(b, unix.AF_INET6) }, unix.RTM_NEWRULE))
@@ -131,8 +139,9 @@ func (d *Dump) Decode(ns *fact.Namespace) {
 	ns.Routes = both(
 		decodeAll(&d.routes4, at, func(b []byte) (fact.Route, verdict) { return decodeRoute(b, unix.AF_INET, hops) }, unix.RTM_NEWROUTE),
 		decodeAll(&d.routes6, at, func(b []byte) (fact.Route, verdict) { return decodeRoute(b, unix.AF_INET6, hops) }, unix.RTM_NEWROUTE))
-	ns.Neighbours = decodeAll(&d.neigh, at, decodeNeighbour, unix.RTM_NEWNEIGH)
-	ns.ProxyNeighbours = decodeAll(&d.proxy, at, decodeNeighbour, unix.RTM_NEWNEIGH)
+	ns.Neighbours = decodeAll(&d.neigh, at, neighbour6, unix.RTM_NEWNEIGH)
+	ns.ProxyNeighbours = decodeAll(&d.proxy, at, neighbour6, unix.RTM_NEWNEIGH)
+	ns.Gateways4 = d.gateways(at, ns.Routes)
 	ns.NeighbourTable = d.neighbourTable(at)
 	if d.multicast.errno != 0 {
 		ns.Multicast = d.igmp6.decode(at)
@@ -140,6 +149,34 @@ func (d *Dump) Decode(ns *fact.Namespace) {
 		// Most kernels answer with the type of the request (inet6_fill_ifmcaddr).
 		ns.Multicast = decodeAll(&d.multicast, at, decodeMembership, unix.RTM_NEWMULTICAST, unix.RTM_GETMULTICAST)
 	}
+}
+
+// gateways are the ARP entries of next hops of IPv4 routes.
+func (d *Dump) gateways(at string, routes fact.Known[[]fact.Route]) fact.Known[[]fact.Neighbour] {
+	rs, ok := routes.Get()
+	if !ok {
+		g, _ := routes.Gap()
+		return fact.Missing[[]fact.Neighbour](g)
+	}
+	type hop struct {
+		index int
+		via   netip.Addr
+	}
+	hops := map[hop]bool{}
+	for _, r := range rs {
+		for _, h := range r.NextHops {
+			if h.Via.Is4() {
+				hops[hop{h.Index, h.Via}] = true
+			}
+		}
+	}
+	return decodeAll(&d.arp, at, func(b []byte) (fact.Neighbour, verdict) {
+		n, how := decodeNeighbour(b, unix.AF_INET)
+		if how == keep && !hops[hop{n.Index, n.Address}] {
+			how = skip
+		}
+		return n, how
+	}, unix.RTM_NEWNEIGH)
 }
 
 // verdict is what a decoder made of one message.
