@@ -28,10 +28,10 @@ func (a *app) exportCommand() *cobra.Command {
 		Long: "export writes the files that apply would install (nftables.conf, sysctl.conf,\n" +
 			"modprobe.conf …), and the same as cloud-init and as Ansible tasks. Each says at its\n" +
 			"end what is lost against apply.\n\n" +
-			"With --owner the files belong to configuration management from then on: the intent is\n" +
-			"written with files.owner among them. On a host that has it plan and status compare\n" +
-			"only, and apply refuses and says whose the files are.",
-		Example: "  sixfence harden export --intent site.yaml --out files/\n  sixfence harden export --intent site.yaml --owner \"ansible, repository infra\" --out files/",
+			"With --owner the files belong to configuration management from then on: the\n" +
+			"intent is among them, with files.owner. On a host that has it plan and status\n" +
+			"compare only, and apply refuses and says whose the files are.",
+		Example: "  sixfence harden export --intent site.yaml --out files/\n  sixfence harden export --intent site.yaml --owner ansible --out files/",
 		Args:    noArgs,
 		RunE:    func(*cobra.Command, []string) error { return a.export(src, dir, owner, force, quiet) },
 	}

@@ -307,8 +307,8 @@ func (a *app) statusCommand() *cobra.Command {
 		Short: "Show what waits, what was taken back, and what has drifted",
 		Long: "status compares the host with the last change that was kept, on the disk and in the\n" +
 			"kernel, and says what waits for a confirmation. It fails while a change that nobody\n" +
-			"confirmed in time has not been acknowledged. Where the intent says that somebody else\n" +
-			"brings the files (files.owner), it compares the host with the intent instead.",
+			"confirmed in time has not been acknowledged. Where the intent says that\n" +
+			"somebody else brings the files (files.owner), it compares the host with the intent.",
 		Example: "  sudo sixfence harden status\n  sudo sixfence harden status --acknowledge",
 		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {
