@@ -36,12 +36,12 @@ type Options struct {
 	Variants []model.Variant // none: Plain
 	// Connect uses sockets that need no privilege, even where others could be had.
 	Connect bool
-	Limiter *Limiter // nil: the rate of the way to the address
+	// OnLink bounds packets that no router forwards, Routed the others. Nil: RateOnLink
+	// and RateRouted.
+	OnLink, Routed *Limiter
 	// Patience is how long ports of a target that rations its errors are asked one by
 	// one; 0 is DefaultPatience.
 	Patience time.Duration
-	// Known holds what an earlier run found out: it is not asked again.
-	Known []*model.Table
 	// Progress is told, every now and then, how many packets were sent and how many ports
 	// have no answer yet.
 	Progress func(sent, left int)
@@ -57,7 +57,9 @@ type Prober struct {
 	index int
 	raw   *raw
 	flows map[uint8]*flow
+	lim   *Limiter
 	loss  loss
+	known []*model.Table
 	sent  int
 	left  int
 }
@@ -87,12 +89,13 @@ func Open(o Options) (*Prober, error) {
 		p.Found.Problem = err.Error()
 		return p, nil
 	}
-	if p.o.Limiter == nil {
-		rate := RateRouted
-		if p.Found.Vantage.OnLink || p.Found.Vantage.Self {
-			rate = RateOnLink
-		}
-		p.o.Limiter = NewLimiter(rate)
+	rate := RateRouted
+	p.lim = o.Routed
+	if p.Found.Vantage.OnLink || p.Found.Vantage.Self {
+		p.lim, rate = o.OnLink, RateOnLink
+	}
+	if p.lim == nil {
+		p.lim = NewLimiter(rate)
 	}
 	key := newSecret()
 	for _, proto := range []uint8{protoTCP, protoUDP, p.icmp()} {
@@ -120,6 +123,9 @@ func Open(o Options) (*Prober, error) {
 
 // Raw tells whether bare packets are sent, not connections made.
 func (p *Prober) Raw() bool { return p.raw != nil }
+
+// Know takes over what an earlier run found out: it is not asked again.
+func (p *Prober) Know(known []*model.Table) { p.known = known }
 
 // Close gives everything back.
 func (p *Prober) Close() {
@@ -154,7 +160,7 @@ func (p *Prober) Run(ctx context.Context) error {
 				continue
 			}
 			t := &model.Table{Proto: p.protoWord(proto), Variant: v, Want: *want}
-			for _, k := range p.o.Known {
+			for _, k := range p.known {
 				if k.Proto == t.Proto && k.Variant == v {
 					t.Take(k)
 				}
@@ -256,7 +262,7 @@ func (p *Prober) scan(t *model.Table, tr transport) *scan {
 		}
 	}
 	s := &scan{
-		t: tr, out: t, pend: &pend, proto: number[t.Proto], dst: p.o.Addr, src: p.Found.Vantage.Source, lim: p.o.Limiter, loss: &p.loss,
+		t: tr, out: t, pend: &pend, proto: number[t.Proto], dst: p.o.Addr, src: p.Found.Vantage.Source, lim: p.lim, loss: &p.loss,
 		patience: p.o.Patience, note: p.note,
 	}
 	s.alive = func() { p.Found.Life = model.Answered }

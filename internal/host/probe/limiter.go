@@ -29,3 +29,6 @@ func (l *Limiter) take(now time.Time, slower float64) time.Duration {
 	l.next = l.next.Add(time.Duration(slower * float64(time.Second) / l.rate))
 	return l.next.Sub(now)
 }
+
+// per is how many packets may be sent in a time.
+func (l *Limiter) per(d time.Duration) float64 { return l.rate * d.Seconds() }

@@ -13,14 +13,19 @@ import (
 // behind it: when that one is answered, there was a ration when the port was asked, and
 // its silence counts. When neither is, the ration was spent, and nothing counts.
 //
-// Silent ports are asked in groups that grow while all are silent: one ration decides a
-// group. Ports that are refused cost one each, and when they are more than the patience
-// pays for, those that were not asked are inferred from those that were.
+// Silent ports are asked in groups, at first all at once: one ration decides a group that
+// is silent as a whole. A group that takes a while to send is sent after a rest at least
+// as long, so that there was a ration from its beginning on; only its own members could
+// have spent it. A group of which some are refused is tried again in smaller ones. Ports
+// that are refused cost one ration each, and when they are more than the patience pays
+// for, those that were not asked are inferred from those that were.
 
 const (
 	firstGap = 20 * time.Millisecond
 	maxGap   = 3 * time.Second
-	maxGroup = 512
+	// firstRest is more than what Linux needs for one ration.
+	firstRest = 1100 * time.Millisecond
+	maxRest   = 5 * time.Second
 	// minSample is how many ports must have been decided alike before others are inferred.
 	minSample = 30
 )
@@ -30,7 +35,7 @@ func (s *scan) paced(ctx context.Context, controls []uint16) error {
 	quiet := make([]uint8, 65536)
 	need := uint8(min(max(minTries, s.loss.triesFor(8)), maxTries))
 	silent := &model.Ports{}
-	gap, group := firstGap, 1
+	gap, rest, group := firstGap, firstRest, s.pend.Len()
 	started := false // the ration has been met: from here on the gap moves gently
 	decided, turn := 0, 0
 	var alike model.Reason
@@ -55,6 +60,14 @@ func (s *scan) paced(ctx context.Context, controls []uint16) error {
 		if s.progress != nil {
 			s.progress(s.sent, s.pend.Len())
 		}
+		group = min(group, max(1, s.pend.Len()), max(1, int(s.lim.per(rest)/s.slower)))
+		// A small group is out at once: a ration at its end was one at its beginning.
+		big := float64(group) > s.lim.per(10*time.Millisecond)/s.slower
+		if big {
+			if err := s.idle(ctx, rest); err != nil {
+				return err
+			}
+		}
 		batch := make([]uint16, 0, group)
 		shuffled(s.pend, uint16(turn)*15107, func(p uint16) bool {
 			batch = append(batch, p)
@@ -66,6 +79,7 @@ func (s *scan) paced(ctx context.Context, controls []uint16) error {
 		clear(answered)
 		ok = false
 		s.checks[slot].at = time.Time{}
+		begin := time.Now()
 		for _, p := range batch {
 			if err := s.send(ctx, key{p, uint8(turn % firstCheck)}); err != nil {
 				return err
@@ -75,7 +89,12 @@ func (s *scan) paced(ctx context.Context, controls []uint16) error {
 			return err
 		}
 		start := time.Now()
-		for w := max(s.loss.short(), gap); time.Since(start) < w; {
+		quick := start.Sub(begin) < 10*time.Millisecond
+		w := max(s.loss.short(), gap)
+		if big {
+			w = max(s.loss.short(), 50*time.Millisecond)
+		}
+		for time.Since(start) < w {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
@@ -86,18 +105,17 @@ func (s *scan) paced(ctx context.Context, controls []uint16) error {
 				return err
 			}
 		}
-		hits := 0
+		hits := len(answered)
 		for _, p := range batch {
 			switch {
 			case answered[p]:
-				hits++
 				decided++
 				if r := s.out.At(p); alike == (model.Reason{}) {
 					alike = r
 				} else if alike != r {
 					mixed = true
 				}
-			case ok:
+			case ok && (quick || big && hits == 0):
 				if quiet[p]++; quiet[p] >= need {
 					s.pend.Del(p)
 					silent.Add(p)
@@ -107,15 +125,15 @@ func (s *scan) paced(ctx context.Context, controls []uint16) error {
 			}
 		}
 		switch {
-		case hits > 0:
-			group = max(1, group/2)
-		case ok:
-			group = min(group*2, maxGroup)
-		}
-		switch {
-		case hits == 0 && !ok && !started:
+		case group > 1 && hits > 0:
+			group = max(1, group/8)
+		case big && !ok:
+			rest = min(rest*3/2, maxRest)
+		case hits == 0 && ok:
+			group *= 2
+		case hits == 0 && !started:
 			gap = min(gap*2, maxGap)
-		case hits == 0 && !ok:
+		case hits == 0:
 			gap = min(gap*5/4, maxGap)
 		case gap > firstGap:
 			started = true
@@ -142,6 +160,19 @@ func (s *scan) paced(ctx context.Context, controls []uint16) error {
 		s.note("the target rations its refusals: " + plural(s.pend.Len(), "port is", "ports are") + " undecided; give it more time with --patience")
 	}
 	*s.pend = model.Ports{}
+	return nil
+}
+
+// idle only listens.
+func (s *scan) idle(ctx context.Context, d time.Duration) error {
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := s.t.receive(min(time.Until(end), 50*time.Millisecond), s.heard); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -109,8 +109,6 @@ type check struct {
 	at   time.Time // zero: none
 }
 
-var errSendRefused = errors.New("this host's own rules refuse to send")
-
 // heard takes an answer.
 func (s *scan) heard(a answer) {
 	r := s.reason(a)
@@ -341,16 +339,8 @@ func (s *scan) calibrate(ctx context.Context, n int, gap time.Duration) error {
 		if err := s.check(ctx, s.controls[i%len(s.controls)]); err != nil {
 			return err
 		}
-		if err := s.t.receive(gap, s.heard); err != nil {
+		if err := s.idle(ctx, gap); err != nil {
 			return err
-		}
-		for end := time.Now().Add(gap); gap > 5*time.Millisecond && time.Now().Before(end); {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			if err := s.t.receive(min(gap, 50*time.Millisecond), s.heard); err != nil {
-				return err
-			}
 		}
 	}
 	return s.settle(ctx)
@@ -363,7 +353,7 @@ func (s *scan) run(ctx context.Context) error {
 		s.slower = 1
 	}
 	s.t.patience(s.loss.timeout())
-	slowed, before := false, 0.0
+	slowed, before, strolled := false, 0.0, false
 	for try := 0; s.pend.Len() > 0 && try < maxTries; try++ {
 		had := s.pend.Len()
 		sent0, lost0 := s.loss.sent, s.loss.lost
@@ -398,7 +388,14 @@ func (s *scan) run(ctx context.Context) error {
 			break
 		}
 		if try+1 >= s.loss.triesFor(s.out.Want.Len()-s.pend.Len()) {
-			break
+			if strolled || s.out.Want.Len() > strollPorts || try+1 == maxTries {
+				break
+			}
+			strolled = true
+			if err := s.stroll(ctx, uint8(try+1)); err != nil {
+				return err
+			}
+			try++
 		}
 	}
 	if s.pend.Len() == 0 {
@@ -416,6 +413,33 @@ func (s *scan) run(ctx context.Context) error {
 	}
 	s.silent(s.pend)
 	return nil
+}
+
+// A rule that answers a few packets a second and drops the others answers next to none
+// of a burst. So a table of few ports is asked once at a stroll, over half a second.
+const (
+	strollPorts = 4096
+	strollTime  = 500 * time.Millisecond
+	strollMost  = 250
+)
+
+func (s *scan) stroll(ctx context.Context, try uint8) (err error) {
+	had := s.pend.Len()
+	gap, n := strollTime/time.Duration(min(had, strollMost)), 0
+	shuffled(s.pend, 31337, func(port uint16) bool {
+		if err = s.send(ctx, key{port, try}); err == nil {
+			err = s.idle(ctx, gap)
+		}
+		n++
+		return err == nil && n < strollMost
+	})
+	if err == nil {
+		err = s.settle(ctx)
+	}
+	late := had - s.pend.Len()
+	s.loss.sent += late
+	s.loss.lost += late
+	return err
 }
 
 // silent gives up on ports: nothing came back.

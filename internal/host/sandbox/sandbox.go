@@ -126,6 +126,8 @@ type Options struct {
 	Writable []string
 	// Readable are files, or directories with all below them, that may be read.
 	Readable []string
+	// Network leaves TCP and UDP alone, for a process that still has to connect.
+	Network bool
 }
 
 // Result is what Seal could enforce, as the kernel says, not as we asked.
@@ -181,7 +183,11 @@ func Seal(o Options) (Result, error) {
 		}
 		return r, errors.Join(problems...)
 	}
-	if err := landlock.V10.BestEffort().Restrict(rules...); err != nil {
+	restrict := landlock.V10.BestEffort().Restrict
+	if o.Network {
+		restrict = landlock.V10.BestEffort().RestrictPaths
+	}
+	if err := restrict(rules...); err != nil {
 		r.Landlock = err.Error()
 		if !strings.Contains(err.Error(), unix.EPERM.Error()) {
 			problems = append(problems, fmt.Errorf("enter Landlock: %w", err))

@@ -48,17 +48,19 @@ func (s State) rank() int {
 
 // Reason says why a port has its state.
 type Reason struct {
-	State State
-	// Why in one or two words: syn-ack, rst, answer, echo-reply, icmp, silence, no-route …
-	Why string
+	State State `json:"state"`
+	// Why: syn-ack, rst, answer, reply, icmp, silence, no-route, no-neighbour, own-rules,
+	// no-rights, rationed.
+	Why string `json:"why,omitempty"`
 	// ICMPType and ICMPCode of the error, and its sender.
-	ICMP               bool
-	ICMPType, ICMPCode uint8
-	From               netip.Addr
+	ICMP     bool       `json:"icmp,omitempty"`
+	ICMPType uint8      `json:"icmpType,omitempty"`
+	ICMPCode uint8      `json:"icmpCode,omitempty"`
+	From     netip.Addr `json:"from,omitzero"`
 	// Inferred: this port itself was not decided. Those that were sampled were all alike.
-	Inferred bool
+	Inferred bool `json:"inferred,omitempty"`
 	// MayBeOpen: silence of a protocol whose open ports need not answer.
-	MayBeOpen bool
+	MayBeOpen bool `json:"mayBeOpen,omitempty"`
 }
 
 // Ports is a set of port numbers, or of ICMP types.

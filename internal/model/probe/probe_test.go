@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"encoding/json"
 	"net/netip"
 	"slices"
 	"testing"
@@ -75,4 +76,53 @@ func TestTableKeepsTheBestAnswer(t *testing.T) {
 	if len(tb.reasons) > 255 || tb.Count(Rejected) != 1500 || tb.At(1400).State != Rejected || tb.Open() != 2000-1501 {
 		t.Errorf("%d reasons, %d rejected, %d open", len(tb.reasons), tb.Count(Rejected), tb.Open())
 	}
+}
+
+func TestSavedIsReadBack(t *testing.T) {
+	t.Parallel()
+	addr, src := netip.MustParseAddr("fe80::2%eth0"), netip.MustParseAddr("fe80::1%eth0")
+	tb := &Table{Proto: "tcp", Variant: DestOpts}
+	for p := range 100 {
+		tb.Want.Add(uint16(p + 1))
+	}
+	tb.Put(22, Reason{State: Open, Why: "syn-ack"})
+	tb.Put(5, Reason{State: Errored, Why: "rationed"})
+	for p := range 20 {
+		tb.Put(uint16(30+p), Reason{State: Rejected, ICMP: true, ICMPType: 1, ICMPCode: 4, From: addr.WithZone("")})
+	}
+	b, err := json.Marshal(Save([]*Address{{Addr: addr, Vantage: Vantage{Source: src}, Tables: []*Table{tb}}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s Saved
+	if err := json.Unmarshal(b, &s); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Of(addr, src)
+	if err != nil || len(got) != 1 {
+		t.Fatalf("%v %v\n%s", got, err, b)
+	}
+	for p := range tb.Want.All {
+		want := tb.At(p)
+		if want.State == Errored {
+			want = Reason{} // asked again
+		}
+		if got[0].At(p) != want {
+			t.Errorf("%d: %+v, want %+v", p, got[0].At(p), want)
+		}
+	}
+	if other, _ := s.Of(addr, addr); other != nil {
+		t.Error("what was seen from elsewhere was taken over")
+	}
+}
+
+// FuzzSaved: a state file may be anybody's.
+func FuzzSaved(f *testing.F) {
+	f.Add([]byte(`{"schemaVersion":"1.0","addresses":[{"address":"::1","tables":[{"proto":"tcp","states":[{"ports":"1-3","state":"open"}]}]}]}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var s Saved
+		if json.Unmarshal(b, &s) == nil {
+			_, _ = s.Of(netip.IPv6Loopback(), netip.Addr{})
+		}
+	})
 }

@@ -11,6 +11,10 @@ import (
 type sealing struct {
 	output *store.Output // nil: standard output only
 	root   string        // a directory tree that is still to be read, or empty
+	// writable is a directory besides that of the output, or empty; network keeps the
+	// right to connect.
+	writable string
+	network  bool
 }
 
 // collecting keeps only the capabilities that collecting a host needs.
@@ -32,6 +36,10 @@ func (a *app) seal(s sealing) {
 	if s.root != "" {
 		o.Readable = append(o.Readable, s.root)
 	}
+	if s.writable != "" {
+		o.Writable = append(o.Writable, s.writable)
+	}
+	o.Network = s.network
 	r, err := sandbox.Seal(o)
 	if err != nil {
 		a.log.Info("not fully sealed while interpreting", "cause", err)

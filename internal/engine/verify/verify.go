@@ -1,0 +1,183 @@
+// Package verify looks at targets from outside: it opens what the probes need, lets the
+// caller give up its privileges, and then asks all addresses at once, each over its own
+// family.
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	hostprobe "github.com/sixfence/sixfence/internal/host/probe"
+	"github.com/sixfence/sixfence/internal/model/probe"
+)
+
+// MaxAddresses bounds a run: it asks hosts, not networks.
+const MaxAddresses = 64
+
+// parallel is how many addresses are asked at the same time.
+const parallel = 16
+
+// Target is a host by the name that the user gave it, with all its addresses.
+type Target struct {
+	Name  string
+	Addrs []netip.Addr
+}
+
+// Options of a Run.
+type Options struct {
+	Targets  []Target
+	Spec     *probe.Spec
+	Variants []probe.Variant
+	Connect  bool
+	Rate     int // packets a second for the whole run; 0: by the way to each address
+	Patience time.Duration
+	// Save is given what is known, every few seconds and at the end.
+	Save func(probe.Saved)
+	// Progress is told how many packets were sent and how many ports have no answer yet.
+	Progress func(sent, left int)
+}
+
+// Run is a look at targets that is ready to begin.
+type Run struct {
+	probers []*hostprobe.Prober
+	o       Options
+	mu      sync.Mutex
+	sent    []int
+	left    []int
+	saved   []probe.SavedAddress
+	when    []time.Time
+}
+
+// Open finds the ways and opens the sockets. Nothing is sent yet.
+func Open(o Options) (*Run, error) {
+	r := &Run{o: o}
+	// One limit for those on a link, and a lower one for those behind a router.
+	var limits [2]*hostprobe.Limiter
+	for i, rate := range []int{hostprobe.RateOnLink, hostprobe.RateRouted} {
+		limits[i] = hostprobe.NewLimiter(rate)
+	}
+	if o.Rate > 0 {
+		limits[0] = hostprobe.NewLimiter(o.Rate)
+		limits[1] = limits[0]
+	}
+	for _, t := range o.Targets {
+		for _, a := range t.Addrs {
+			i := len(r.probers)
+			po := hostprobe.Options{
+				Target: t.Name, Addr: a, Spec: o.Spec, Variants: o.Variants, Connect: o.Connect, Patience: o.Patience,
+				OnLink: limits[0], Routed: limits[1], Progress: func(sent, left int) { r.progress(i, sent, left) },
+			}
+			p, err := hostprobe.Open(po)
+			if err != nil {
+				r.Close()
+				return nil, fmt.Errorf("probe %s: %w", a, err)
+			}
+			r.probers = append(r.probers, p)
+		}
+	}
+	n := len(r.probers)
+	r.sent, r.left, r.saved, r.when = make([]int, n), make([]int, n), make([]probe.SavedAddress, n), make([]time.Time, n)
+	return r, nil
+}
+
+// saveEvery is how much work an interruption without warning may cost.
+const saveEvery = 5 * time.Second
+
+// progress is called by the goroutine that asks address i, and by no other.
+func (r *Run) progress(i, sent, left int) {
+	if r.o.Save != nil && time.Since(r.when[i]) > saveEvery {
+		r.when[i] = time.Now()
+		r.save(i)
+	}
+	if r.o.Progress == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sent[i], r.left[i] = sent, left
+	s, l := 0, 0
+	for i := range r.sent {
+		s, l = s+r.sent[i], l+r.left[i]
+	}
+	r.o.Progress(s, l)
+}
+
+func (r *Run) save(i int) {
+	mine := probe.Save([]*probe.Address{r.probers[i].Found}).Addresses[0]
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.saved[i] = mine
+	all := probe.Saved{SchemaVersion: probe.SavedVersion, Addresses: []probe.SavedAddress{}}
+	for _, a := range r.saved {
+		if a.Address.IsValid() {
+			all.Addresses = append(all.Addresses, a)
+		}
+	}
+	r.o.Save(all)
+}
+
+// Raw tells whether every address is asked with bare packets.
+func (r *Run) Raw() bool {
+	for _, p := range r.probers {
+		if !p.Raw() && p.Found.Problem == "" {
+			return false
+		}
+	}
+	return true
+}
+
+// Know takes over what an earlier run found out from here: it is not asked again.
+func (r *Run) Know(s *probe.Saved) error {
+	for _, p := range r.probers {
+		known, err := s.Of(p.Found.Addr, p.Found.Vantage.Source)
+		if err != nil {
+			return fmt.Errorf("read what is known about %s: %w", p.Found.Addr, err)
+		}
+		p.Know(known)
+	}
+	return nil
+}
+
+// Do asks. What is known when ctx ends is in Found; that is no error.
+func (r *Run) Do(ctx context.Context) error {
+	var all sync.WaitGroup
+	errs := make([]error, len(r.probers))
+	room := make(chan struct{}, parallel)
+	for i, p := range r.probers {
+		all.Go(func() {
+			room <- struct{}{}
+			defer func() { <-room }()
+			if ctx.Err() != nil {
+				return
+			}
+			if r.o.Save != nil {
+				defer r.save(i)
+			}
+			if err := p.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+				errs[i] = fmt.Errorf("probe %s: %w", p.Found.Addr, err)
+			}
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// Found is what is known about each address, in the order of the targets.
+func (r *Run) Found() []*probe.Address {
+	out := make([]*probe.Address, len(r.probers))
+	for i, p := range r.probers {
+		out[i] = p.Found
+	}
+	return out
+}
+
+// Close gives everything back.
+func (r *Run) Close() {
+	for _, p := range r.probers {
+		p.Close()
+	}
+}

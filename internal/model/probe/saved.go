@@ -1,0 +1,151 @@
+package probe
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// List writes a set as people do: 22,80,443-445.
+func (p *Ports) List() string {
+	var b strings.Builder
+	from, last := -1, -2
+	end := func() {
+		if from < 0 {
+			return
+		}
+		if b.Len() > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(strconv.Itoa(from))
+		if last > from {
+			b.WriteString("-" + strconv.Itoa(last))
+		}
+	}
+	for port := range p.All {
+		if int(port) != last+1 {
+			end()
+			from = int(port)
+		}
+		last = int(port)
+	}
+	end()
+	return b.String()
+}
+
+// AddList reads what List writes.
+func (p *Ports) AddList(s string) error {
+	for part := range strings.SplitSeq(s, ",") {
+		from, to, isRange := strings.Cut(part, "-")
+		if !isRange {
+			to = from
+		}
+		a, err := number(from)
+		b, err2 := number(to)
+		if err != nil || err2 != nil || b < a {
+			return fmt.Errorf("%q is no range of ports", part)
+		}
+		for n := uint32(a); n <= uint32(b); n++ {
+			p.Add(uint16(n))
+		}
+	}
+	return nil
+}
+
+// Saved is what a run has found out so far, for one that goes on with it.
+type Saved struct {
+	SchemaVersion string         `json:"schemaVersion"`
+	Addresses     []SavedAddress `json:"addresses"`
+}
+
+// SavedVersion is the version of Saved.
+const SavedVersion = "1.0"
+
+// SavedAddress is one address of a Saved.
+type SavedAddress struct {
+	Address netip.Addr   `json:"address"`
+	Source  netip.Addr   `json:"source,omitzero"`
+	Tables  []SavedTable `json:"tables"`
+}
+
+// SavedTable is one table of a Saved.
+type SavedTable struct {
+	Proto   string     `json:"proto"`
+	Variant Variant    `json:"variant,omitempty"`
+	States  []SavedRun `json:"states"`
+}
+
+// SavedRun is the ports that have one reason.
+type SavedRun struct {
+	Ports string `json:"ports"`
+	Reason
+}
+
+// Save writes down what is known about addresses.
+func Save(as []*Address) Saved {
+	out := Saved{SchemaVersion: SavedVersion, Addresses: []SavedAddress{}}
+	for _, a := range as {
+		sa := SavedAddress{Address: a.Addr, Source: a.Vantage.Source, Tables: []SavedTable{}}
+		for _, t := range a.Tables {
+			st := SavedTable{Proto: t.Proto, Variant: t.Variant, States: []SavedRun{}}
+			sets := make([]Ports, len(t.reasons))
+			for p := range t.Want.All {
+				if i := t.reason[p]; i != 0 {
+					sets[i-1].Add(p)
+				}
+			}
+			for i := range sets {
+				if sets[i].Len() > 0 {
+					st.States = append(st.States, SavedRun{sets[i].List(), t.reasons[i]})
+				}
+			}
+			sa.Tables = append(sa.Tables, st)
+		}
+		out.Addresses = append(out.Addresses, sa)
+	}
+	return out
+}
+
+// maxSaved bounds what a file may make us remember.
+const maxSaved = 4096
+
+// Of are the tables of one address as seen from one source. Errors are not among them:
+// they are asked again, and so is what was seen from elsewhere.
+func (s *Saved) Of(addr, source netip.Addr) ([]*Table, error) {
+	var out []*Table
+	if len(s.Addresses) > maxSaved {
+		return nil, errors.New("too many addresses")
+	}
+	for _, a := range s.Addresses {
+		if a.Address != addr || a.Source != source {
+			continue
+		}
+		if len(a.Tables) > 64 {
+			return nil, errors.New("too many tables")
+		}
+		for _, st := range a.Tables {
+			t := &Table{Proto: st.Proto, Variant: st.Variant}
+			for _, r := range st.States {
+				if !slices.Contains(States(), r.State) {
+					return nil, fmt.Errorf("%q is no state", r.State)
+				}
+				if r.State == Errored || r.State == Unreachable {
+					continue
+				}
+				var ports Ports
+				if err := ports.AddList(r.Ports); err != nil {
+					return nil, err
+				}
+				for p := range ports.All {
+					t.Want.Add(p)
+					t.put(p, r.Reason)
+				}
+			}
+			out = append(out, t)
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,530 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sixfence/sixfence/internal/engine/verify"
+	"github.com/sixfence/sixfence/internal/host/store"
+	"github.com/sixfence/sixfence/internal/logic/expect"
+	"github.com/sixfence/sixfence/internal/logic/reach"
+	"github.com/sixfence/sixfence/internal/model/finding"
+	"github.com/sixfence/sixfence/internal/model/probe"
+	"github.com/sixfence/sixfence/internal/surface/config"
+	"github.com/sixfence/sixfence/internal/surface/report"
+)
+
+type verifyOptions struct {
+	ports, variants                             []string
+	format, output, failOn                      string
+	expect, intent, snapshot, netns, previous   string
+	state                                       string
+	rate                                        int
+	patience                                    time.Duration
+	connect, together, apart, quiet, noColor, v bool
+	allowGaps                                   []string
+}
+
+// maxRate is more than one core sends.
+const maxRate = 2_000_000
+
+func (a *app) verifyCommand() *cobra.Command {
+	var o verifyOptions
+	cmd := &cobra.Command{
+		Use:   "verify TARGET…",
+		Short: "Ask a host from outside, over both families, and compare with what is expected",
+		Long: "verify sends probes to every address of the targets and says for each port whether\n" +
+			"it is open, closed, rejected, filtered or unreachable, IPv4 beside IPv6. With --expect,\n" +
+			"--intent or --previous it compares that with what is wanted, with --snapshot with what\n" +
+			"the rules of the target say, and with both it names the one that is wrong. Nothing is\n" +
+			"sent to an address that was not named. As root it sends bare SYNs, otherwise it connects.\n\n" +
+			"A TARGET is a name (all its A and AAAA are asked) or an address, fe80::1%eth0 too. At most\n" +
+			"50,000 packets a second are sent on a link and 5,000 through a router; --rate says\n" +
+			"otherwise. Ctrl-C ends the run and prints what is known.",
+		Example: "  sudo sixfence verify www.example.org\n" +
+			"  sudo sixfence verify 192.0.2.2 2001:db8::2 --ports tcp/1-65535\n" +
+			"  sudo sixfence verify web1 --intent web1.yaml --snapshot web1.json\n" +
+			"  sixfence verify web1 --expect web1-expect.yaml --format junit -o verify.xml",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return &usageError{msg: "verify needs a target", hint: "a name or an address: sixfence verify www.example.org"}
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			code, err := a.verify(o, args)
+			a.code = code
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.StringSliceVar(&o.ports, "ports", nil, "ask these `PORTS`: tcp/22, tcp/1-1000, udp/53, echo, icmp/13 (comma-separated); by default tcp/1-1024 and common services above, the UDP services that answer strangers, echo, and what the expectation names")
+	f.StringSliceVar(&o.variants, "variants", nil, "also send each probe in these `WRAPPINGS` (root): hop, dst, frag, frag-atomic")
+	f.StringVar(&o.expect, "expect", "", "compare with this YAML `FILE`: expect: {tcp/22: open, \"*\": filtered}")
+	f.StringVar(&o.intent, "intent", "", "compare with this intent `FILE` of the target")
+	f.StringVar(&o.previous, "previous", "", "compare with the JSON `FILE` of an earlier run")
+	f.StringVar(&o.snapshot, "snapshot", "", "compare with what the rules in this Snapshot `FILE` of the target say")
+	f.StringVar(&o.netns, "netns", "", "the network namespace `NAME` of the Snapshot; by default the target's own")
+	f.IntVar(&o.rate, "rate", 0, "send at most `N` packets a second")
+	f.DurationVar(&o.patience, "patience", 2*time.Minute, "how long to ask one by one where a target rations its refusals, as `TIME` an address and protocol")
+	f.StringVar(&o.state, "state", "", "keep what is known in `FILE`, and go on from there when it exists")
+	f.BoolVar(&o.connect, "connect", false, "connect like an ordinary client, as root too")
+	f.BoolVar(&o.together, "together", false, "all targets are one host: compare their families")
+	f.BoolVar(&o.apart, "apart", false, "each target is a host of its own, also one IPv4 and one IPv6 address")
+	f.StringVar(&o.failOn, "fail-on", string(finding.High), "exit 1 for findings of this `SEVERITY` or worse: critical, high, medium, low, info or never")
+	f.StringSliceVar(&o.allowGaps, "allow-gaps", nil, "accept gaps with these `REASONS` (comma-separated): permission, unsupported, truncated, not-collected, parse")
+	f.BoolVarP(&o.quiet, "quiet", "q", false, "print the verdict only, and no notes")
+	f.BoolVarP(&o.v, "verbose", "v", false, "say what is done")
+	outputFlags(cmd, &o.format, &o.output, &o.noColor)
+	f.Lookup("format").Usage = "output `FORMAT`: text, json, sarif or junit"
+	completeWords(cmd, "variants", "hop", "dst", "frag", "frag-atomic")
+	completeWords(cmd, "fail-on", "critical", "high", "medium", "low", "info", never)
+	return cmd
+}
+
+// check validates the flags.
+func (o *verifyOptions) check() (failOn finding.Severity, spec *probe.Spec, variants []probe.Variant, err error) {
+	fail := func(e error) (finding.Severity, *probe.Spec, []probe.Variant, error) { return "", nil, nil, e }
+	if err := oneOf("--format", o.format, "text", "json", "sarif", "junit"); err != nil {
+		return fail(err)
+	}
+	for _, g := range o.allowGaps {
+		if err := oneOf("--allow-gaps", g, reasons()...); err != nil {
+			return fail(err)
+		}
+	}
+	given := 0
+	for _, s := range []string{o.expect, o.intent, o.previous} {
+		if s != "" {
+			given++
+		}
+	}
+	switch {
+	case given > 1:
+		return fail(&usageError{msg: "--expect, --intent and --previous exclude each other", hint: "say once what is expected; --snapshot goes with each"})
+	case o.netns != "" && o.snapshot == "":
+		return fail(&usageError{msg: "--netns needs --snapshot", hint: "it names a namespace of the Snapshot"})
+	case o.together && o.apart:
+		return fail(&usageError{msg: "--together and --apart exclude each other", hint: "choose one"})
+	case o.rate < 0 || o.rate > maxRate:
+		return fail(&usageError{msg: fmt.Sprintf("--rate %d is not between 1 and %d", o.rate, maxRate), hint: "leave it out for the polite default"})
+	case o.patience < 0:
+		return fail(&usageError{msg: "--patience is less than nothing", hint: "as in --patience 5m"})
+	}
+	if o.patience == 0 {
+		o.patience = time.Nanosecond
+	}
+	variants = []probe.Variant{probe.Plain}
+	for _, v := range o.variants {
+		if err := oneOf("--variants", v, "hop", "dst", "frag", "frag-atomic"); err != nil {
+			return fail(err)
+		}
+		variants = append(variants, probe.Variant(v))
+	}
+	if o.connect && len(variants) > 1 {
+		return fail(&usageError{msg: "--variants needs bare packets, and --connect forbids them", hint: "drop one of the two"})
+	}
+	spec = &probe.Spec{}
+	for _, w := range o.ports {
+		if err := spec.Parse(strings.TrimSpace(w)); err != nil {
+			var e *probe.SpecError
+			if errors.As(err, &e) {
+				return fail(&usageError{msg: "--ports " + e.Why, hint: e.Hint})
+			}
+			return fail(err)
+		}
+	}
+	if o.failOn == never {
+		return "", spec, variants, nil
+	}
+	if failOn, err = finding.ParseSeverity(o.failOn); err != nil {
+		return fail(&usageError{msg: "--fail-on: " + err.Error(), hint: "use one of: critical, high, medium, low, info, never"})
+	}
+	return failOn, spec, variants, nil
+}
+
+// usual is what is asked when nobody says: the ports of services that are found open by
+// surprise, and the UDP services that answer strangers.
+const usual = "tcp/1-1024 tcp/1433 tcp/1521 tcp/1883 tcp/2049 tcp/2375-2380 tcp/3000 tcp/3306 tcp/3389 tcp/4443 tcp/5000 tcp/5432 tcp/5601 tcp/5672 " +
+	"tcp/5900 tcp/5984 tcp/6379 tcp/6443 tcp/7000-7001 tcp/8000-8010 tcp/8080-8090 tcp/8443 tcp/8500 tcp/8888 tcp/9000 tcp/9042 tcp/9090-9100 tcp/9200 tcp/9300 " +
+	"tcp/9443 tcp/10250-10259 tcp/11211 tcp/15672 tcp/27017 udp/53 udp/123 udp/161 udp/443 udp/1900 udp/5353 udp/51820 echo"
+
+// inputs are the files of a run, open and not yet interpreted.
+type inputs map[string]*os.File
+
+func (in inputs) open(flag, path string) error {
+	if path == "" {
+		return nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return &usageError{msg: "read " + flag, cause: err, hint: "check the path and its permissions"}
+	}
+	if st, err := f.Stat(); err == nil && st.IsDir() {
+		f.Close()
+		return &usageError{msg: "read " + flag + " " + path + ": it is a directory", hint: "name a file"}
+	}
+	in[flag] = f
+	return nil
+}
+
+func (in inputs) close() {
+	for _, f := range in {
+		f.Close()
+	}
+}
+
+// maxVerifyInput bounds a file of results, in bytes.
+const maxVerifyInput = 256 << 20
+
+func (in inputs) read(flag string, most int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(in[flag], most+1))
+	if err != nil {
+		return nil, &usageError{msg: "read " + flag, cause: err, hint: "check the file"}
+	}
+	if int64(len(b)) > most {
+		return nil, &usageError{msg: fmt.Sprintf("read %s: larger than %d bytes", flag, most), hint: "check that it is the right file"}
+	}
+	return b, nil
+}
+
+func (a *app) verify(o verifyOptions, args []string) (int, error) {
+	if o.quiet {
+		a.logger(slog.LevelError)
+	} else if o.v {
+		a.logger(slog.LevelInfo)
+	}
+	failOn, spec, variants, err := o.check()
+	if err != nil {
+		return exitUsage, err
+	}
+	files := inputs{}
+	defer files.close()
+	for flag, path := range map[string]string{"--expect": o.expect, "--previous": o.previous, "--snapshot": o.snapshot} {
+		if err := files.open(flag, path); err != nil {
+			return exitUsage, err
+		}
+	}
+	if _, err := os.Stat(o.state); err == nil {
+		if err := files.open("--state", o.state); err != nil {
+			return exitUsage, err
+		}
+	}
+	var source expect.Source
+	if o.intent != "" { // its drop-ins lie beside it: read before the files are fenced off
+		l, notes, err := a.intent(intentSource{file: o.intent})
+		if err != nil {
+			return exitUsage, err
+		}
+		for _, n := range notes {
+			a.log.Info(n)
+		}
+		in := expect.Intent{Intent: l.Intent}
+		if len(o.ports) == 0 {
+			in.Ports(spec)
+		}
+		source = in
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	targets, err := a.targets(ctx, args)
+	if err != nil {
+		return exitUsage, err
+	}
+	together := o.together || !o.apart && pair(targets)
+	// An interrupted run still has something to write, so its output is not thrown away as
+	// that of others is.
+	out := &sink{w: a.stdout, stop: func() {}}
+	if o.output != "" && o.output != "-" {
+		f, err := store.Create(o.output)
+		if err != nil {
+			return exitUsage, err
+		}
+		out.w, out.file = f, f
+	}
+	run, err := verify.Open(verify.Options{
+		Targets: targets, Spec: spec, Variants: variants, Connect: o.connect, Rate: o.rate, Patience: o.patience,
+		Progress: a.verifyProgress(o.quiet), Save: a.saver(o.state),
+	})
+	if err != nil {
+		out.abort()
+		return exitUsage, &usageError{msg: "verify", cause: err, hint: "check the address, and the zone of a link-local one"}
+	}
+	defer run.Close()
+	seal := sealing{output: out.file, network: !run.Raw()}
+	if o.state != "" {
+		seal.writable = filepath.Dir(o.state)
+	}
+	a.seal(seal)
+	j, err := a.judge(o, files, run, source, spec)
+	if err != nil {
+		out.abort()
+		return exitUsage, err
+	}
+	j.Together = together
+	if len(o.ports) == 0 && o.previous == "" {
+		for w := range strings.FieldsSeq(usual) {
+			if err := spec.Parse(w); err != nil {
+				return exitUsage, err
+			}
+		}
+	}
+	if !run.Raw() && !o.connect {
+		a.log.Info("without CAP_NET_RAW: connecting instead of sending bare packets")
+	}
+	begin := time.Now()
+	if err := run.Do(ctx); err != nil {
+		out.abort()
+		return exitUsage, &usageError{msg: "verify", cause: err, hint: "sixfence verify --connect needs no privilege"}
+	}
+	a.clearProgress()
+	j.Addresses = run.Found()
+	fs, gaps := j.Findings()
+	rep := finding.Report{
+		SchemaVersion: finding.SchemaVersion, Tool: a.build.Tool(), At: begin.UTC(), Findings: fs, Gaps: gaps,
+		Host: finding.Host{Name: strings.Join(args, " "), Mode: "live"},
+	}
+	if err := out.write(func(w io.Writer) error {
+		switch o.format {
+		case "json":
+			return writeVerifyJSON(w, j, rep, time.Since(begin), ctx.Err() == nil)
+		case "sarif":
+			return report.SARIF(w, rep, expect.Controls())
+		case "junit":
+			return report.JUnit(w, rep, "sixfence verify", failOn, passed(j))
+		}
+		return a.verifyText(w, j, rep, o, failOn, together && !o.together)
+	}); err != nil {
+		return exitUsage, err
+	}
+	return exitCode(rep, failOn, o.allowGaps), nil
+}
+
+// judge reads what is expected. The process is sealed.
+func (a *app) judge(o verifyOptions, files inputs, run *verify.Run, source expect.Source, spec *probe.Spec) (*expect.Judge, error) {
+	j := &expect.Judge{Expected: source}
+	if files["--expect"] != nil {
+		b, err := files.read("--expect", config.MaxIntentFile)
+		if err != nil {
+			return nil, err
+		}
+		l, err := config.Expect(o.expect, b)
+		if err != nil {
+			return nil, err
+		}
+		if len(o.ports) == 0 {
+			l.Ports(spec)
+		}
+		j.Expected = l
+	}
+	if files["--previous"] != nil {
+		b, err := files.read("--previous", maxVerifyInput)
+		if err != nil {
+			return nil, err
+		}
+		before, err := previous(b)
+		if err != nil {
+			return nil, &usageError{msg: "read --previous " + o.previous, cause: err, hint: "it is what sixfence verify --format json wrote"}
+		}
+		if len(o.ports) == 0 {
+			for k := range before {
+				spec.Of(k.Proto).Add(k.Port)
+			}
+		}
+		j.Expected = before
+	}
+	if f := files["--state"]; f != nil {
+		b, err := files.read("--state", maxVerifyInput)
+		if err != nil {
+			return nil, err
+		}
+		var s probe.Saved
+		err = json.Unmarshal(b, &s)
+		if err == nil && s.SchemaVersion != probe.SavedVersion {
+			err = fmt.Errorf("schemaVersion is %q, not %q", s.SchemaVersion, probe.SavedVersion)
+		}
+		if err == nil {
+			err = run.Know(&s)
+		}
+		if err != nil {
+			return nil, &usageError{msg: "read --state " + o.state, cause: err, hint: "it is no state of sixfence verify: delete it, or name another file"}
+		}
+	}
+	if f := files["--snapshot"]; f != nil {
+		snap, err := store.ReadSnapshot(f, o.snapshot, 0)
+		if err != nil {
+			return nil, err
+		}
+		var sp *reach.Space
+		if sp, err = spacesOf(snap).get(o.netns); err != nil {
+			return nil, err
+		}
+		j.Predicted = expect.FromSpace(sp)
+	}
+	return j, nil
+}
+
+// previous reads the results of an earlier run.
+func previous(b []byte) (expect.Before, error) {
+	var doc struct {
+		Results []expect.Result `json:"results"`
+	}
+	if err := json.Unmarshal(b, &doc); err != nil {
+		return nil, fmt.Errorf("decode JSON: %w", err)
+	}
+	if len(doc.Results) == 0 {
+		return nil, errors.New("it has no results")
+	}
+	out := expect.Before{}
+	for _, r := range doc.Results {
+		if !slices.Contains([]string{"tcp", "udp", "icmp", "icmpv6"}, r.Proto) {
+			return nil, fmt.Errorf("%q is no protocol of a result", r.Proto)
+		}
+		w := expect.Word(r.State)
+		switch {
+		case r.Variant != probe.Plain, r.State == probe.Errored:
+			continue
+		case !slices.Contains(probe.States(), r.State):
+			return nil, fmt.Errorf("%q is no state", r.State)
+		case r.MayBeOpen:
+			w = expect.Silent
+		}
+		out[expect.Key{Addr: r.Address, Proto: r.Proto, Port: r.Port}] = w
+	}
+	return out, nil
+}
+
+// targets resolves what the user named: all addresses of both families.
+func (a *app) targets(ctx context.Context, args []string) ([]verify.Target, error) {
+	var out []verify.Target
+	seen := map[netip.Addr]bool{}
+	n := 0
+	for _, arg := range args {
+		t := verify.Target{Name: arg}
+		addr, err := netip.ParseAddr(strings.Trim(arg, "[]"))
+		switch {
+		case err == nil:
+			t.Addrs = []netip.Addr{addr}
+		case strings.Contains(arg, "/"):
+			return nil, &usageError{msg: fmt.Sprintf("target %q is no host", arg), hint: "verify asks hosts, not networks and not URLs: name an address"}
+		default:
+			rctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+			t.Addrs, err = net.DefaultResolver.LookupNetIP(rctx, "ip", arg)
+			cancel()
+			if err != nil {
+				return nil, &usageError{msg: "find the addresses of " + arg, cause: err, hint: "check the name, or give an address"}
+			}
+		}
+		families := map[string]bool{}
+		for i, x := range t.Addrs {
+			x = x.Unmap()
+			t.Addrs[i] = x
+			families[probe.FamilyOf(x)] = true
+			if x.IsMulticast() || x.IsUnspecified() || x == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+				return nil, &usageError{msg: fmt.Sprintf("target %s is not the address of one host", x), hint: "name a unicast address"}
+			}
+		}
+		if addr.Is4In6() {
+			return nil, &usageError{msg: fmt.Sprintf("target %s is IPv4 in the form of IPv6", addr), hint: "write " + addr.Unmap().String()}
+		}
+		if !addr.IsValid() && len(families) == 1 {
+			a.log.Warn(report.Clean(fmt.Sprintf("%s has only %s addresses: the other family is not asked", arg, slices.Collect(maps.Keys(families))[0])))
+		}
+		t.Addrs = slices.DeleteFunc(t.Addrs, func(x netip.Addr) bool { dup := seen[x]; seen[x] = true; return dup })
+		slices.SortFunc(t.Addrs, func(x, y netip.Addr) int { return cmp.Or(cmp.Compare(x.BitLen(), y.BitLen()), x.Compare(y)) })
+		if n += len(t.Addrs); n > verify.MaxAddresses {
+			return nil, &usageError{msg: fmt.Sprintf("more than %d addresses", verify.MaxAddresses), hint: "ask them in several runs"}
+		}
+		if len(t.Addrs) > 0 {
+			out = append(out, t)
+		}
+	}
+	return out, nil
+}
+
+// pair tells that the targets are one IPv4 address and IPv6 addresses, literally: few
+// people name two hosts that way.
+func pair(ts []verify.Target) bool {
+	four, six := 0, 0
+	for _, t := range ts {
+		if a, err := netip.ParseAddr(strings.Trim(t.Name, "[]")); err != nil {
+			return false
+		} else if a.Is4() {
+			four++
+		} else {
+			six++
+		}
+	}
+	return four == 1 && six > 0
+}
+
+// saver writes the state file.
+func (a *app) saver(path string) func(probe.Saved) {
+	if path == "" {
+		return nil
+	}
+	failed := false
+	return func(s probe.Saved) {
+		b, err := json.Marshal(s)
+		if err == nil {
+			var f *store.Output
+			if f, err = store.Create(path); err == nil {
+				if _, err = f.Write(b); err != nil {
+					f.Abort()
+				} else {
+					err = f.Commit()
+				}
+			}
+		}
+		if err != nil && !failed {
+			failed = true
+			a.log.Warn("the state is not kept", "cause", err)
+		}
+	}
+}
+
+// verifyProgress tells a person at a terminal how far the run is.
+func (a *app) verifyProgress(quiet bool) func(sent, left int) {
+	width, _, tty := terminal(a.stderr)
+	if !tty || quiet || os.Getenv("TERM") == "dumb" {
+		return nil
+	}
+	begin, last, most := time.Now(), time.Now(), 0
+	return func(sent, left int) {
+		most = max(most, left)
+		if time.Since(last) < 500*time.Millisecond {
+			return
+		}
+		last = time.Now()
+		line := fmt.Sprintf("sixfence: %d packets, %s without an answer, %d s", sent, plural(left, "port", "ports"), int(time.Since(begin).Seconds()))
+		if done := most - left; done > most/50 && left > 0 {
+			line += fmt.Sprintf(", about %d s more", int(time.Since(begin).Seconds()*float64(left)/float64(done))+1)
+		}
+		if len(line) < width {
+			fmt.Fprint(a.stderr, "\r\x1b[K"+line)
+		}
+	}
+}
+
+func (a *app) clearProgress() {
+	if _, _, tty := terminal(a.stderr); tty && os.Getenv("TERM") != "dumb" {
+		fmt.Fprint(a.stderr, "\r\x1b[K")
+	}
+}

@@ -1,0 +1,337 @@
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sixfence/sixfence/internal/logic/expect"
+	"github.com/sixfence/sixfence/internal/model/finding"
+	"github.com/sixfence/sixfence/internal/model/probe"
+	"github.com/sixfence/sixfence/internal/surface/report"
+)
+
+// verifyVersion is the schemaVersion of what verify prints as JSON.
+const verifyVersion = "1.0"
+
+// verifyAddress is an address in JSON.
+type verifyAddress struct {
+	Target    string     `json:"target"`
+	Address   netip.Addr `json:"address"`
+	Family    string     `json:"family"`
+	Source    netip.Addr `json:"source,omitzero"`
+	Interface string     `json:"interface,omitempty"`
+	Gateway   netip.Addr `json:"gateway,omitzero"`
+	OnLink    bool       `json:"onLink"`
+	Self      bool       `json:"self"`
+	Life      probe.Life `json:"life"` // answered | neighbour | elsewhere | empty: none
+	Problem   string     `json:"problem,omitempty"`
+	Sent      int        `json:"sent"`
+	Controls  int        `json:"controls"` // probes of which an answer was sure
+	Lost      int        `json:"lost"`     // of those
+	Complete  bool       `json:"complete"`
+	Notes     []string   `json:"notes"`
+}
+
+func verifyAddresses(j *expect.Judge) []verifyAddress {
+	out := []verifyAddress{}
+	for _, a := range j.Addresses {
+		v := a.Vantage
+		out = append(out, verifyAddress{
+			Target: report.Clean(a.Target), Address: a.Addr, Family: a.Family(), Source: v.Source, Interface: report.Clean(v.Interface), Gateway: v.Gateway, OnLink: v.OnLink, Self: v.Self,
+			Life: a.Life, Problem: report.Clean(a.Problem), Sent: a.Sent, Controls: a.Controls, Lost: a.Lost, Complete: a.Complete, Notes: cleanEach(a.Notes),
+		})
+	}
+	return out
+}
+
+// writeVerifyJSON writes the results one by one: there may be hundreds of thousands.
+func writeVerifyJSON(w io.Writer, j *expect.Judge, r finding.Report, took time.Duration, complete bool) error {
+	r = report.Neutralise(r)
+	b := bufio.NewWriterSize(w, 64<<10)
+	e := json.NewEncoder(b)
+	e.SetEscapeHTML(false)
+	member := func(name string, v any) error {
+		var one bytes.Buffer
+		e := json.NewEncoder(&one)
+		e.SetEscapeHTML(false)
+		if err := e.Encode(v); err != nil {
+			return err
+		}
+		fmt.Fprintf(b, ",\n%q:%s", name, bytes.TrimSpace(one.Bytes()))
+		return nil
+	}
+	fmt.Fprintf(b, "{%q:%q", "schemaVersion", verifyVersion)
+	if r.Findings == nil {
+		r.Findings = []finding.Finding{}
+	}
+	if r.Gaps == nil {
+		r.Gaps = []finding.Gap{}
+	}
+	for _, m := range []struct {
+		name string
+		v    any
+	}{
+		{"tool", r.Tool}, {"at", r.At}, {"seconds", took.Seconds()}, {"complete", complete}, {"addresses", verifyAddresses(j)}, {"parity", j.Parity()},
+		{"findings", r.Findings}, {"gaps", r.Gaps},
+	} {
+		if err := member(m.name, m.v); err != nil {
+			return err
+		}
+	}
+	_, _ = b.WriteString(",\n\"results\":[") // Flush reports the first error of all
+	first := true
+	for x := range j.Results {
+		if !first {
+			_ = b.WriteByte(',')
+		}
+		first = false
+		x.Target = report.Clean(x.Target)
+		if err := e.Encode(x); err != nil {
+			return err
+		}
+	}
+	_, _ = b.WriteString("]}\n")
+	return b.Flush()
+}
+
+// passed are names for what was compared and agrees.
+func passed(j *expect.Judge) []string {
+	type row struct {
+		addr              netip.Addr
+		proto             string
+		expected, predict expect.Word
+	}
+	var rows []row
+	sets := map[row]*probe.Ports{}
+	for r := range j.Results {
+		if r.Verdict != expect.Match || r.Variant != probe.Plain {
+			continue
+		}
+		k := row{r.Address, r.Proto, r.Expected, r.Predicted}
+		if sets[k] == nil {
+			sets[k] = &probe.Ports{}
+			rows = append(rows, k)
+		}
+		sets[k].Add(r.Port)
+	}
+	var out []string
+	for _, k := range rows {
+		want := k.expected
+		if want == "" {
+			want = k.predict
+		}
+		out = append(out, fmt.Sprintf("%s/%s of %s is %s, as expected", k.proto, sets[k].List(), k.addr, want))
+	}
+	return out
+}
+
+// verifyText writes the answer for a person: the families side by side first.
+func (a *app) verifyText(w io.Writer, j *expect.Judge, r finding.Report, o verifyOptions, failOn finding.Severity, guessed bool) error {
+	r = report.Neutralise(r)
+	b := bufio.NewWriter(w)
+	failed, unknown := 0, 0
+	for _, f := range r.Findings {
+		switch f.Status {
+		case finding.Fail:
+			failed++
+		case finding.Unknown:
+			unknown++
+		}
+	}
+	if !o.quiet {
+		verifyTables(b, j)
+		verifyFindings(b, "What is wrong", r.Findings, finding.Fail)
+		verifyFindings(b, "What could not be told", r.Findings, finding.Unknown)
+		verifyNotes(b, j, guessed)
+	}
+	line := "Nothing is wrong."
+	if j.Expected == nil && j.Predicted == nil {
+		line = "Nothing to compare with was given: this is what the wire shows."
+	}
+	switch {
+	case failed > 0 && unknown > 0:
+		line = plural(failed, "finding", "findings") + ", and " + plural(unknown, "question", "questions") + " without an answer."
+	case failed > 0:
+		line = plural(failed, "finding", "findings") + "."
+	case unknown > 0:
+		line = plural(unknown, "question", "questions") + " without an answer."
+	}
+	if failed+unknown > 0 && failOn == "" {
+		line += " (--fail-on never)"
+	}
+	fmt.Fprintln(b, line)
+	return b.Flush()
+}
+
+// portCell is how wide the list of ports may be.
+const portCell = 26
+
+func verifyTables(b *bufio.Writer, j *expect.Judge) {
+	rows := j.Parity()
+	about := map[netip.Addr]*probe.Address{}
+	for _, x := range j.Addresses {
+		about[x.Addr] = x
+	}
+	for i, p := range rows {
+		if i == 0 || rows[i-1].Target != p.Target {
+			fmt.Fprintln(b, report.Clean(p.Target))
+			names := columns(p.Addresses)
+			for k, x := range p.Addresses {
+				fmt.Fprintf(b, "  %-8s %s%s\n", names[k], x, way(about[x]))
+			}
+			line := fmt.Sprintf("  %-*s", portCell+6, "PORT")
+			for _, n := range names {
+				line += fmt.Sprintf("  %-11s", n)
+			}
+			fmt.Fprintln(b, "\n"+strings.TrimRight(line, " "))
+		}
+		mark := "  "
+		if p.Differ {
+			mark = "! "
+		}
+		name := p.Proto + "/" + p.Ports
+		if len(name) > portCell+6 {
+			cut := strings.LastIndexByte(name[:portCell-4], ',')
+			name = name[:max(cut, 5)] + "… (" + strconv.Itoa(p.Count) + ")"
+		}
+		if p.Variant != probe.Plain {
+			name += " " + string(p.Variant)
+		}
+		// A cell counts letters, not bytes.
+		fmt.Fprint(b, mark+name+strings.Repeat(" ", max(0, portCell+6-len([]rune(name)))))
+		for k, s := range p.States {
+			word := string(s)
+			if s == "" {
+				word = "-"
+			}
+			if s == probe.Filtered && p.Proto == "udp" {
+				word = "silent"
+			}
+			if k+1 < len(p.States) {
+				fmt.Fprintf(b, "  %-11s", word)
+			} else {
+				fmt.Fprint(b, "  "+word)
+			}
+		}
+		fmt.Fprintln(b)
+		if i+1 == len(rows) || rows[i+1].Target != p.Target {
+			fmt.Fprintln(b)
+		}
+	}
+}
+
+// columns names addresses: IPv4, IPv6, IPv6 #2.
+func columns(as []netip.Addr) []string {
+	var out []string
+	n := map[bool]int{}
+	for _, a := range as {
+		name := "IPv6"
+		if a.Is4() {
+			name = "IPv4"
+		}
+		n[a.Is4()]++
+		if k := n[a.Is4()]; k > 1 {
+			name += " #" + strconv.Itoa(k)
+		}
+		out = append(out, name)
+	}
+	return out
+}
+
+// way says how the probes went.
+func way(a *probe.Address) string {
+	v := a.Vantage
+	var parts []string
+	switch {
+	case a.Problem != "":
+		parts = append(parts, "no way there")
+	case v.Self:
+		parts = append(parts, "this host itself: what follows is loopback, not what others see")
+	case v.OnLink:
+		parts = append(parts, "on the link of "+report.Clean(v.Interface)+", so nothing is between")
+	default:
+		parts = append(parts, "by the router "+v.Gateway.String())
+	}
+	switch a.Life {
+	case probe.Answered:
+	case probe.Neighbour:
+		parts = append(parts, "silent, but there: its neighbour entry is fresh")
+	case probe.Elsewhere:
+		parts = append(parts, "silent: others answer for it")
+	default:
+		parts = append(parts, "no sign of life")
+	}
+	if a.Controls > 0 && a.Lost*100 > a.Controls {
+		parts = append(parts, fmt.Sprintf("%d %% of the controls lost", a.Lost*100/a.Controls))
+	}
+	return " (" + strings.Join(parts, "; ") + ")"
+}
+
+func verifyFindings(b *bufio.Writer, title string, fs []finding.Finding, status finding.Status) {
+	if !slices.ContainsFunc(fs, func(f finding.Finding) bool { return f.Status == status }) {
+		return
+	}
+	fmt.Fprintln(b, title)
+	for _, f := range fs {
+		if f.Status != status {
+			continue
+		}
+		for i, line := range wrapText(fmt.Sprintf("%-8s %s  %s", f.Severity, f.Control, f.Message), 76) {
+			if i > 0 {
+				line = "           " + line
+			}
+			fmt.Fprintln(b, "  "+line)
+		}
+	}
+	fmt.Fprintln(b)
+}
+
+func verifyNotes(b *bufio.Writer, j *expect.Judge, guessed bool) {
+	var notes []string
+	for _, a := range j.Addresses {
+		for _, n := range a.Notes {
+			notes = append(notes, a.Addr.String()+": "+report.Clean(n))
+		}
+	}
+	why := map[string]string{
+		"own-rules": "this host's own rules refuse to send to some ports: their state is not known", "no-rights": "some probes need root (CAP_NET_RAW; for echo net.ipv4.ping_group_range)",
+	}
+	icmp := map[string]bool{}
+	for r := range j.Results {
+		if n := why[r.Why]; n != "" && !slices.Contains(notes, n) {
+			notes = append(notes, n)
+		}
+		if r.ICMP != nil && r.State == probe.Rejected && len(icmp) < 8 {
+			icmp[fmt.Sprintf("%s: rejected by %s with %s", r.Address, r.ICMP.From, probe.ICMPWords(r.Address.Is4(), r.ICMP.Type, r.ICMP.Code))] = true
+		}
+	}
+	for n := range icmp {
+		notes = append(notes, n)
+	}
+	slices.Sort(notes)
+	if guessed {
+		notes = append(notes, "one IPv4 and some IPv6 addresses are taken for one host; --apart keeps them apart")
+	}
+	if len(notes) == 0 {
+		return
+	}
+	fmt.Fprintln(b, "Worth knowing")
+	for _, n := range notes {
+		for i, line := range wrapText(n, 76) {
+			if i == 0 {
+				fmt.Fprintln(b, "  - "+line)
+			} else {
+				fmt.Fprintln(b, "    "+line)
+			}
+		}
+	}
+	fmt.Fprintln(b)
+}

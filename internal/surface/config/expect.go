@@ -1,0 +1,146 @@
+package config
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/sixfence/sixfence/internal/logic/expect"
+	"github.com/sixfence/sixfence/internal/model/probe"
+)
+
+// expectKeys are those of a file of expectations.
+const expectKeys = "apiVersion, expect"
+
+// Expect reads a file of expectations for a target that does not run sixfence:
+//
+//	apiVersion: sixfence/v1
+//	expect:
+//	  tcp/22: open
+//	  tcp/5432: {ipv4: open, ipv6: filtered}
+//	  "*": filtered
+//
+// The error is of type Errors and holds every mistake.
+func Expect(file string, text []byte) (expect.List, error) {
+	var errs Errors
+	s := &source{name: file, errors: &errs}
+	tree := parseTree(s, text)
+	if tree == nil {
+		return nil, errs
+	}
+	var out expect.List
+	if tree.kind != mapKind {
+		s.fail(tree.line, "begin with apiVersion: "+APIVersion+" and expect:", "the file is %s, not a mapping", tree.what())
+		return nil, errs
+	}
+	for _, f := range tree.fields {
+		switch f.key {
+		case "apiVersion":
+			if f.value.text != APIVersion {
+				s.fail(f.value.line, "write apiVersion: "+APIVersion, "apiVersion is %s", described(f.value))
+			}
+		case "expect":
+			out = expectations(s, f.value)
+		default:
+			hint := "the keys are " + expectKeys
+			if near := Nearest(f.key, []string{"apiVersion", "expect"}); len(near) > 0 {
+				hint = "did you mean " + near[0] + "? " + hint
+			}
+			s.fail(f.line, hint, "unknown key %q", f.key)
+		}
+	}
+	if tree.get("expect") == nil && len(errs) == 0 {
+		s.fail(0, "write expect: with lines below it such as tcp/22: open", "expect is missing")
+	}
+	if len(errs) > 0 {
+		return nil, errs
+	}
+	return out, nil
+}
+
+func expectations(s *source, n *node) expect.List {
+	if n.kind != mapKind {
+		s.fail(n.line, "write lines such as tcp/22: open below it", "expect is %s, not a mapping", n.what())
+		return nil
+	}
+	if len(n.fields) == 0 && len(*s.errors) == 0 {
+		s.fail(n.line, "name a port: tcp/22: open", "expect is empty")
+	}
+	var out expect.List
+	for _, f := range n.fields {
+		e, ok := expectPorts(s, f)
+		if !ok {
+			continue
+		}
+		words := f.value
+		if words.kind != mapKind {
+			if w, ok := expectWord(s, f.key, words); ok {
+				e.IPv4, e.IPv6 = w, w
+				out = append(out, e)
+			}
+			continue
+		}
+		for _, g := range words.fields {
+			w, ok := expectWord(s, f.key+"."+g.key, g.value)
+			switch {
+			case !ok:
+			case g.key == "ipv4" || g.key == "ip":
+				e.IPv4 = w
+			case g.key == "ipv6" || g.key == "ip6":
+				e.IPv6 = w
+			default:
+				s.fail(g.line, "the families are ipv4 and ipv6", "unknown key %q in %s", g.key, f.key)
+			}
+		}
+		out = append(out, e)
+	}
+	return out
+}
+
+// expectPorts reads a key: tcp/22, tcp/1-1000, udp/*, echo, *.
+func expectPorts(s *source, f field) (expect.Entry, bool) {
+	proto, rest, _ := strings.Cut(f.key, "/")
+	if f.key == "*" {
+		return expect.Entry{}, true
+	}
+	if rest == "*" && slices.Contains([]string{"tcp", "udp", "icmp", "icmpv6"}, proto) {
+		return expect.Entry{Proto: proto}, true
+	}
+	if f.key == "echo" {
+		s.fail(f.line, "write icmp/8 for IPv4 and icmpv6/128 for IPv6", "%q is two things", f.key)
+		return expect.Entry{}, false
+	}
+	var spec probe.Spec
+	if err := spec.Parse(f.key); err != nil {
+		hint := "write tcp/22, tcp/1-1000, udp/*, icmpv6/128 or \"*\""
+		if e, ok := err.(*probe.SpecError); ok { //nolint:errorlint // Parse returns it bare
+			hint = e.Hint + "; or tcp/*, or \"*\""
+		}
+		s.fail(f.line, hint, "%v", err)
+		return expect.Entry{}, false
+	}
+	from, to, isRange := strings.Cut(rest, "-")
+	if !isRange {
+		to = from
+	}
+	a, _ := strconv.ParseUint(from, 10, 16) // Parse has seen them
+	b, _ := strconv.ParseUint(to, 10, 16)
+	return expect.Entry{Proto: proto, From: uint16(a), To: uint16(b)}, true
+}
+
+func expectWord(s *source, at string, n *node) (expect.Word, bool) {
+	w := expect.Word(n.text)
+	if n.kind == scalarKind && slices.Contains(expect.Words(), w) {
+		return w, true
+	}
+	var words []string
+	for _, w := range expect.Words() {
+		words = append(words, string(w))
+	}
+	hint := "one of: " + strings.Join(words, ", ")
+	if near := Nearest(n.text, words); n.kind == scalarKind && len(near) > 0 {
+		hint = "did you mean " + near[0] + "? " + hint
+	}
+	s.fail(n.line, hint, "%s is %s, which is no state", at, described(n))
+	return "", false
+}

@@ -1,0 +1,63 @@
+package config
+
+import (
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/sixfence/sixfence/internal/logic/expect"
+)
+
+func TestExpect(t *testing.T) {
+	t.Parallel()
+	got, err := Expect("e.yaml", []byte("apiVersion: sixfence/v1\nexpect:\n  tcp/22: open\n  tcp/1-100: {ipv4: closed, ipv6: filtered}\n  udp/*: blocked\n  \"*\": filtered\n"))
+	want := expect.List{
+		{Proto: "tcp", From: 22, To: 22, IPv4: "open", IPv6: "open"},
+		{Proto: "tcp", From: 1, To: 100, IPv4: "closed", IPv6: "filtered"},
+		{Proto: "udp", IPv4: "blocked", IPv6: "blocked"},
+		{IPv4: "filtered", IPv6: "filtered"},
+	}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := Expect("e.yaml", []byte(`expect: {tcp/22: open, "*": filtered}`)); err != nil || len(got) != 2 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+func TestExpectErrors(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"":                                       "e.yaml: expect is missing",
+		"- a\n":                                  "e.yaml:1: the file is a list",
+		"expct:\n  tcp/22: open\n":               "e.yaml:1: unknown key",
+		"expect: open\n":                         "e.yaml:1: expect is text",
+		"expect:\n  tcp/22: opne\n":              "e.yaml:2: tcp/22 is \"opne\"",
+		"expect:\n  22: open\n":                  "e.yaml:2: the key \"22\" is not text",
+		"expect:\n  tcp/22: open\n  tcp/22: x\n": "e.yaml:3: the key \"tcp/22\" is there twice",
+		"expect:\n  tcp/22: {ipv5: open}\n":      "e.yaml:2: unknown key \"ipv5\"",
+		"expect:\n  tcp/22: [open]\n":            "e.yaml:2: tcp/22 is a list",
+		"expect:\n  tcp/0: open\n":               "e.yaml:2: \"tcp/0\": port 0",
+		"expect:\n  echo: open\n":                "e.yaml:2: \"echo\" is two things",
+		"apiVersion: v2\nexpect: {}\n":           "e.yaml:1: apiVersion is",
+		"expect: {tcp/22: open\n":                "e.yaml:",
+	} {
+		_, err := Expect("e.yaml", []byte(text))
+		var es Errors
+		if !errors.As(err, &es) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+			continue
+		}
+		for _, e := range es {
+			if e.Hint == "" {
+				t.Errorf("%q: %v has no hint", text, e)
+			}
+		}
+	}
+}
+
+func FuzzExpect(f *testing.F) {
+	f.Add([]byte(`expect: {tcp/22: open, "*": filtered}`))
+	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = Expect("e.yaml", b) })
+}
