@@ -4,6 +4,7 @@
 #   make lint    linters, and the proof that our own rules fire
 #   make oracle  the kernel against the model of its packet filter, whole (minutes)
 #   make oracle-mutants  the proof that the oracle convicts planted bugs
+#   make harden-packets what real daemons and attack tools do to hardened hosts (minutes)
 #   make harden-faults  every way in which a change of the host may be interrupted (minutes)
 #   make corpus  real rulesets, made again by the real tools (installs them in an overlay)
 #   make corpus-fire  every packet of the corpus' probe set, against the kernel
@@ -15,7 +16,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := test
-.PHONY: test lint bench bench-reach build docs oracle oracle-mutants corpus corpus-fire harden-faults
+.PHONY: test lint bench bench-reach build docs oracle oracle-mutants corpus corpus-fire harden-faults harden-packets
 
 GO ?= go
 export CGO_ENABLED := 0
@@ -24,13 +25,14 @@ LDFLAGS := -s -w -X github.com/sixfence/sixfence/internal/surface/obs.Version=$(
 
 # Debian packages: what the tests run, and what the benchmarks compare with.
 TEST_PACKAGES := iproute2 iputils-ping nftables iptables dhcpcd-base ifupdown systemd systemd-sysv procps util-linux kmod openssh-server network-manager netplan.io dbus ufw ansible-core
+PACKETS_PACKAGES := thc-ipv6 ipv6toolkit radvd dnsmasq-base iperf3
 BENCH_PACKAGES := lynis openscap-scanner ssg-debian
 
 
 test:
 	@tools/need $(TEST_PACKAGES)
 	@echo "== gofmt"; out=$$(git ls-files '*.go' | xargs -r gofmt -l); if [ -n "$$out" ]; then echo "run gofmt -w on:"; echo "$$out"; exit 1; fi
-	@echo "== go vet"; $(GO) vet ./...
+	@echo "== go vet"; $(GO) vet ./... && $(GO) vet -tags packets ./internal/logic/plan
 	@echo "== go vet, arm64"; GOARCH=arm64 $(GO) vet ./...
 	@echo "== go test"; $(GO) test -timeout 25m ./...
 
@@ -57,6 +59,14 @@ harden-faults:
 	@rm -f docs/reference/harden-faults.md; cp internal/engine/apply/testdata/faults-head.md docs/reference/harden-faults.md
 	HARDEN_FAULTS=600 HARDEN_CUTS=0 HARDEN_FAULTS_REPORT=$(CURDIR)/docs/reference/harden-faults.md \
 		$(GO) test -count=1 -timeout 60m -v -run '^(TestFaults|TestPowerCuts|TestPowerCutsOnExt4)$$' ./internal/engine/apply
+
+# Real daemons, tools and raw frames against hosts of every kind, five minutes behind a
+# snooping switch among them, and a page about them.
+harden-packets:
+	@tools/need $(TEST_PACKAGES) $(PACKETS_PACKAGES)
+	@rm -f docs/reference/harden-packets.md; cp internal/logic/plan/testdata/packets-head.md docs/reference/harden-packets.md
+	SIXFENCE_REQUIRE=1 SIXFENCE_MLD=5m10s HARDEN_PACKETS_REPORT=$(CURDIR)/docs/reference/harden-packets.md \
+		$(GO) test -tags packets -count=1 -timeout 60m -v -run '^TestPackets[A-Z]' ./internal/logic/plan
 
 # Needs overlayfs, and ten minutes the first time to build what Debian does not have.
 corpus:

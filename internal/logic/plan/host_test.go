@@ -248,6 +248,22 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// TestSecondUplink: who has two uplinks is told what becomes of the second one.
+func TestSecondUplink(t *testing.T) {
+	f := newFiring(t, "upl")
+	f.Victim.IP("-6", "route", "add", "default", "via", "2001:db8:2::1", "dev", "v1", "metric", "4096")
+	f.Victim.IP("route", "add", "default", "via", "198.51.100.1", "dev", "v1", "metric", "4096")
+	s := snapshot(t, f.Victim)
+	for asym, want := range map[bool]bool{false: true, true: false} {
+		in := intents()["static server"]
+		in.Interfaces = map[string]intent.Interface{"v0": {Addressing: intent.Static}, "v1": {Addressing: intent.Static, AsymmetricRouting: asym}}
+		p := plan.New(in, s, plan.Options{Decode: decode, Namespace: s.Namespaces[0].Name})
+		if got := slices.Contains(risks(p), "second-uplink"); got != want {
+			t.Errorf("asymmetricRouting %t: second-uplink among %v: %t", asym, risks(p), got)
+		}
+	}
+}
+
 // TestDisable: what IPv6 takes with it is in the plan.
 func TestDisable(t *testing.T) {
 	f := newFiring(t, "dis")

@@ -322,5 +322,5 @@ func TestPacketsIntents(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d intents, %d packets in, %d out, %d through, %d wrong", len(paths), inputs, outputs, throughs, wrong)
+	note(t, "%d intents, %d packets in, %d out, %d through, %d wrong", len(paths), inputs, outputs, throughs, wrong)
 }

@@ -361,6 +361,7 @@ func (b *builder) risks(settings []setting, live []change.Step) {
 		b.risk(change.Risk{ID: "routers-learned", Severity: severity, Title: "Routers are believed that nobody has looked at (learnOnce)", Detail: "A rogue that is on the link at this moment is believed from now on." + detail, Evidence: sortedUnique(b.learned), Remedy: "compare them with what you know, and list them under routers"})
 	}
 	b.tunnelRisks()
+	b.uplinkRisks()
 	b.moduleRisks()
 	if b.ours() == nil && b.hasRules() {
 		b.risk(change.Risk{ID: "idle-flows", Severity: "medium", Title: "Connections that are open now are new to connection tracking", Detail: "Those that end on this host are listed when the rules are loaded, and stay. What is only forwarded, and what containers hold open, is cut when the far side speaks first.", Remedy: "let those who are connected through this host know"})
@@ -423,6 +424,43 @@ func sortedUnique(l []string) []string {
 
 // kindMechanism is which mechanism an interface of a kind is.
 var kindMechanism = map[string]string{"sit": "6in4", "ipip": "ipip", "gre": "gre", "gretap": "gre", "ip6gre": "ip6gre", "ip6gretap": "ip6gre", "ip6tnl": "ip6tnl", "vti": "vti", "vti6": "vti6", "l2tp": "l2tp", "vxlan": "vxlan", "geneve": "geneve"}
+
+// uplinkRisks are second uplinks: what comes from afar by one whose default route is not
+// the best has a source that the routes lead to by another interface.
+func (b *builder) uplinkRisks() {
+	v4, v6 := manages(b.in)
+	best, metrics, own := map[string]uint32{}, map[[2]string]uint32{}, map[[2]string]bool{}
+	routes, _ := b.ns.Routes.Get()
+	for _, r := range routes {
+		if r.Dst.Bits() != 0 || r.Type != 1 || r.Src.Bits() > 0 || r.Family == "ipv4" && !v4 || r.Family == "ipv6" && (!v6 || disabled(b.in)) {
+			continue
+		}
+		for _, h := range r.NextHops {
+			k := [2]string{r.Family, b.linkName(h.Index)}
+			if r.Table != 254 {
+				own[k] = true // a table of its own, which a routing rule leads to
+				continue
+			}
+			if m, ok := best[r.Family]; !ok || r.Priority < m {
+				best[r.Family] = r.Priority
+			}
+			if m, ok := metrics[k]; !ok || r.Priority < m {
+				metrics[k] = r.Priority
+			}
+		}
+	}
+	var late []string
+	for k, m := range metrics {
+		if m > best[k[0]] && !own[k] && !slices.ContainsFunc(b.ifaces, func(f iface) bool {
+			return f.AsymmetricRouting && slices.ContainsFunc(f.names, func(n string) bool { return matchesPattern(n, k[1]) })
+		}) {
+			late = append(late, k[0]+" by "+k[1])
+		}
+	}
+	if len(late) > 0 {
+		b.risk(change.Risk{ID: "second-uplink", Severity: "medium", Title: "What comes from afar by a second uplink is dropped", Detail: "Another interface has the better default route: the sources are held to the routes.", Evidence: sortedUnique(late), Remedy: "asymmetricRouting: true on that interface, or a routing rule that sends its answers back by it"})
+	}
+}
 
 func (b *builder) tunnelRisks() {
 	if b.in.Tunnels.Policy == intent.TunnelsAllow {
