@@ -154,17 +154,6 @@ func newThreeWay(t *testing.T, hint string, bridge bool) *threeWay {
 	return w
 }
 
-// opens tells whether a TCP connection opens.
-func opens(from *testlab.NS, at string) bool {
-	var err error
-	var c net.Conn
-	from.Do(func() { c, err = net.DialTimeout("tcp", at, 400*time.Millisecond) })
-	if err == nil {
-		_ = c.Close()
-	}
-	return err == nil
-}
-
 // mac is the MAC address of an interface.
 func mac(t *testing.T, n *testlab.NS, ifname string) (m ndisc.MAC) {
 	t.Helper()
