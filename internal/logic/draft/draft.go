@@ -275,18 +275,29 @@ func (d *drafting) tunnels() {
 	}
 }
 
+// bracketed is an address as it stands in a URL.
+func bracketed(a netip.Addr) string {
+	if a.Is6() {
+		return "[" + a.String() + "]"
+	}
+	return a.String()
+}
+
 // rest proposes, in comments alone, what no fact can tell.
 func (d *drafting) rest() {
 	var ask []string
 	r, _ := d.snap.Host.Files.Resolver.Get()
 	for _, s := range r.Nameservers {
 		if a, err := netip.ParseAddr(s); err == nil && !a.IsLoopback() && a.Zone() == "" && len(ask) < 2 {
-			ask = append(ask, fmt.Sprintf("%q", "tcp://"+netip.AddrPortFrom(a, 53).String()))
+			ask = append(ask, fmt.Sprintf("%q", "dns://"+bracketed(a)+"/example.org"))
 		}
 	}
 	if len(ask) == 0 {
-		ask = []string{`"tcp://[2001:db8::53]:53"`}
+		ask = []string{`"dns://[2001:db8::53]/example.org"`}
 	}
+	d.above("egress", "What this host may send: everything, as today. To close a family and open what is needed:")
+	d.above("egress", "egress: {ipv6: {default: deny, allow: [{ports: [udp/53, tcp/443]}]}}")
+	d.above("egress", "The addresses of a cloud's metadata (169.254.169.254, fd00:ec2::254 and their kin) stay reachable for everybody; metadata: root keeps programs that are not root from the credentials there.")
 	d.above("checks", "What must answer before and after a change, or it is taken back:")
 	d.above("checks", "checks: [%s]", strings.Join(ask, ", "))
 	d.above("decision", "Who answers for this file, and when to look at it again:")

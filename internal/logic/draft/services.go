@@ -32,6 +32,8 @@ type group struct {
 	ports          []string
 	from           []netip.Prefix
 	families       []string
+	to             []netip.Prefix
+	interfaces     []string
 	notes          []string
 	admin, session bool
 }
@@ -83,7 +85,7 @@ func (d *drafting) services() {
 			continue
 		}
 		i := slices.IndexFunc(groups, func(o group) bool {
-			return o.name == g.name && o.program == g.program && slices.Equal(o.from, g.from) && slices.Equal(o.families, g.families) && o.admin == g.admin
+			return o.name == g.name && o.program == g.program && slices.Equal(o.from, g.from) && slices.Equal(o.families, g.families) && slices.Equal(o.to, g.to) && slices.Equal(o.interfaces, g.interfaces) && o.admin == g.admin
 		})
 		if i < 0 {
 			groups = append(groups, g)
@@ -148,8 +150,8 @@ func (d *drafting) group(k port, ls []*reach.Listener, loops map[string]bool) (g
 	for _, l := range ls {
 		v4, v6 = append(v4, l.IPv4...), append(v6, l.IPv6...)
 		g.program = cmp.Or(g.program, l.Process[strings.LastIndexByte(l.Process, '/')+1:])
-		if !slices.Contains(where, l.Address) {
-			where = append(where, l.Address)
+		if at := inWords(l.Address); !slices.Contains(where, at) {
+			where = append(where, at)
 		}
 	}
 	a4, a6 := d.access(v4, true, loops), d.access(v6, false, loops)
@@ -162,11 +164,68 @@ func (d *drafting) group(k port, ls []*reach.Listener, loops map[string]bool) (g
 	if !d.policy(&g, a4, a6) {
 		return g, fmt.Sprintf("IPv4 is closed to it, so --mirror-ipv4 closes IPv6 (%s today)", a6.words)
 	}
+	if !d.o.MirrorIPv4 && !g.admin {
+		d.narrow(&g, ls)
+	}
 	g.name = cmp.Or(names[k.String()], g.program, "service")
 	if g.admin {
 		g.name = "ssh"
 	}
 	return g, ""
+}
+
+// inWords is an address that a program listens on, in words where it stands for many.
+func inWords(address string) string {
+	switch address {
+	case "::":
+		return "every address (::)"
+	case "0.0.0.0":
+		return "every IPv4 address (0.0.0.0)"
+	}
+	return address
+}
+
+// narrow keeps a service to the addresses that it listens on, when these are addresses
+// of this host and not all: by the address where it is configured, by the interface
+// where it changes. The way in is never narrowed.
+func (d *drafting) narrow(g *group, ls []*reach.Listener) {
+	var to []netip.Prefix
+	var on []string
+	changes := false
+	for _, l := range ls {
+		a, err := netip.ParseAddr(l.Address)
+		if err != nil || a.IsUnspecified() || a.IsMulticast() || a.IsLinkLocalUnicast() || a.Is4In6() {
+			return
+		}
+		if a.IsLoopback() {
+			continue
+		}
+		i := slices.IndexFunc(d.addrs, func(x fact.Address) bool { return x.Prefix.Addr() == a })
+		if i < 0 {
+			return
+		}
+		changes = changes || d.addrs[i].Valid != fact.Forever
+		p := netip.PrefixFrom(a, a.BitLen())
+		if !slices.Contains(to, p) {
+			to = append(to, p)
+		}
+		j := slices.IndexFunc(d.links, func(x fact.Link) bool { return x.Index == d.addrs[i].Index })
+		if j < 0 {
+			return
+		}
+		if n := d.links[j].Name; !slices.Contains(on, n) {
+			on = append(on, n)
+		}
+	}
+	switch {
+	case len(to) == 0:
+	case !changes:
+		g.to = to
+		g.notes = append(g.notes, "It listens on no other address, so none else is opened (to).")
+	case !slices.ContainsFunc(on, func(n string) bool { _, ok := d.Intent.Interfaces[n]; return !ok }):
+		g.interfaces = on
+		g.notes = append(g.notes, "It listens on no other address, and that one may change, so it is opened on the interface alone.")
+	}
 }
 
 // leaveOut says why a listener is no service, or nothing.
@@ -356,18 +415,21 @@ func (d *drafting) write(groups []group) {
 		base := strings.Trim(notName.ReplaceAllString(g.name, "-"), "-._")
 		base = cmp.Or(strings.Trim(base[:min(len(base), 48)], "-._"), "service")
 		name := base
+		if _, number, _ := strings.Cut(g.ports[0], "/"); used[name] {
+			name = base + "-" + number
+		}
 		for n := 2; used[name]; n++ {
 			name = fmt.Sprintf("%s-%d", base, n)
 		}
 		used[name] = true
-		s := intent.Service{Name: name, Ports: g.ports, From: g.from, Families: g.families}
+		s := intent.Service{Name: name, Ports: g.ports, From: g.from, Families: g.families, To: g.to, Interfaces: g.interfaces}
 		p := "services." + name
 		if strings.Contains(name, ".") {
 			p = "services[" + name + "]"
 		}
 		if g.admin {
 			s.Administers = &yes
-			what := "sshd"
+			what := cmp.Or(g.program, "port 22")
 			if g.session {
 				what = "your session of now"
 			}

@@ -129,7 +129,7 @@ func TestDraft(t *testing.T) {
 	}{
 		"static server": {nil, draft.Options{}, []string{
 			"role: server\n", "families: dual-stack\n", "    addressing: static ", "fe80::1 (MAC 52:54:00:00:00:01) says that it is a router, and is not believed",
-			"# sshd listens on ::. Today IPv4: perhaps anybody; IPv6: perhaps anybody.\n", "  - name: ssh\n    ports: [tcp/22]\n    administers: true", "- {name: web, ports: [tcp/80, tcp/443]}",
+			"# sshd listens on every address (::). Today IPv4: perhaps anybody; IPv6: perhaps anybody.\n", "  - name: ssh\n    ports: [tcp/22]\n    administers: true", "- {name: web, ports: [tcp/80, tcp/443]}",
 			"- udp/5353 (other): discovery", "- udp/40000 (other): a port that nobody chose", "tunnels: deny",
 		}, []string{"631", "accepted: false", "forwarding:\n"}},
 		"slaac": {[]edit{slaac}, draft.Options{}, []string{
@@ -149,13 +149,22 @@ func TestDraft(t *testing.T) {
 		"two routers": {[]edit{slaac, func(_ *fact.Snapshot, n *fact.Namespace) {
 			n.Neighbours = fact.Value(append(value(n.Neighbours), fact.Neighbour{Index: 2, Address: netip.MustParseAddr("fe80::666"), MAC: "52:54:00:06:06:06", Flags: fact.NeighRouter}))
 		}}, draft.Options{}, []string{"fe80::666", "it is one of 2 that claim to be routers", "no default route leads to it"}, nil},
-		"ipv4-only":        {nil, draft.Options{Profile: draft.IPv4Only}, []string{"families: disabled-keep-loopback", "addressing: none"}, nil},
-		"kubernetes":       {nil, draft.Options{Profile: draft.KubernetesNode}, []string{"role: kubernetes-node", "unmanaged: true"}, nil},
-		"containers":       {nil, draft.Options{Profile: draft.ContainerHost}, []string{"role: server", "unmanaged: true"}, nil},
-		"hypervisor":       {nil, draft.Options{Profile: draft.Hypervisor}, []string{"role: hypervisor", "unmanaged: true"}, nil},
-		"router":           {[]edit{link(fact.Link{Name: "lan0", Flags: 0x1003, Type: 1}, "2001:db8:2::1/64")}, draft.Options{Profile: draft.Router}, []string{"role: router", "ipv6: true", "{inInterface: lan0, outInterface: eth0}"}, nil},
-		"tunnels":          {[]edit{link(fact.Link{Name: "he6", Kind: "sit", Flags: 1, Tunnel: &fact.Tunnel{Remote: netip.MustParseAddr("198.51.100.7"), Complete: true}}, "")}, draft.Options{}, []string{"{mechanism: \"6in4\", peer: \"198.51.100.7/32\"}"}, nil},
-		"nothing is known": {[]edit{func(_ *fact.Snapshot, n *fact.Namespace) { n.Sockets = fact.Known[[]fact.Socket]{} }}, draft.Options{}, []string{"are not known", "services: []"}, nil},
+		"one address": {[]edit{func(_ *fact.Snapshot, n *fact.Namespace) {
+			ss := value(n.Sockets)
+			ss[1].Local, ss[2].Local = netip.MustParseAddr("2001:db8:1::10"), netip.MustParseAddr("2001:db8:1::10")
+		}}, draft.Options{}, []string{"to: [\"2001:db8:1::10/128\"]", "It listens on no other address", "families: [ipv6]"}, []string{"interfaces: ["}},
+		"one address that changes": {[]edit{slaac, func(_ *fact.Snapshot, n *fact.Namespace) {
+			ss := value(n.Sockets)
+			ss[1].Local, ss[2].Local = netip.MustParseAddr("2001:db8:1::10"), netip.MustParseAddr("2001:db8:1::10")
+		}}, draft.Options{}, []string{"interfaces: [eth0]", "that one may change"}, []string{"to: ["}},
+		"egress and metadata": {nil, draft.Options{}, []string{"# egress: {ipv6: {default: deny", "fd00:ec2::254", "dns://[2001:db8::53]/example.org"}, []string{"\negress:"}},
+		"ipv4-only":           {nil, draft.Options{Profile: draft.IPv4Only}, []string{"families: disabled-keep-loopback", "addressing: none"}, nil},
+		"kubernetes":          {nil, draft.Options{Profile: draft.KubernetesNode}, []string{"role: kubernetes-node", "unmanaged: true"}, nil},
+		"containers":          {nil, draft.Options{Profile: draft.ContainerHost}, []string{"role: server", "unmanaged: true"}, nil},
+		"hypervisor":          {nil, draft.Options{Profile: draft.Hypervisor}, []string{"role: hypervisor", "unmanaged: true"}, nil},
+		"router":              {[]edit{link(fact.Link{Name: "lan0", Flags: 0x1003, Type: 1}, "2001:db8:2::1/64")}, draft.Options{Profile: draft.Router}, []string{"role: router", "ipv6: true", "{inInterface: lan0, outInterface: eth0}"}, nil},
+		"tunnels":             {[]edit{link(fact.Link{Name: "he6", Kind: "sit", Flags: 1, Tunnel: &fact.Tunnel{Remote: netip.MustParseAddr("198.51.100.7"), Complete: true}}, "")}, draft.Options{}, []string{"{mechanism: \"6in4\", peer: \"198.51.100.7/32\"}"}, nil},
+		"nothing is known":    {[]edit{func(_ *fact.Snapshot, n *fact.Namespace) { n.Sockets = fact.Known[[]fact.Socket]{} }}, draft.Options{}, []string{"are not known", "services: []"}, nil},
 		"the session's port": {[]edit{func(s *fact.Snapshot, n *fact.Namespace) {
 			s.Host.Processes = fact.Value([]fact.Process{})
 			value(n.Sockets)[0].Port = 2222
