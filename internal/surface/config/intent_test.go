@@ -326,6 +326,8 @@ func TestBombs(t *testing.T) {
 	for name, text := range map[string]string{
 		"brackets": strings.Repeat("[", 100000), "braces": strings.Repeat("{a: ", 25000), "dashes": "\n" + strings.Repeat("- ", 50000), "keys": "[]\n" + strings.Repeat("a:\n", 30000), "questions": "\n" + strings.Repeat("? ", 50000),
 		"commas": "[" + strings.Repeat("a,", 60000) + "]", "quotes": strings.Repeat("\"", 100000), "large": strings.Repeat(" ", 1<<18), "anchors": strings.Repeat("&a ", 30000), "pipes": strings.Repeat("|\n", 60000),
+		"nul": "[\x00]", "ten megabytes in a line": strings.Repeat("a", 10<<20), "a long line": "[" + strings.Repeat("x", 100000) + "]", "a long key": "[]\n" + strings.Repeat("k", 100000) + ": 1",
+		"laughs": "[]\na: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: [*c,*c,*c,*c,*c,*c,*c,*c,*c]", "twice": "[]\nrole: router", "merge": "[]\nlimits: {<<: {echoPerSecond: 1}}",
 		"a list in a list in lines": "\n" + func() string {
 			var b strings.Builder
 			for i := range 400 {
@@ -340,6 +342,8 @@ func TestBombs(t *testing.T) {
 		case err := <-done:
 			if err == nil {
 				t.Errorf("%s: accepted", name)
+			} else if n := len(err.Error()); n > 64<<10 {
+				t.Errorf("%s: an error of %d bytes", name, n)
 			}
 		case <-time.After(60 * time.Second):
 			t.Fatalf("%s: still busy", name)

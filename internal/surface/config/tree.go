@@ -82,7 +82,7 @@ func (s *source) fail(line int, hint, why string, a ...any) {
 	if len(*s.errors) >= maxErrors {
 		return
 	}
-	*s.errors = append(*s.errors, &Error{File: s.name, Line: line, Text: textOf(s.lines, line), Why: fmt.Sprintf(why, a...), Hint: hint})
+	*s.errors = append(*s.errors, &Error{File: s.name, Line: line, Text: textOf(s.lines, line), Why: cut(fmt.Sprintf(why, a...), 2*maxText), Hint: cut(hint, 3*maxText)})
 }
 
 // maxErrors is how many mistakes are shown at once.

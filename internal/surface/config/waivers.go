@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
@@ -184,11 +185,25 @@ func (v *inspector) Visit(n ast.Node) ast.Visitor {
 	return v
 }
 
+// maxText is how much of an offending line, or of a reason, is shown.
+const maxText = 200
+
+// cut keeps the beginning of a text.
+func cut(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	for most > 0 && !utf8.RuneStart(s[most]) {
+		most--
+	}
+	return s[:most] + "…"
+}
+
 func textOf(lines []string, line int) string {
 	if line < 1 || line > len(lines) {
 		return ""
 	}
-	return strings.TrimSpace(lines[line-1])
+	return cut(strings.TrimSpace(lines[line-1]), maxText)
 }
 
 func lineOf(lines []string, re *regexp.Regexp, def int) int {
