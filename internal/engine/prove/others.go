@@ -19,8 +19,12 @@ func split(all fact.NFTables) (mine, rest *fact.NFTables) {
 		from      [][]byte
 		ours, not *[][]byte
 	}{
-		{all.Tables, &mine.Tables, &rest.Tables}, {all.Chains, &mine.Chains, &rest.Chains}, {all.Rules, &mine.Rules, &rest.Rules},
-		{all.Sets, &mine.Sets, &rest.Sets}, {all.Elements, &mine.Elements, &rest.Elements}, {all.Objects, &mine.Objects, &rest.Objects},
+		{all.Tables, &mine.Tables, &rest.Tables},
+		{all.Chains, &mine.Chains, &rest.Chains},
+		{all.Rules, &mine.Rules, &rest.Rules},
+		{all.Sets, &mine.Sets, &rest.Sets},
+		{all.Elements, &mine.Elements, &rest.Elements},
+		{all.Objects, &mine.Objects, &rest.Objects},
 	} {
 		for _, m := range x.from {
 			if f, name := owner(m); f == unix.NFPROTO_INET && name == "sixfence" {

@@ -164,3 +164,17 @@ func TestGoodPlans(t *testing.T) {
 		})
 	}
 }
+
+// BenchmarkProof is a proof of a typical server's plan, from the start of the namespaces
+// to their end. docs/performance.md has its number.
+func BenchmarkProof(b *testing.B) {
+	v := host(b, "bench")
+	s := snapshot(b, v)
+	p := planFor(b, profiles()["static-server"], s)
+	for b.Loop() {
+		if got := proof(b, p, s); got.Status != change.Proven {
+			report(b, got)
+			b.Fatal("not proven")
+		}
+	}
+}

@@ -81,8 +81,17 @@ func Corpus(in *intent.Intent, r Range) []Shot {
 		name string
 		add  func()
 	}{
-		{"router advertisements", c.advertisements}, {"neighbour discovery", c.neighbours}, {"ICMPv6", c.icmpv6}, {"MLD", c.membership}, {"flows", c.flows},
-		{"routing headers", c.headers}, {"forged sources", c.sources}, {"tunnels", c.tunnels}, {"DHCP", c.dhcp}, {"services", c.ports}, {"transit", c.transit},
+		{"router advertisements", c.advertisements},
+		{"neighbour discovery", c.neighbours},
+		{"ICMPv6", c.icmpv6},
+		{"MLD", c.membership},
+		{"flows", c.flows},
+		{"routing headers", c.headers},
+		{"forged sources", c.sources},
+		{"tunnels", c.tunnels},
+		{"DHCP", c.dhcp},
+		{"services", c.ports},
+		{"transit", c.transit},
 	} {
 		c.group = g.name
 		g.add()

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/sixfence/sixfence/internal/engine/apply"
@@ -19,13 +18,13 @@ import (
 func (a *app) prover() *prove.Prover {
 	var missing []string
 	if t, err := tree.Host(); err == nil {
+		defer t.Close()
 		mods := kmod.Read(t)
 		for _, m := range prove.Needs() {
 			if !mods.Present(m) {
 				missing = append(missing, m)
 			}
 		}
-		t.Close()
 	}
 	return prove.Start(missing)
 }
@@ -91,7 +90,7 @@ func (a *app) proveAgain(unproven bool) func(context.Context, *change.Plan) erro
 			return &apply.RefusedError{Why: r.Title + ". " + r.Detail, Hint: r.WayOut}
 		}
 		if unproven {
-			fmt.Fprintf(os.Stderr, "sixfence: not proven: %s (--unproven: applied all the same)\n", cleaned(p.Proof.Reason))
+			fmt.Fprintf(a.stderr, "sixfence: not proven: %s (--unproven: applied all the same)\n", cleaned(p.Proof.Reason))
 			return nil
 		}
 		return &apply.RefusedError{Why: "the planned state could not be fired at: " + p.Proof.Reason, Hint: p.Proof.WayOut}

@@ -40,8 +40,8 @@ func (t *planText) write(w io.Writer, p *change.Plan) error {
 		t.para("    ", r.Detail)
 		t.para("    Way out: ", r.WayOut)
 	}
-	t.proof(p.Proof)
 	if !t.Options.quiet {
+		t.proof(p.Proof)
 		t.phase(p, change.Runtime, "CHANGES NOW", "by apply, in the running kernel; a reboot before confirm brings the old state back")
 		t.phase(p, change.Persist, "WRITES", "by confirm, so that it lasts")
 		t.phase(p, change.AfterConfirm, "AND THEN", "by confirm, what has no effect before")
