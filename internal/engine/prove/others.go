@@ -61,9 +61,12 @@ var families = map[byte]string{unix.NFPROTO_INET: "inet", unix.NFPROTO_IPV4: "ip
 // through.
 func (r *proof) beside(ctx context.Context, a *arena.Arena, ours table, others *fact.NFTables, alone []verdict) error {
 	pf := r.ns.PacketFilter
-	if _, ok := pf.NFTables.Get(); !ok && pf.NFTables.State() == fact.StateGap {
+	if pf.NFTables.State() == fact.StateGap {
 		g, _ := pf.NFTables.Gap()
-		r.p.NotTogether = append(r.p.NotTogether, "tables of nftables: they are not known ("+g.What+")")
+		return &arena.UnavailableError{
+			Why:  fmt.Sprintf("the planned table alone does what the intent says (%d shots), but the other tables of this host are not known (%s)", r.p.Shots, g.What),
+			Hint: "run as root",
+		}
 	}
 	legacy, _ := pf.Legacy.Get()
 	for _, l := range legacy {

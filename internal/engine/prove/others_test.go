@@ -142,6 +142,9 @@ func TestUnknown(t *testing.T) {
 	try("modules that are not loaded", []string{"veth"}, func(*change.Plan, *fact.Snapshot) {})
 	try("no intent", nil, func(p *change.Plan, _ *fact.Snapshot) { p.Intent = nil })
 	try("interfaces are not known", nil, func(_ *change.Plan, s *fact.Snapshot) { s.Namespaces[0].Links = fact.Known[[]fact.Link]{} })
+	try("other tables are not known", nil, func(_ *change.Plan, s *fact.Snapshot) {
+		s.Namespaces[0].PacketFilter.NFTables = fact.Missing[fact.NFTables](fact.Gap{Reason: fact.Permission, What: "nf_tables"})
+	})
 	try("no interface", nil, func(_ *change.Plan, s *fact.Snapshot) { s.Namespaces[0].Links = fact.Value([]fact.Link{}) })
 	try("rules that this kernel does not take", nil, func(p *change.Plan, _ *fact.Snapshot) {
 		for i := range p.Steps {
