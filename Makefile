@@ -6,6 +6,7 @@
 #   make oracle-mutants  the proof that the oracle convicts planted bugs
 #   make harden-packets what real daemons and attack tools do to hardened hosts (minutes)
 #   make harden-faults  every way in which a change of the host may be interrupted (minutes)
+#   make verify-labs  the probes of verify against every lab, twenty times (half an hour)
 #   make corpus  real rulesets, made again by the real tools (installs them in an overlay)
 #   make corpus-fire  every packet of the corpus' probe set, against the kernel
 #   make bench   the numbers of docs/performance.md (installs peers to compare with)
@@ -16,7 +17,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := test
-.PHONY: test lint bench bench-reach build docs oracle oracle-mutants corpus corpus-fire harden-faults harden-packets
+.PHONY: test lint bench bench-reach build docs oracle oracle-mutants corpus corpus-fire harden-faults harden-packets verify-labs
 
 GO ?= go
 export CGO_ENABLED := 0
@@ -67,6 +68,11 @@ harden-packets:
 	@rm -f docs/reference/harden-packets.md; cp internal/logic/plan/testdata/packets-head.md docs/reference/harden-packets.md
 	SIXFENCE_REQUIRE=1 SIXFENCE_MLD=5m10s HARDEN_PACKETS_REPORT=$(CURDIR)/docs/reference/harden-packets.md \
 		$(GO) test -tags packets -count=1 -timeout 60m -v -run '^TestPackets[A-Z]' ./internal/logic/plan
+
+# The kernel and nft say what the state of each port is: so must the probes, every time.
+verify-labs:
+	@tools/need $(TEST_PACKAGES)
+	VERIFY_LAB_RUNS=20 $(GO) test -count=1 -timeout 120m -parallel 8 -v -run '^TestLabs$$' ./internal/host/probe
 
 # Needs overlayfs, and ten minutes the first time to build what Debian does not have.
 corpus:

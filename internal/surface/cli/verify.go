@@ -49,15 +49,16 @@ func (a *app) verifyCommand() *cobra.Command {
 	var o verifyOptions
 	cmd := &cobra.Command{
 		Use:   "verify TARGET…",
-		Short: "Ask a host from outside, over both families, and compare with what is expected",
-		Long: "verify sends probes to every address of the targets and says for each port whether\n" +
-			"it is open, closed, rejected, filtered or unreachable, IPv4 beside IPv6. With --expect,\n" +
-			"--intent or --previous it compares that with what is wanted, with --snapshot with what\n" +
-			"the rules of the target say, and with both it names the one that is wrong. Nothing is\n" +
-			"sent to an address that was not named. As root it sends bare SYNs, otherwise it connects.\n\n" +
-			"A TARGET is a name (all its A and AAAA are asked) or an address, fe80::1%eth0 too. At most\n" +
-			"50,000 packets a second are sent on a link and 5,000 through a router; --rate says\n" +
-			"otherwise. Ctrl-C ends the run and prints what is known.",
+		Short: "Ask a host from outside over both families, and compare",
+		Long: "verify sends probes to every address of the targets and says for each port\n" +
+			"whether it is open, closed, rejected, filtered or unreachable, IPv4 beside IPv6.\n" +
+			"With --expect, --intent or --previous it compares that with what is wanted, with\n" +
+			"--snapshot with what the rules of the target say, and with both it names the one\n" +
+			"that is wrong. Nothing is sent to an address that was not named. As root it\n" +
+			"sends bare SYNs, otherwise it connects.\n\n" +
+			"A TARGET is a name (all its A and AAAA are asked) or an address, fe80::1%eth0\n" +
+			"too. At most 50,000 packets a second are sent on a link and 5,000 through a\n" +
+			"router; --rate says otherwise. Ctrl-C ends the run and prints what is known.",
 		Example: "  sudo sixfence verify www.example.org\n" +
 			"  sudo sixfence verify 192.0.2.2 2001:db8::2 --ports tcp/1-65535\n" +
 			"  sudo sixfence verify web1 --intent web1.yaml --snapshot web1.json\n" +

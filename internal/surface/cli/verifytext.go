@@ -79,8 +79,14 @@ func writeVerifyJSON(w io.Writer, j *expect.Judge, r finding.Report, took time.D
 		name string
 		v    any
 	}{
-		{"tool", r.Tool}, {"at", r.At}, {"seconds", took.Seconds()}, {"complete", complete}, {"addresses", verifyAddresses(j)}, {"parity", j.Parity()},
-		{"findings", r.Findings}, {"gaps", r.Gaps},
+		{"tool", r.Tool},
+		{"at", r.At},
+		{"seconds", took.Seconds()},
+		{"complete", complete},
+		{"addresses", verifyAddresses(j)},
+		{"parity", j.Parity()},
+		{"findings", r.Findings},
+		{"gaps", r.Gaps},
 	} {
 		if err := member(m.name, m.v); err != nil {
 			return err
