@@ -28,7 +28,16 @@ var onlyTheLoader = []string{
 // pool are values of every sort that a mutation puts in the place of another.
 var pool = []any{
 	"", "x", "eth0", "tcp/22", "22", "fe80::1", "2001:db8::/32", "192.0.2.1", "2027-01-31", "deny", "ipv6", "52:54:00:00:00:01", "sixfence/v1", "slaac", "true", "tcp://[2001:db8::1]:53", "gre", "LISTEN-07",
-	true, false, 0, 1, 64, -1, 1.5, nil, []any{}, []any{"x"}, []any{1}, []any{"ipv4"}, []any{[]any{}}, []any{map[string]any{}}, map[string]any{}, map[string]any{"x": 1}, map[string]any{"name": "a"},
+	true, false, 0, 1, 64, -1, 1.5, nil,
+	[]any{},
+	[]any{"x"},
+	[]any{1},
+	[]any{"ipv4"},
+	[]any{[]any{}},
+	[]any{map[string]any{}},
+	map[string]any{},
+	map[string]any{"x": 1},
+	map[string]any{"name": "a"},
 }
 
 // mutate changes one place of a document, and says which.

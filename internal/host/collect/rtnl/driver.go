@@ -2,6 +2,7 @@ package rtnl
 
 import (
 	"encoding/binary"
+	"errors"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -71,7 +72,10 @@ func queryDriver(a *ask.Asker, b *ask.Budget, fd, index int) (ans driverAnswer) 
 		}
 		a.Note("ioctl", "ETHTOOL_GDRVINFO")
 		info, err := unix.IoctlGetEthtoolDrvinfo(fd, before)
-		ans.errno, _ = err.(unix.Errno)
+		ans.errno = 0
+		if err != nil && !errors.As(err, &ans.errno) {
+			ans.errno = unix.EIO
+		}
 		if err == nil {
 			ans.name = info.Driver
 		}
@@ -89,7 +93,8 @@ func nameOf(fd, index int) (string, unix.Errno) {
 	}
 	r.SetUint32(uint32(index))
 	if err := unix.IoctlIfreq(fd, unix.SIOCGIFNAME, r); err != nil {
-		errno, _ := err.(unix.Errno)
+		errno := unix.EIO
+		_ = errors.As(err, &errno)
 		return "", errno
 	}
 	return r.Name(), 0
