@@ -139,6 +139,7 @@ func (l *lab) command(role string, env ...string) *exec.Cmd {
 	c.Env = append([]string{
 		"PATH=" + os.Getenv("PATH"), "SIXFENCE_TEST_ROLE=" + role, "SIXFENCE_TEST_ROOT=" + l.host.Root, "SIXFENCE_TEST_STATE=" + l.state(),
 		"SIXFENCE_TEST_BOOT=" + l.boot, "SIXFENCE_TEST_PLAN=" + l.dir + "/plan.json", "SIXFENCE_TEST_LOG=" + l.dir + "/undo.log",
+		"SIXFENCE_TEST_DISK=" + os.Getenv("SIXFENCE_TEST_DISK"),
 	}, env...)
 	return c
 }

@@ -78,6 +78,8 @@ func (f *fault) cross(name string, grows bool) error {
 		time.Sleep(20 * time.Millisecond) // deadly, or ignored
 	case "eperm":
 		return fmt.Errorf("%s: %w", name, unix.EPERM)
+	case "fill": // somebody else, at this moment
+		fillDisk(os.Getenv("SIXFENCE_TEST_DISK"))
 	case "stop": // hangs
 		_ = unix.Kill(os.Getpid(), unix.SIGSTOP)
 	}
