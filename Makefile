@@ -53,13 +53,15 @@ oracle-mutants:
 		ORACLE_SECONDS=0 ORACLE_VERDICTS=120000 ORACLE_SHAPES=40 ORACLE_SOURCES=30 ORACLE_RECORD="$$tree/cases" $(GO) test -count=1 -timeout 60m -run '^TestOracle$$' ./internal/testlab/oracle; \
 		$(GO) run ./internal/testlab/oracle/mutants "$$tree/a,$$tree/b" "$$tree/cases" docs/reference/oracle-mutants.md
 
-# Randomised runs of apply, confirm and undo that are killed, refused, starved of disk
-# space and cut off from power, and a page about them.
+# Apply, confirm and undo that are killed, hung up, refused and starved of disk space at
+# every crossing and at random, beside others who write, and cut off from power; and a page
+# about them. HARDEN_FAULTS_SEED chooses other random runs.
 harden-faults:
-	@tools/need $(TEST_PACKAGES)
-	@rm -f docs/reference/harden-faults.md; cp internal/engine/apply/testdata/faults-head.md docs/reference/harden-faults.md
-	HARDEN_FAULTS=600 HARDEN_CUTS=0 HARDEN_FAULTS_REPORT=$(CURDIR)/docs/reference/harden-faults.md \
-		$(GO) test -count=1 -timeout 60m -v -run '^(TestFaults|TestPowerCuts|TestPowerCutsOnExt4)$$' ./internal/engine/apply
+	@tools/need $(TEST_PACKAGES) bird2 fail2ban
+	@d=$$(mktemp -d); trap 'rm -rf "$$d"' EXIT; \
+		HARDEN_FAULTS=520 HARDEN_CROSSINGS=1 HARDEN_DISK=5 HARDEN_REAL=24 HARDEN_CUTS=0 HARDEN_FAULTS_REPORT=$$d \
+		$(GO) test -count=1 -timeout 90m -v -run '^(TestFaults|TestCrossings|TestFullDisk|TestRealPrograms|TestPowerCuts|TestPowerCutsOnExt4)$$' ./internal/engine/apply; \
+		cat internal/engine/apply/testdata/faults-head.md "$$d"/* >docs/reference/harden-faults.md
 
 # Real daemons, tools and raw frames against hosts of every kind, five minutes behind a
 # snooping switch among them, and a page about them.

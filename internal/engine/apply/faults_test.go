@@ -69,7 +69,7 @@ func TestFaults(t *testing.T) {
 			})
 		}
 	})
-	tally.report(t, "Random faults", map[string]int{"runs": runs, "seed": int(seed)})
+	tally.report(t, 2, "Random faults", map[string]int{"runs": runs, "seed": int(seed)})
 }
 
 // tally counts what came of runs that go on beside each other.
@@ -104,7 +104,7 @@ func (y *tally) add(t *testing.T, most map[string]int) {
 	}
 }
 
-func (y *tally) report(t *testing.T, title string, more map[string]int) {
+func (y *tally) report(t *testing.T, order int, title string, more map[string]int) {
 	maps.Copy(y.count, more)
 	var b strings.Builder
 	for _, k := range slices.Sorted(maps.Keys(y.count)) {
@@ -114,21 +114,17 @@ func (y *tally) report(t *testing.T, title string, more map[string]int) {
 	if y.count["ended as intended"] == 0 || y.count["ended as before"] == 0 {
 		t.Error("one of the two ends never came: the faults prove nothing")
 	}
-	report(t, title, b.String())
+	report(t, order, title, b.String())
 }
 
-// report appends a table to the page that HARDEN_FAULTS_REPORT names.
-func report(t *testing.T, title, rows string) {
-	path := os.Getenv("HARDEN_FAULTS_REPORT")
-	if path == "" {
+// report writes a table into the directory that HARDEN_FAULTS_REPORT names, in a file of
+// its own: the tests go on beside each other, and the page has an order.
+func report(t *testing.T, order int, title, rows string) {
+	dir := os.Getenv("HARDEN_FAULTS_REPORT")
+	if dir == "" {
 		return
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if _, err := fmt.Fprintf(f, "\n## %s\n\n| | |\n|---|---|\n%s", title, rows); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, strconv.Itoa(order)), fmt.Appendf(nil, "\n## %s\n\n| | |\n|---|---|\n%s", title, rows), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -307,7 +307,7 @@ func TestPowerCuts(t *testing.T) {
 	if tally["booted as before"] == 0 || tally["booted as intended"] == 0 {
 		t.Error("one of the two ends never came: the cuts prove nothing")
 	}
-	report(t, "Power cuts, replayed from the log of the file layer", b.String())
+	report(t, 5, "Power cuts, replayed from the log of the file layer", b.String())
 }
 
 func opName(ops []store.Op, k int) string {
@@ -456,7 +456,7 @@ func TestPowerCutsOnExt4(t *testing.T) {
 		if ws.Stopped() {
 			_, _ = unix.Wait4(c.Process.Pid, &ws, 0, nil)
 		}
-		sh(t, "umount", mnt)
+		unmount(t, mnt)
 		if err := os.Mkdir(base+"/mnt2", 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -466,10 +466,23 @@ func TestPowerCutsOnExt4(t *testing.T) {
 		boot.host.Root = boot.dir + "/root"
 		boot.recovered(p, before, intended(t, p), fmt.Sprintf("%s, stopped at crossing %d", role, at), tally)
 		boot.end()
-		sh(t, "umount", base+"/mnt2")
+		unmount(t, base+"/mnt2")
 	}
 	fmt.Printf("| images | %d |\n| of a stopped apply | %d |\n| of a stopped confirm | %d |\n| booted as before | %d |\n| booted as intended | %d |\n", runs, tally["stopped in apply"], tally["stopped in confirm"], tally["booted as before"], tally["booted as intended"])
-	report(t, "Power cuts on ext4", fmt.Sprintf("| images copied | %d |\n| of a stopped apply | %d |\n| of a stopped confirm | %d |\n| booted as before | %d |\n| booted as intended | %d |\n", runs, tally["stopped in apply"], tally["stopped in confirm"], tally["booted as before"], tally["booted as intended"]))
+	report(t, 6, "Power cuts on ext4", fmt.Sprintf("| images copied | %d |\n| of a stopped apply | %d |\n| of a stopped confirm | %d |\n| booted as before | %d |\n| booted as intended | %d |\n", runs, tally["stopped in apply"], tally["stopped in confirm"], tally["booted as before"], tally["booted as intended"]))
+}
+
+// unmount waits for processes that were killed and have not ended yet.
+func unmount(t *testing.T, dir string) {
+	t.Helper()
+	var out []byte
+	var err error
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if out, err = exec.Command("umount", dir).CombinedOutput(); err == nil {
+			return
+		}
+	}
+	t.Fatalf("umount: %v\n%s", err, out)
 }
 
 func sh(t *testing.T, name string, args ...string) {
