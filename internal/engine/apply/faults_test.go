@@ -255,7 +255,7 @@ func (x *trial) judge(t *testing.T) {
 	}
 	for _, y := range rs {
 		for _, c := range y.Conflicts {
-			if x.others != nil && foreignObject.MatchString(c) {
+			if foreignObject.MatchString(c) {
 				continue
 			}
 			t.Errorf("a conflict, where nobody touched ours: %s\n%s", c, x.story)
