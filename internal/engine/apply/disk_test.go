@@ -223,7 +223,7 @@ func (x *trial) full(t *testing.T, role string, at int, before, after []string, 
 	if kept() {
 		want, word = after, "intended"
 	}
-	if d := x.l.settled(x.p, want, 10*time.Second); d != "" {
+	if d := x.l.settled(x.p, want, patience); d != "" {
 		t.Errorf("it is not as %s:\n%s%s%s", word, d, x.story, x.l.log())
 	}
 	tally.count["ended as "+word]++

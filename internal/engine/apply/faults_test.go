@@ -261,7 +261,7 @@ func (x *trial) judge(t *testing.T) {
 			t.Errorf("a conflict, where nobody touched ours: %s\n%s", c, x.story)
 		}
 	}
-	if d := x.l.settled(x.p, want, 10*time.Second); d != "" {
+	if d := x.l.settled(x.p, want, patience); d != "" {
 		t.Errorf("it is not as %s:\n%s%s\nhistory %+v\nundo log %s", word, d, x.story, rs, x.l.log())
 	}
 	x.res.count("ended as " + word)
@@ -376,14 +376,14 @@ func TestHangs(t *testing.T) {
 	}
 	defer func() { _ = c.Process.Signal(unix.SIGKILL); _ = c.Wait() }()
 	ended := false
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end) && !ended; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(2 * patience); time.Now().Before(end) && !ended; time.Sleep(50 * time.Millisecond) {
 		_, err := os.Stat(l.state() + "/past")
 		ended = err == nil && l.ended(0)
 	}
 	if !ended {
 		t.Fatalf("nobody ended it: %s", l.log())
 	}
-	if d := l.settled(p, before, 4*time.Second); d != "" {
+	if d := l.settled(p, before, patience); d != "" {
 		t.Errorf("it is not as before:\n%s", d)
 	}
 }
@@ -419,7 +419,7 @@ func TestReboot(t *testing.T) {
 		if moment == "promoted" {
 			want = intended(t, p)
 		}
-		if d := next.settled(p, want, 4*time.Second); d != "" {
+		if d := next.settled(p, want, patience); d != "" {
 			t.Errorf("%s: after the boot:\n%s", moment, d)
 		}
 		rs, err := next.engine().History()

@@ -85,7 +85,7 @@ rule add from 2001:db8:1::/64 table 100 priority 500
 	}
 	t.Cleanup(l.end)
 	// The kernel's own addresses come a moment after the link.
-	testlab.Eventually(t, 5*time.Second, "link-local addresses", func() bool {
+	testlab.Eventually(t, patience, "link-local addresses", func() bool {
 		n := 0
 		for _, line := range l.projection(&change.Plan{}) {
 			if strings.HasPrefix(line, "route fe80::ff:fe00:") && strings.Contains(line, "table 255 type 2") {
@@ -255,7 +255,7 @@ func (l *lab) projection(p *change.Plan) []string {
 			out = append(out, s.ID+" "+now)
 		}
 		var ns fact.Namespace
-		rtnl.Read(ask.New(func(string) bool { return true }, false), ask.NewBudget("lab", 10*time.Second, 100000, 1<<26)).Decode(&ns)
+		rtnl.Read(ask.New(func(string) bool { return true }, false), ask.NewBudget("lab", patience, 100000, 1<<26)).Decode(&ns)
 		names := map[int]string{0: "-"}
 		links, _ := ns.Links.Get()
 		for _, x := range links {

@@ -369,7 +369,7 @@ func (l *lab) recovered(p *change.Plan, before, after []string, what string, tal
 	switch {
 	case was:
 		tally["booted as before"]++
-	case l.settled(p, after, 2*time.Second) == "":
+	case l.settled(p, after, patience) == "":
 		tally["booted as intended"]++
 	default:
 		l.t.Errorf("%s: a third state; to before:\n%sto intended:\n%s", what, diff(before, first), diff(after, first))
