@@ -107,6 +107,7 @@ func (y *tally) add(t *testing.T, most map[string]int) {
 func (y *tally) report(t *testing.T, order int, title string, more map[string]int) {
 	maps.Copy(y.count, more)
 	var b strings.Builder
+	maps.DeleteFunc(y.count, func(k string, v int) bool { return v == 0 && k != "failed" })
 	for _, k := range slices.Sorted(maps.Keys(y.count)) {
 		fmt.Fprintf(&b, "| %s | %d |\n", k, y.count[k])
 	}
