@@ -158,7 +158,7 @@ func TestHardenCutsItsOwnSession(t *testing.T) {
 	if err := os.WriteFile(l.dir+"/plan.json", b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := l.sshFor(2*time.Second, to, binary+" harden apply --timeout 6s "+l.dir+"/plan.json")
+	out, err := l.sshFor(2*time.Second, to, binary+" harden apply --unproven --timeout 6s "+l.dir+"/plan.json")
 	if err == nil {
 		t.Fatalf("the session lives on: %s", out)
 	}

@@ -273,8 +273,16 @@ func (r *proof) floods(ctx context.Context, a *arena.Arena) error {
 			return ndisc.Frame4{SrcMAC: g.Router.MAC, DstMAC: g.Host.MAC, Src: far4, Dst: g.Host.Address, ID: uint16(id)}.Echo(78, uint16(id)).Bytes()
 		}},
 	} {
-		exempt := slices.ContainsFunc(l.Exempt, func(p netip.Prefix) bool { return p.Contains(far6) || p.Contains(far4) })
-		if !x.on || x.rate > maxRate || exempt {
+		from := far6
+		if x.v4 {
+			from = far4
+		}
+		// Who administers the host is not counted; here every source of a service may do so.
+		exempt := slices.Clone(l.Exempt)
+		for _, v := range r.in.Services {
+			exempt = append(exempt, v.From...)
+		}
+		if !x.on || x.rate > maxRate || slices.ContainsFunc(exempt, func(p netip.Prefix) bool { return p.Contains(from) }) {
 			continue
 		}
 		n := 10 * x.rate
