@@ -416,6 +416,14 @@ func (e *Engine) write(d *store.Dir, name string, j *Journal) error {
 	if err := n.Copy(programFile, self, false); err != nil {
 		return err
 	}
+	// systemd may start a program from /usr/bin, not one that is labelled as data.
+	label, err := e.Host.Label("/usr/bin/sixfence")
+	if err == nil && label != "" {
+		err = n.Relabel(programFile, label)
+	}
+	if err != nil {
+		return err
+	}
 	if err := n.Sync(); err != nil {
 		return err
 	}

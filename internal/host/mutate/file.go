@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sixfence/sixfence/internal/host/selinux"
 	"github.com/sixfence/sixfence/internal/host/store"
 	"github.com/sixfence/sixfence/internal/model/change"
 )
@@ -99,9 +100,43 @@ func (h *Host) MissingDirs(target string) ([]string, error) {
 	return out, nil
 }
 
-// Made are the directories that Stage makes for a file.
+// makeDirs makes the directories of a file, with the labels that they are to have.
 func (h *Host) makeDirs(target string) error {
-	return h.Layer.MkdirAll(filepath.Join(h.Root, filepath.Dir(target)), 0o755)
+	missing, err := h.MissingDirs(target)
+	if err != nil {
+		return err
+	}
+	if err := h.Layer.MkdirAll(filepath.Join(h.Root, filepath.Dir(target)), 0o755); err != nil || len(missing) == 0 {
+		return err
+	}
+	policy, err := selinux.Read(h.Root)
+	if err != nil {
+		return err
+	}
+	for _, m := range missing {
+		label := policy.Label(m, unix.S_IFDIR)
+		if label == "" {
+			continue
+		}
+		d, name, err := h.open(m)
+		if err != nil {
+			return err
+		}
+		err = d.Relabel(name, label)
+		d.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Label is what the host's SELinux wants a file of that path to be labelled; empty
+// where there is none. An unreadable policy is an error: with a wrong label a file may
+// be one that nobody can read at the next boot.
+func (h *Host) Label(path string) (string, error) {
+	p, err := selinux.Read(h.Root)
+	return p.Label(path, unix.S_IFREG), err
 }
 
 // RemoveDirs removes directories that we made, innermost first, where they are empty.
@@ -160,6 +195,11 @@ func (h *Host) Stage(target, id string, after change.Image) error {
 	if label == "" {
 		if _, i, err := d.Read(name, maxFile); err == nil {
 			label = i.Label
+		}
+	}
+	if label == "" {
+		if label, err = h.Label(target); err != nil {
+			return err
 		}
 	}
 	if err := d.Write(temp, []byte(after.Text), store.Attr{Mode: mode, UID: after.UID, GID: after.GID, Label: label}); err != nil {

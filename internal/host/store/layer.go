@@ -257,8 +257,8 @@ func (d *Dir) Write(name string, content []byte, a Attr) error {
 			return fmt.Errorf("chmod %s: %w", d.in(name), err)
 		}
 		if a.Label != "" {
-			if err := unix.Fsetxattr(fd, "security.selinux", append([]byte(a.Label), 0), 0); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
-				return fmt.Errorf("label %s: %w", d.in(name), err)
+			if err := setLabel(fd, d.in(name), a.Label); err != nil {
+				return err
 			}
 		}
 		if err := d.l.do(Op{Kind: OpWrite, Path: d.in(name), Data: content}, func() error { _, err := f.Write(content); return err }); err != nil {
@@ -273,6 +273,24 @@ func (d *Dir) Write(name string, content []byte, a Attr) error {
 		_ = d.Remove(name)
 	}
 	return err
+}
+
+// Relabel sets the security.selinux of a file or directory; what file systems without
+// labels say to that is no error.
+func (d *Dir) Relabel(name, label string) error {
+	fd, err := unix.Openat(d.fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", d.in(name), err)
+	}
+	defer unix.Close(fd)
+	return setLabel(fd, d.in(name), label)
+}
+
+func setLabel(fd int, path, label string) error {
+	if err := unix.Fsetxattr(fd, "security.selinux", append([]byte(label), 0), 0); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("label %s: %w", path, err)
+	}
+	return nil
 }
 
 // Replace puts a file in its place at once: whoever looks sees the old content or

@@ -300,3 +300,54 @@ func TestDisable(t *testing.T) {
 		}
 	}
 }
+
+// TestBackAgain: an intent that wants IPv6 again, long after another one switched it
+// off, switches on what that one had off, loopback and later interfaces too, and says
+// what does not come back by itself; what somebody else had off stays so.
+func TestBackAgain(t *testing.T) {
+	f := newFiring(t, "bak")
+	f.Victim.IP("link", "add", "theirs", "type", "veth", "peer", "name", "theirs1")
+	d := disk{}
+	look := func(in intent.Intent) change.Plan {
+		t.Helper()
+		s := snapshot(t, f.Victim)
+		p := plan.New(in, s, plan.Options{Decode: decode, Read: d.read, Namespace: s.Namespaces[0].Name})
+		if r := refusals(p); len(r) > 0 {
+			t.Fatalf("refused: %+v", p.Refusals)
+		}
+		return p
+	}
+	off := intents()["ipv4 only"]
+	p := look(off)
+	if !slices.Contains(risks(p), "ipv6-until-sysctl") {
+		t.Errorf("nobody says what a boot does: %v", risks(p))
+	}
+	d.perform(t, f.Victim, p)
+	on := intents()["static server"]
+	p = look(on)
+	if !slices.Contains(risks(p), "enabling-is-not-all") {
+		t.Errorf("nobody says what is missing then: %v", risks(p))
+	}
+	d.perform(t, f.Victim, p)
+	for _, i := range []string{"lo", "default", "v0", "v1"} {
+		if v := f.Victim.ReadSysctl("net/ipv6/conf/" + i + "/disable_ipv6"); v != "0" {
+			t.Errorf("%s is still without IPv6", i)
+		}
+	}
+	if again := look(on); len(again.Steps) > 0 {
+		t.Errorf("after it, there is still to do: %v", ids(again))
+	}
+	f.Victim.Sysctl("net/ipv6/conf/theirs/disable_ipv6", "1")
+	if p := look(on); slices.Contains(ids(p), "sysctl:net/ipv6/conf/theirs/disable_ipv6") {
+		t.Error("what somebody else switched off is switched on")
+	}
+	// The other form: the kernel's command line.
+	s := snapshot(t, f.Victim)
+	s.Host.Boot.Parameters = fact.Value(map[string]string{"ipv6.disable": "1"})
+	if p := plan.New(on, s, plan.Options{Decode: decode, Read: d.read, Namespace: s.Namespaces[0].Name}); !slices.Contains(risks(p), "ipv6-off-at-boot") {
+		t.Errorf("nobody says that a reboot is needed: %v", risks(p))
+	}
+	if p := plan.New(off, s, plan.Options{Decode: decode, Read: d.read, Namespace: s.Namespaces[0].Name}); slices.Contains(risks(p), "ipv6-until-sysctl") {
+		t.Error("the command line is asked for what it has")
+	}
+}

@@ -48,6 +48,9 @@ func New(in intent.Intent, s *fact.Snapshot, o Options) change.Plan {
 	if gap != nil {
 		p.Gaps = append(p.Gaps, *gap)
 	}
+	if !disabled(&in) {
+		live = append(live, b.enabled(settings)...)
+	}
 	p.Steps = append(p.Steps, live...)
 	if in.Files.Owner == "" {
 		b.files(st.files(text, settings, b.read))
@@ -320,6 +323,7 @@ func (b *builder) risks(settings []setting, live []change.Step) {
 			b.risk(change.Risk{ID: "disable-destroys", Severity: "high", Title: "Switching IPv6 off deletes addresses, routes and neighbours", Detail: "Switching it on again brings back ::1 and link-local addresses only. They are kept in the journal for the way back.", Evidence: gone, Remedy: "sixfence harden rollback"})
 		}
 	}
+	b.bootRisks(live)
 	// Services on ::1.
 	if b.in.Families == intent.Disabled {
 		socks, _ := b.ns.Sockets.Get()
@@ -380,6 +384,34 @@ func (b *builder) risks(settings []setting, live []change.Step) {
 	}
 	b.managerRisks()
 	b.sysctlRisks(settings)
+}
+
+// bootRisks are what the kernel's command line does to IPv6, or could, and what it does
+// not bring back.
+func (b *builder) bootRisks(live []change.Step) {
+	params, _ := b.snap.Host.Boot.Parameters.Get()
+	module, _ := b.snap.Host.Boot.IPv6Module.Get()
+	off := params["ipv6.disable"] == "1" || module["disable"] == "1"
+	const onRHEL, onDebian = "on RHEL: grubby --update-kernel=ALL ", "; on Debian: GRUB_CMDLINE_LINUX in /etc/default/grub, then update-grub; then reboot"
+	switch {
+	case disabled(b.in) && !off:
+		b.risk(change.Risk{
+			ID: "ipv6-until-sysctl", Severity: "low", Title: "IPv6 is on from the start of the kernel until systemd-sysctl has run", Detail: "ipv6.disable=1 on the kernel's command line closes that, and needs a reboot. There is then no IPv6 socket at all: programs that ask for one fail, even for 127.0.0.1.",
+			Remedy: "if that is wanted, " + onRHEL + "--args=ipv6.disable=1" + onDebian,
+		})
+	case !disabled(b.in) && off:
+		b.risk(change.Risk{
+			ID: "ipv6-off-at-boot", Severity: "high", Title: "IPv6 is switched off on the kernel's command line: no setting switches it on", Detail: "Nothing of this plan about IPv6 has an effect before a reboot without ipv6.disable=1.", Evidence: []string{"ipv6.disable=1"},
+			Remedy: onRHEL + "--remove-args=ipv6.disable" + onDebian + ", and plan again",
+		})
+	case slices.ContainsFunc(live, func(st change.Step) bool {
+		return strings.HasSuffix(st.Target, "/disable_ipv6") && st.After.Text == "0"
+	}):
+		b.risk(change.Risk{
+			ID: "enabling-is-not-all", Severity: "medium", Title: "Switching IPv6 on again brings back ::1 and link-local addresses only", Detail: "Other addresses and routes are configured by the network manager when it starts the interface next; taking back the change that switched IPv6 off brings back those it took away.",
+			Remedy: "instead of this plan: sixfence harden rollback; or after it restart the network manager, or the host",
+		})
+	}
 }
 
 // sysctlRisks are files of others that undo ours.

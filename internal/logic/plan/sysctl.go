@@ -293,6 +293,19 @@ func sysctlText(list []setting) string {
 	return b.String()
 }
 
+// parseSysctls reads what sysctlText writes, as systemd-sysctl reads it.
+func parseSysctls(text string) (out []setting) {
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' || line[0] == ';' {
+			continue
+		}
+		k, v, _ := strings.Cut(line, "=")
+		out = append(out, setting{key: sysctlPath(strings.TrimSpace(strings.TrimPrefix(k, "-"))), value: strings.TrimSpace(v)})
+	}
+	return out
+}
+
 func oneLine(t string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
@@ -345,6 +358,19 @@ func (s *site) live(list []setting) (steps []change.Step, gap *fact.Gap) {
 		steps = append(steps, st)
 	}
 	return steps, nil
+}
+
+// enabled are the steps that switch IPv6 on again where an earlier intent of ours had
+// it off, and this one does not say: nothing else would, before a reboot.
+func (b *builder) enabled(settings []setting) (steps []change.Step) {
+	old := parseSysctls(b.read(SysctlFile).Text)
+	now, _ := b.ns.Sysctls.Get()
+	for _, k := range slices.Sorted(maps.Keys(now.Values)) {
+		if strings.HasPrefix(k, conf6) && strings.HasSuffix(k, "/disable_ipv6") && k != conf6+"all/disable_ipv6" && now.Values[k] == "1" && valueFor(old, k) == "1" && valueFor(settings, k) == "" {
+			steps = append(steps, change.Step{ID: "sysctl:" + k, Kind: change.Sysctl, Phase: change.Runtime, Target: k, Before: change.Image{Text: "1"}, After: change.Image{Text: "0"}, Why: []string{"families"}})
+		}
+	}
+	return steps
 }
 
 func weight(key string) int {

@@ -1,26 +1,12 @@
 package plan
 
 import (
-	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
 
 	"github.com/sixfence/sixfence/internal/model/intent"
 )
-
-// parseSysctls reads what sysctlText writes, as systemd-sysctl reads it.
-func parseSysctls(text string) (out []setting) {
-	for line := range strings.Lines(text) {
-		line = strings.TrimSpace(line)
-		if line == "" || line[0] == '#' || line[0] == ';' {
-			continue
-		}
-		k, v, _ := strings.Cut(line, "=")
-		out = append(out, setting{key: sysctlPath(strings.TrimSpace(strings.TrimPrefix(k, "-"))), value: strings.TrimSpace(v)})
-	}
-	return out
-}
 
 // TestSysctlsComeBack: what is written is what systemd-sysctl reads, or it is refused.
 func TestSysctlsComeBack(t *testing.T) {
