@@ -288,8 +288,8 @@ func TestPacketsMLD(t *testing.T) {
 	if long == 0 {
 		long = 40 * time.Second
 	}
-	// Centiseconds: a query every 3 s, members for 8 s.
-	s := newSegment(t, "mld", "mcast_snooping", "1", "mcast_querier", "1", "mcast_query_interval", "300", "mcast_membership_interval", "800", "mcast_query_response_interval", "100", "mcast_querier_interval", "800", "mcast_mld_version", "2")
+	// Centiseconds: a query every second, later every 3 s; members for 8 s.
+	s := newSegment(t, "mld", "mcast_snooping", "1", "mcast_querier", "1", "mcast_startup_query_interval", "100", "mcast_query_interval", "300", "mcast_membership_interval", "800", "mcast_query_response_interval", "100", "mcast_querier_interval", "800", "mcast_mld_version", "2")
 	s.static()
 	harden(t, s.host, intent.Intent{Role: intent.RoleServer, Interfaces: map[string]intent.Interface{"eth0": {Addressing: intent.Static}}, Services: []intent.Service{ssh()}})
 	start, rounds, lost := time.Now(), 0, 0
