@@ -60,7 +60,7 @@ harden-faults:
 	@tools/need $(TEST_PACKAGES) bird2 fail2ban
 	@d=$$(mktemp -d); trap 'rm -rf "$$d"' EXIT; \
 		HARDEN_FAULTS=520 HARDEN_CROSSINGS=1 HARDEN_DISK=5 HARDEN_REAL=24 HARDEN_CUTS=0 HARDEN_FAULTS_REPORT=$$d \
-		$(GO) test -count=1 -timeout 90m -v -run '^(TestFaults|TestCrossings|TestFullDisk|TestRealPrograms|TestPowerCuts|TestPowerCutsOnExt4)$$' ./internal/engine/apply; \
+		$(GO) test -count=1 -timeout 90m -v -run '^(TestFaults|TestCrossings|TestFullDisk|TestRealPrograms|TestPowerCuts|TestPowerCutsOnExt4|TestKeepKilled)$$' ./internal/engine/apply; \
 		cat internal/engine/apply/testdata/faults-head.md "$$d"/* >docs/reference/harden-faults.md
 
 # Real daemons, tools and raw frames against hosts of every kind, five minutes behind a

@@ -75,6 +75,10 @@ type Options struct {
 	Former  string // of a rollback: the transaction that is taken back
 	// Sockets tells the connections of now; nil: the kernel's TCP sockets.
 	Sockets func() ([]Socket, error)
+	// restores are the objects of a change that brings back what somebody undid, who it was.
+	// It confirms itself, and nobody waits for it: no undo is armed.
+	restores []string
+	why      string
 }
 
 // Pending is a transaction that waits for its confirmation.
@@ -122,7 +126,7 @@ func (e *RolledBackError) Unwrap() error { return e.Cause }
 // Outcome is how a transaction ended.
 type Outcome struct {
 	ID     string `json:"id"`
-	Result string `json:"result"` // confirmed, rolled-back, reverted-by-reboot
+	Result string `json:"result"` // confirmed, restored, rolled-back, reverted-by-reboot
 	Why    string `json:"why,omitempty"`
 	// Conflicts are objects that somebody else changed meanwhile, and that were kept.
 	Conflicts []string `json:"conflicts,omitempty"`
@@ -346,6 +350,7 @@ func (e *Engine) begin(d *store.Dir, p *change.Plan, o Options) (t *transaction,
 		ID: hex.EncodeToString(r[:]), Plan: *p, Former: o.Former, Who: o.Who, Begun: now.UTC().Truncate(time.Millisecond),
 		Deadline: now.Add(o.Timeout).UTC().Truncate(time.Millisecond), BegunAt: at, DeadlineAt: at + o.Timeout.Milliseconds(),
 		Boot: e.bootID(), Network: mutate.Namespace(), Entries: entries, PID: os.Getpid(), Started: started(os.Getpid()),
+		Restores: o.restores, Why: o.why,
 	}
 	for _, s := range sockets {
 		j.Sockets = append(j.Sockets, s.key())
@@ -362,7 +367,9 @@ func (e *Engine) begin(d *store.Dir, p *change.Plan, o Options) (t *transaction,
 	if err := e.write(d, name, j); err != nil {
 		return nil, err
 	}
-	if err := e.record(d, Record{Event: "armed", Transaction: j.ID, PlanID: p.ID, IntentHash: p.IntentHash, Who: j.Who}); err != nil {
+	if j.Restores != nil {
+		// Its end is what is worth a record.
+	} else if err := e.record(d, Record{Event: "armed", Transaction: j.ID, PlanID: p.ID, IntentHash: p.IntentHash, Who: j.Who}); err != nil {
 		return nil, err
 	}
 	if err := d.Move(name, pendingDir); err != nil {
@@ -375,7 +382,7 @@ func (e *Engine) begin(d *store.Dir, p *change.Plan, o Options) (t *transaction,
 	if t, err = openTransaction(d); err != nil {
 		return nil, err
 	}
-	if err = e.boundary("arm"); err == nil {
+	if err = e.boundary("arm"); err == nil && j.Restores == nil {
 		err = e.arm(t)
 	}
 	if err == nil {
@@ -408,13 +415,15 @@ func (e *Engine) write(d *store.Dir, name string, j *Journal) error {
 			return fmt.Errorf("write journal: %w", err)
 		}
 	}
-	self, err := os.Open("/proc/self/exe")
-	if err != nil {
-		return fmt.Errorf("copy program: %w", err)
-	}
-	defer self.Close()
-	if err := n.Copy(programFile, self, false); err != nil {
-		return err
+	if j.Restores == nil {
+		self, err := os.Open("/proc/self/exe")
+		if err != nil {
+			return fmt.Errorf("copy program: %w", err)
+		}
+		defer self.Close()
+		if err := n.Copy(programFile, self, false); err != nil {
+			return err
+		}
 	}
 	// systemd may start a program from /usr/bin, not one that is labelled as data.
 	label, err := e.Host.Label("/usr/bin/sixfence")

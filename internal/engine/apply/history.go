@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,7 +20,7 @@ import (
 type Record struct {
 	Seq         int       `json:"seq"`
 	At          time.Time `json:"at"`
-	Event       string    `json:"event"` // armed, confirmed, rolled-back, reverted-by-reboot, corrupt, torn
+	Event       string    `json:"event"` // armed, confirmed, rolled-back, reverted-by-reboot, restored, fight, corrupt, torn
 	Transaction string    `json:"transaction,omitempty"`
 	Former      string    `json:"former,omitempty"` // what a rollback takes back
 	PlanID      string    `json:"planId,omitempty"`
@@ -29,7 +30,8 @@ type Record struct {
 	Proof       []string  `json:"proof,omitempty"`
 	Conflicts   []string  `json:"conflicts,omitempty"`
 	Lost        []string  `json:"lost,omitempty"`
-	Prev        string    `json:"prev"` // SHA-256 in hex of the line before, without its line feed
+	Objects     []string  `json:"objects,omitempty"` // that were restored, or are fought over
+	Prev        string    `json:"prev"`              // SHA-256 in hex of the line before, without its line feed
 }
 
 const (
@@ -156,6 +158,9 @@ func (e *Engine) History() ([]Record, error) {
 	return rs, err
 }
 
+// oneLine is a text as the journal's protocol takes it.
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+
 // journald tells the system's journal, where there is one.
 func journald(r Record) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
@@ -164,10 +169,17 @@ func journald(r Record) {
 	}
 	defer unix.Close(fd)
 	priority := 5
-	if r.Event != "armed" && r.Event != "confirmed" {
+	what := "change " + r.Transaction + " " + r.Event
+	switch r.Event {
+	case "armed", "confirmed":
+	case "restored":
+		priority, what = 4, "restored "+oneLine(strings.Join(r.Objects, " ")+"; undone by "+r.Why)
+	case "fight":
+		priority, what = 2, "somebody keeps undoing "+oneLine(strings.Join(r.Objects, " ")+", and it is no longer restored; undone by "+r.Why)
+	default:
 		priority = 4
 	}
-	text := fmt.Sprintf("MESSAGE=sixfence harden: change %s %s\nPRIORITY=%d\nSYSLOG_IDENTIFIER=sixfence\nSIXFENCE_TRANSACTION=%s\nSIXFENCE_EVENT=%s\nSIXFENCE_INTENT=%s\n",
-		r.Transaction, r.Event, priority, r.Transaction, r.Event, r.IntentHash)
+	text := fmt.Sprintf("MESSAGE=sixfence harden: %s\nPRIORITY=%d\nSYSLOG_IDENTIFIER=sixfence\nSIXFENCE_TRANSACTION=%s\nSIXFENCE_EVENT=%s\nSIXFENCE_INTENT=%s\n",
+		what, priority, r.Transaction, r.Event, r.IntentHash)
 	_ = unix.Sendto(fd, []byte(text), 0, &unix.SockaddrUnix{Name: "/run/systemd/journal/socket"})
 }

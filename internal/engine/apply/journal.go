@@ -44,6 +44,10 @@ type Journal struct {
 	Sockets []string `json:"sockets"`
 	PID     int      `json:"pid"`      // of the run that applies
 	Started string   `json:"pidStart"` // and when it started, in the words of /proc
+	// Restores are the objects that are brought back after somebody else, whom Why names as
+	// far as is known, undid them. Empty of any other change.
+	Restores []string `json:"restores,omitempty"`
+	Why      string   `json:"why,omitempty"`
 }
 
 // Who started a transaction.
@@ -157,6 +161,14 @@ type transaction struct {
 	dir *store.Dir
 	j   *Journal
 	p   progress
+}
+
+// kept is the word for its good end.
+func (t *transaction) kept() string {
+	if t.j.Restores != nil {
+		return "restored"
+	}
+	return "confirmed"
 }
 
 func (t *transaction) phase() phase {

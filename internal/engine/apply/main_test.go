@@ -162,6 +162,11 @@ func play(role string) int {
 		if _, err := e.Resume(); err != nil {
 			return fail(err)
 		}
+	case "keep": // one look
+		k := &keeper{Engine: e, well: time.Now()}
+		if _, err := k.look(context.Background()); err != nil {
+			return fail(err)
+		}
 	case "foreign":
 		return foreign(e.Host)
 	default:

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/sixfence/sixfence/internal/host/mutate"
 	"github.com/sixfence/sixfence/internal/host/store"
@@ -305,7 +306,7 @@ func TestSuspects(t *testing.T) {
 		{change.Step{Kind: change.Table, Target: "inet sixfence"}, mutate.Absent, "/etc/nftables.conf"},
 		{change.Step{Kind: change.Table, Target: "inet sixfence"}, "table x", ""},
 	} {
-		got := strings.Join(e.suspects(c.s, c.now), "; ")
+		got := strings.Join(e.suspects(c.s, c.now, time.Time{}), "; ")
 		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
 			t.Errorf("%s %s: %q, want %q", c.s.Target, c.now, got, c.want)
 		}

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sixfence/sixfence/internal/host/mutate"
-	"github.com/sixfence/sixfence/internal/host/store"
 	"github.com/sixfence/sixfence/internal/model/change"
 )
 
@@ -22,8 +22,13 @@ type Status struct {
 	// Unseen are changes that were taken back while nobody looked.
 	Unseen []Record `json:"unseen,omitempty"`
 	// Drift are objects that are no longer as the last kept change left them.
-	Drift  []Drift  `json:"drift,omitempty"`
-	Alerts []string `json:"alerts,omitempty"`
+	Drift []Drift `json:"drift,omitempty"`
+	// Restored is the last time that something was brought back, and RestoredToday how often
+	// that happened in the last 24 hours.
+	Restored      *Record  `json:"restored,omitempty"`
+	RestoredToday int      `json:"restoredToday,omitempty"`
+	Fights        []Fight  `json:"fights,omitempty"`
+	Alerts        []string `json:"alerts,omitempty"`
 }
 
 // Drift is one object that is not as intended.
@@ -90,54 +95,37 @@ func (e *Engine) Status() (*Status, error) {
 			p.Close()
 		}
 	}
-	for i := len(rs) - 1; i >= 0; i-- {
-		if rs[i].Event != "confirmed" {
-			continue
-		}
-		s.Confirmed = &rs[i]
-		if s.Pending == nil {
-			s.Drift, err = e.drift(past, rs[i].Transaction)
-			if err != nil {
-				s.Alerts = append(s.Alerts, err.Error())
+	s.Fights = readFights(d)
+	var good time.Time // the last time that all was surely well
+	for i, r := range rs {
+		switch r.Event {
+		case "confirmed":
+			s.Confirmed, good = &rs[i], r.At
+		case "restored":
+			s.Restored, good = &rs[i], r.At
+			if time.Since(r.At) < 24*time.Hour {
+				s.RestoredToday++
 			}
 		}
-		break
+	}
+	if s.Pending != nil || s.Confirmed == nil {
+		return s, nil
+	}
+	list, err := keeping(past, rs)
+	if err != nil {
+		s.Alerts = append(s.Alerts, err.Error())
+		return s, nil
+	}
+	for _, a := range e.strays(list) {
+		x := a.drift()
+		x.By = e.culprits(a, good)
+		s.Drift = append(s.Drift, x)
 	}
 	return s, nil
 }
 
-// drift compares the host with what the transaction left.
-func (e *Engine) drift(past *store.Dir, id string) ([]Drift, error) {
-	p, err := past.Sub(id)
-	if err != nil {
-		return nil, err
-	}
-	defer p.Close()
-	j, err := readJournal(p)
-	if err != nil {
-		return nil, err
-	}
-	var out []Drift
-	for i, s := range j.Plan.Steps {
-		if s.Kind == change.Action {
-			continue
-		}
-		where := "kernel"
-		if s.Phase != change.Runtime {
-			where = "disk"
-		}
-		now, err := e.Host.State(s.Kind, s.Target)
-		if err != nil {
-			now = err.Error()
-		}
-		if now != j.Entries[i].Ours {
-			out = append(out, Drift{ID: s.ID, Where: where, Want: j.Entries[i].Ours, Now: now, By: e.suspects(s, now)})
-		}
-	}
-	return out, nil
-}
-
-// Acknowledge marks every undo that nobody saw as seen.
+// Acknowledge marks every undo that nobody saw as seen, and lets be restored again what
+// was fought over.
 func (e *Engine) Acknowledge() error {
 	d, unlock, err := e.open()
 	if err != nil {
@@ -155,6 +143,11 @@ func (e *Engine) Acknowledge() error {
 	ids, err := past.List()
 	if err != nil {
 		return err
+	}
+	if d.Has(fightsFile) {
+		if err := errors.Join(d.Remove(fightsFile), d.Sync()); err != nil {
+			return err
+		}
 	}
 	for _, id := range ids {
 		p, err := past.Sub(id)

@@ -1,10 +1,17 @@
 package apply
 
 import (
+	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sixfence/sixfence/internal/host/mutate"
 	"github.com/sixfence/sixfence/internal/model/change"
@@ -19,9 +26,127 @@ var nftFiles = []string{"/etc/nftables.conf", "/etc/sysconfig/nftables.conf"}
 // flushes finds the statement that takes every table away, ours too.
 var flushes = regexp.MustCompile(`(?m)^\s*flush\s+ruleset`)
 
+// actors are units that are known to write what we write.
+var actors = map[change.Kind][]string{
+	change.Table:     {"nftables", "firewalld", "ufw", "netfilter-persistent", "iptables", "ip6tables", "shorewall", "shorewall6", "ferm", "docker", "libvirtd", "fail2ban", "kubelet", "kube-proxy"},
+	change.Sysctl:    {"systemd-sysctl", "procps", "ufw", "systemd-networkd", "NetworkManager", "networking", "dhcpcd", "docker", "kubelet", "tuned", "cloud-init"},
+	change.Neighbour: {"systemd-networkd", "NetworkManager", "networking", "dhcpcd"},
+}
+
+// unitEvent is the last change of state of a systemd unit.
+type unitEvent struct {
+	name string
+	at   time.Time
+}
+
+func (u unitEvent) String() string {
+	return u.name + ", which was started, stopped or reloaded at " + u.at.Local().Format(time.TimeOnly)
+}
+
+// unitsSince lists the services of systemd that were started, stopped or reloaded since a
+// moment, ours left out.
+func unitsSince(t time.Time) []unitEvent {
+	var out []unitEvent
+	for name, at := range unitTimes("StateChangeTimestampMonotonic", "*.service") {
+		if at.After(t) && !strings.HasPrefix(name, "sixfence-") && !strings.HasPrefix(name, "systemd-journal") {
+			out = append(out, unitEvent{name, at})
+		}
+	}
+	slices.SortFunc(out, func(a, b unitEvent) int { return b.at.Compare(a.at) })
+	return out[:min(len(out), 5)]
+}
+
+// unitTimes is when something happened to units, as systemd says; empty where it does
+// not run.
+func unitTimes(property string, units ...string) map[string]time.Time {
+	if !mutate.SystemdHere() {
+		return nil
+	}
+	said, err := systemTool("systemctl", append([]string{"show", "--all", "-p", "Id", "-p", property}, units...)...)
+	if err != nil {
+		return nil
+	}
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	now := time.Now()
+	out := map[string]time.Time{}
+	for block := range strings.SplitSeq(said, "\n\n") {
+		var name string
+		var µs int64
+		for line := range strings.Lines(block) {
+			k, v, _ := strings.Cut(strings.TrimSpace(line), "=")
+			switch k {
+			case "Id":
+				name = v
+			case property:
+				µs, _ = strconv.ParseInt(v, 10, 64)
+			}
+		}
+		if name != "" && µs > 0 {
+			out[name] = now.Add(-time.Duration(ts.Nano() - µs*1000))
+		}
+	}
+	return out
+}
+
+// commands of people that change what we hold.
+var commands = regexp.MustCompile(`COMMAND=(\S*/)?(nft|sysctl|netplan|ip6?tables\S*|systemctl|ip|ufw|firewall-cmd|service)( .*)?$`)
+
+// sudone lists what people did with sudo since a moment, as the journal of systemd says.
+func sudone(t time.Time) []string {
+	if !mutate.SystemdHere() || t.IsZero() {
+		return nil
+	}
+	said, err := systemTool("journalctl", "--no-pager", "--quiet", "-b", "-o", "json", "--output-fields=MESSAGE,__REALTIME_TIMESTAMP", fmt.Sprintf("--since=@%d", t.Unix()), "_COMM=sudo")
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for line := range strings.Lines(said) {
+		var m struct {
+			Message string `json:"MESSAGE"`
+			At      string `json:"__REALTIME_TIMESTAMP"`
+		}
+		if json.Unmarshal([]byte(line), &m) != nil {
+			continue
+		}
+		µs, _ := strconv.ParseInt(m.At, 10, 64)
+		if at := time.UnixMicro(µs); at.After(t) && commands.MatchString(m.Message) {
+			out = append(out, "sudo at "+at.Local().Format(time.TimeOnly)+": "+strings.Join(strings.Fields(m.Message), " "))
+		}
+	}
+	return out[max(0, len(out)-5):]
+}
+
+// culprits says who may have undone an object since it was surely well: by what systemd
+// and its journal say, and what files would do. What is not known is said to be unknown.
+func (e *Engine) culprits(a astray, well time.Time) []string {
+	if a.err != nil {
+		return nil
+	}
+	// A boot sets it, and a start of our units.
+	for _, at := range unitTimes("ActiveEnterTimestampMonotonic", "sixfence-firewall.service", "sixfence-sysctl.service", "sysinit.target") {
+		if at.After(well) {
+			well = at
+		}
+	}
+	var out []string
+	for _, u := range unitsSince(well) {
+		if slices.Contains(actors[a.step.Kind], strings.TrimSuffix(u.name, ".service")) {
+			out = append(out, u.String())
+		}
+	}
+	out = append(out, sudone(well)...)
+	out = append(out, e.suspects(a.step, a.now, well)...)
+	if len(out) == 0 {
+		out = []string{"unknown: neither systemd, its journal nor a file that is read at boot tells who did it after " + well.Local().Format(time.DateTime)}
+	}
+	return out
+}
+
 // suspects names who may have made an object what it is now. It is a hint for a person
 // and proves nothing.
-func (e *Engine) suspects(s change.Step, now string) []string {
+func (e *Engine) suspects(s change.Step, now string, well time.Time) []string {
 	var out []string
 	switch s.Kind {
 	case change.Sysctl:
@@ -42,6 +167,9 @@ func (e *Engine) suspects(s change.Step, now string) []string {
 		}
 	case change.Table:
 		if now != mutate.Absent {
+			return nil
+		}
+		if e.Host.Root == "" && mutate.SystemdHere() && !unitTimes("StateChangeTimestampMonotonic", "nftables.service")["nftables.service"].After(well) {
 			return nil
 		}
 		for _, f := range e.glob(nftFiles) {

@@ -26,7 +26,7 @@ func (e *Engine) undo(d *store.Dir, t *transaction, why string, unattended bool)
 		if err := t.enter(aborting); err != nil {
 			return out, err
 		}
-		if unattended && t.dir.Has("next-"+unseen) {
+		if unattended && t.j.Restores == nil && t.dir.Has("next-"+unseen) {
 			if err := t.dir.Rename("next-"+unseen, "is-"+unseen); err != nil {
 				return out, fmt.Errorf("note the undo: %w", err)
 			}
@@ -300,7 +300,7 @@ func (e *Engine) finish(d *store.Dir, t *transaction, out Outcome) error {
 	if err := e.boundary("finish"); err != nil {
 		return err
 	}
-	if err := e.record(d, Record{Event: out.Result, Transaction: t.j.ID, PlanID: t.j.Plan.ID, IntentHash: t.j.Plan.IntentHash, Who: t.j.Who, Why: out.Why, Conflicts: out.Conflicts, Lost: out.Lost, Proof: t.proof(), Former: t.j.Former}); err != nil {
+	if err := e.record(d, Record{Event: out.Result, Transaction: t.j.ID, PlanID: t.j.Plan.ID, IntentHash: t.j.Plan.IntentHash, Who: t.j.Who, Why: out.Why, Conflicts: out.Conflicts, Lost: out.Lost, Proof: t.proof(), Former: t.j.Former, Objects: t.j.Restores}); err != nil {
 		return err
 	}
 	if t.phase() == done {
@@ -314,6 +314,17 @@ func (e *Engine) finish(d *store.Dir, t *transaction, out Outcome) error {
 	}
 	if err := e.unhookBoot(); err != nil {
 		return err
+	}
+	if t.j.Restores != nil {
+		// What it set is in the change that it restored: there is nothing to take back later.
+		if err := d.Move(pendingDir, newPrefix+t.j.ID); err != nil {
+			return fmt.Errorf("put transaction away: %w", err)
+		}
+		if err := errors.Join(d.Sync(), d.RemoveAll(newPrefix+t.j.ID)); err != nil {
+			return err
+		}
+		e.log("restored", "objects", strings.Join(t.j.Restores, " "), "undone by", out.Why, "result", out.Result)
+		return nil
 	}
 	past, err := d.Sub(pastDir)
 	if err != nil {
@@ -388,16 +399,21 @@ func (e *Engine) resume(d *store.Dir) (*Outcome, error) {
 	}
 	switch p := t.phase(); {
 	case p == done:
-		out = Outcome{ID: t.j.ID, Result: "confirmed"}
-		return &out, e.finish(d, t, out)
+		out = Outcome{ID: t.j.ID, Result: t.kept(), Why: t.j.Why}
+		return outcomeOf(t, &out), e.finish(d, t, out)
 	case p == undone:
 		out = Outcome{ID: t.j.ID, Result: "rolled-back"}
-		return &out, e.finish(d, t, out)
+		return outcomeOf(t, &out), e.finish(d, t, out)
 	case p == committed:
 		out, err = e.forward(d, t)
-		return &out, err
+		return outcomeOf(t, &out), err
 	case !same:
 		out, err = e.undo(d, t, "the host was started again before the change was confirmed", true)
+	case p == waiting && t.j.Restores != nil: // it confirms itself, and died before
+		if err := t.enter(committed); err != nil {
+			return nil, err
+		}
+		out, err = e.forward(d, t)
 	case p == waiting && bootTime() < t.j.DeadlineAt:
 		return nil, nil
 	case p == waiting:
@@ -405,7 +421,16 @@ func (e *Engine) resume(d *store.Dir) (*Outcome, error) {
 	default:
 		out, err = e.undo(d, t, "the run that applied it ended too early", true)
 	}
-	return &out, err
+	return outcomeOf(t, &out), err
+}
+
+// outcomeOf is what there is to tell of a transaction that was finished: of one that only
+// restored, nothing to whoever asks about changes.
+func outcomeOf(t *transaction, out *Outcome) *Outcome {
+	if t.j.Restores != nil {
+		return nil
+	}
+	return out
 }
 
 // quarantine puts a transaction aside that cannot be read. What it changed in the

@@ -19,6 +19,8 @@ const (
 	UnitName     = "sixfence-firewall.service"
 	LateFile     = "/etc/systemd/system/" + LateName
 	LateName     = "sixfence-sysctl.service"
+	KeepFile     = "/etc/systemd/system/" + KeepName
+	KeepName     = "sixfence-keep.service"
 )
 
 // file is a file to be written.
@@ -107,6 +109,42 @@ ExecStart=/usr/lib/systemd/systemd-sysctl ` + SysctlFile + `
 [Install]
 WantedBy=multi-user.target
 `
+
+// keepText is the unit that restores what others undo. It has no mount namespace of its
+// own: it would not be the host's.
+const keepText = `# Written by sixfence from its intent (drift: restore); do not edit.
+[Unit]
+Description=sixfence: restore what others undo
+After=sixfence-firewall.service systemd-sysctl.service sixfence-sysctl.service network.target
+ConditionFileIsExecutable=%[1]s
+StartLimitIntervalSec=0
+
+[Service]
+ExecStart=%[1]s harden keep
+Restart=always
+RestartSec=1
+NoNewPrivileges=yes
+LockPersonality=yes
+RestrictRealtime=yes
+
+[Install]
+WantedBy=multi-user.target
+`
+
+// keep is the unit that restores, where the intent wants that.
+func (s *site) keep(program string) []file {
+	if s.in.Drift != intent.DriftRestore {
+		return nil
+	}
+	if program == "" {
+		program = "/usr/bin/sixfence"
+	}
+	if !path.IsAbs(program) || strings.ContainsFunc(program, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("%\"'\\$;", r) }) {
+		s.fault("drift", "install sixfence in /usr/local/bin", "the path of this program, %q, has a character that a unit cannot name", program)
+		return nil
+	}
+	return []file{{path: KeepFile, text: fmt.Sprintf(keepText, program), mode: 0o644, why: []string{"drift"}}}
+}
 
 // files are those of a site: text is the table's, "" without one.
 func (s *site) files(rules string, settings []setting, read reader) []file {

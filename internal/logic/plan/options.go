@@ -29,6 +29,9 @@ type Options struct {
 	// Table is our table as `nft -s list table inet sixfence` prints it, for the inverse;
 	// empty when there is none.
 	Table string
+	// Program is where this program lies, for the unit that restores what others undo;
+	// empty: where packages put it.
+	Program string
 	// Administered are the connections by which people administer the host now.
 	Administered []change.Way
 }

@@ -38,6 +38,9 @@ func New(in intent.Intent, s *fact.Snapshot, o Options) change.Plan {
 	text := st.rules()
 	settings := st.settings()
 	var theirs []ExportFile
+	if in.Drift == intent.DriftRestore && in.Files.Owner != "" {
+		st.fault("drift", "take drift out, or files.owner", "restoring needs a unit of ours, and files.owner says that the files are somebody else's")
+	}
 	if in.Files.Owner == "" {
 		p.Steps = append(p.Steps, st.pins()...)
 	} else {
@@ -53,7 +56,7 @@ func New(in intent.Intent, s *fact.Snapshot, o Options) change.Plan {
 	}
 	p.Steps = append(p.Steps, live...)
 	if in.Files.Owner == "" {
-		b.files(st.files(text, settings, b.read))
+		b.files(append(st.files(text, settings, b.read), st.keep(o.Program)...))
 		b.keepLearned()
 	} else {
 		b.compare(theirs)
@@ -176,7 +179,7 @@ func (b *builder) files(list []file) {
 		changed[f.path] = true
 		b.p.Steps = append(b.p.Steps, change.Step{ID: "file:" + f.path, Kind: change.File, Phase: change.Persist, Target: f.path, Before: before, After: after, Why: f.why})
 	}
-	for _, path := range []string{RulesFile, UnitFile, SysctlFile, LateFile, ModprobeFile} {
+	for _, path := range []string{RulesFile, UnitFile, SysctlFile, LateFile, KeepFile, ModprobeFile} {
 		if have[path] {
 			continue
 		}
@@ -185,11 +188,13 @@ func (b *builder) files(list []file) {
 			b.p.Steps = append(b.p.Steps, change.Step{ID: "file:" + path, Kind: change.File, Phase: change.Persist, Target: path, Before: before, After: change.Image{Absent: true}, Why: []string{"intent"}})
 		}
 	}
-	for _, u := range []struct{ name, file, wants string }{{UnitName, UnitFile, "sysinit.target"}, {LateName, LateFile, "multi-user.target"}} {
+	for _, u := range []struct{ name, file, wants, why string }{
+		{UnitName, UnitFile, "sysinit.target", "FW-32"}, {LateName, LateFile, "multi-user.target", "INV-08"}, {KeepName, KeepFile, "multi-user.target", "drift"},
+	} {
 		enabled := !b.read("/etc/systemd/system/" + u.wants + ".wants/" + u.name).Absent
 		word := map[bool]string{true: "enabled", false: "disabled"}
 		if want := have[u.file]; want != enabled {
-			b.p.Steps = append(b.p.Steps, change.Step{ID: "unit:" + u.name, Kind: change.Unit, Phase: change.AfterConfirm, Target: u.name, Before: change.Image{Text: word[enabled]}, After: change.Image{Text: word[want]}, Why: []string{"FW-32"}})
+			b.p.Steps = append(b.p.Steps, change.Step{ID: "unit:" + u.name, Kind: change.Unit, Phase: change.AfterConfirm, Target: u.name, Before: change.Image{Text: word[enabled]}, After: change.Image{Text: word[want]}, Why: []string{u.why}})
 		}
 	}
 	action := func(name string, why ...string) {

@@ -192,7 +192,7 @@ func (g *generator) spoofing() {
 		c.rule("", "ip saddr 0.0.0.0 return")
 	}
 	if !g.no6 {
-		c.rule("nobody's address", "ip6 saddr :: meta l4proto != ipv6-icmp counter drop")
+		c.rule("nobody's address", "ip6 saddr :: meta l4proto != 58 counter drop")
 		c.rule("", "ip6 saddr :: return")
 	}
 	for _, f := range g.ifaces {

@@ -38,7 +38,9 @@ type Intent struct {
 	Logging    Logging    `json:"logging,omitzero"`
 	// Checks must answer before and after a change, as URLs; see ParseCheck. No family
 	// is tried in the place of another.
-	Checks  []string `json:"checks,omitempty"`
+	Checks []string `json:"checks,omitempty"`
+	// Drift says what is done when somebody undoes what was kept: DriftReport when left out.
+	Drift   Drift    `json:"drift,omitempty"`
 	Waivers []Waiver `json:"waivers,omitempty"`
 	// Sysctls are further keys, by the name below /proc/sys with slashes or dots, that
 	// win over what the role implies.
@@ -69,6 +71,18 @@ const (
 	Disabled Families = "disabled"
 	// DisabledKeepLoopback keeps ::1 for the services that bind it.
 	DisabledKeepLoopback Families = "disabled-keep-loopback"
+)
+
+// Drift says what is done when somebody undoes what was kept.
+type Drift string
+
+// The choices of Drift.
+const (
+	// DriftReport leaves it; `harden status` names it, and who it was.
+	DriftReport Drift = "report"
+	// DriftRestore brings our rules and values back, within seconds, unless somebody keeps
+	// undoing them.
+	DriftRestore Drift = "restore"
 )
 
 // Firewall says which rules are ours to write.

@@ -40,7 +40,7 @@ func (a *app) engine(f *hardenFlags) *apply.Engine {
 func (a *app) hardenApplyCommands() []*cobra.Command {
 	return []*cobra.Command{
 		a.applyCommand(), a.confirmCommand(), a.rollbackCommand(), a.statusCommand(), a.historyCommand(),
-		a.undoCommand(apply.SuperviseVerb), a.undoCommand(apply.ExpireVerb), a.undoCommand(apply.ResumeVerb),
+		a.undoCommand(apply.SuperviseVerb), a.undoCommand(apply.ExpireVerb), a.undoCommand(apply.ResumeVerb), a.undoCommand(apply.KeepVerb),
 	}
 }
 
@@ -305,10 +305,13 @@ func (a *app) statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what waits, what was taken back, and what has drifted",
-		Long: "status compares the host with the last change that was kept, on the disk and in the\n" +
-			"kernel, and says what waits for a confirmation. It fails while a change that nobody\n" +
-			"confirmed in time has not been acknowledged. Where the intent says that\n" +
-			"somebody else brings the files (files.owner), it compares the host with the intent.",
+		Long: "status compares the host with the changes that were kept, on the disk and in the\n" +
+			"kernel, says what waits for a confirmation, and who undid what is no longer so: by\n" +
+			"what systemd and its journal say, and by files that are read again. It exits 5 until\n" +
+			"somebody has acknowledged a change that nobody confirmed in time, or a manager that\n" +
+			"keeps undoing what is restored; 1 when something has drifted. Where the\n" +
+			"intent says that somebody else brings the files (files.owner), it compares the host\n" +
+			"with the intent instead.",
 		Example: "  sudo sixfence harden status\n  sudo sixfence harden status --acknowledge",
 		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {
@@ -332,7 +335,7 @@ func (a *app) statusCommand() *cobra.Command {
 			switch {
 			case len(s.Alerts) > 0:
 				a.code = exitUsage
-			case len(s.Unseen) > 0 && !acknowledge:
+			case len(s.Unseen)+len(s.Fights) > 0 && !acknowledge:
 				a.code = exitRolledBack
 			case len(s.Drift) > 0, own != nil && len(own.Differs) > 0:
 				a.code = exitFindings
@@ -369,7 +372,13 @@ func statusText(w io.Writer, s *apply.Status, acknowledged bool) {
 			fmt.Fprintf(w, "  kept as it is: %s\n", report.Clean(c))
 		}
 	}
-	if len(s.Unseen) > 0 && !acknowledged {
+	for _, f := range s.Fights {
+		fmt.Fprintf(w, "FIGHT: %s was restored %d times within a minute and undone again; since %s it is left alone.\n", report.Clean(f.ID), f.Times, f.Since.Local().Format(time.DateTime))
+		for _, by := range f.By {
+			fmt.Fprintf(w, "  undone by %s\n", report.Clean(by))
+		}
+	}
+	if len(s.Unseen)+len(s.Fights) > 0 && !acknowledged {
 		fmt.Fprintln(w, "  Seen it? sudo sixfence harden status --acknowledge")
 	}
 	if s.Pending != nil {
@@ -384,10 +393,16 @@ func statusText(w io.Writer, s *apply.Status, acknowledged bool) {
 			fmt.Fprintln(w, "The disk and the kernel are as it left them.")
 		}
 	}
+	if r := s.Restored; r != nil {
+		fmt.Fprintf(w, "Restored last at %s (%d times in 24 hours): %s\n  undone by %s\n", r.At.Local().Format(time.DateTime), s.RestoredToday, report.Clean(strings.Join(r.Objects, " ")), report.Clean(r.Why))
+	}
 	for _, d := range s.Drift {
 		fmt.Fprintf(w, "DRIFT (%s) %s: is %s, was left %s\n", d.Where, report.Clean(d.ID), report.Clean(d.Now), report.Clean(d.Want))
 		for _, by := range d.By {
-			fmt.Fprintf(w, "  perhaps by %s\n", report.Clean(by))
+			if !strings.HasPrefix(by, "unknown") {
+				by = "perhaps by " + by
+			}
+			fmt.Fprintf(w, "  %s\n", report.Clean(by))
 		}
 	}
 }
@@ -446,6 +461,8 @@ func (a *app) undoCommand(verb string) *cobra.Command {
 				return e.Supervise(cmd.Context(), id)
 			case apply.ExpireVerb:
 				return e.Expire(cmd.Context(), id)
+			case apply.KeepVerb:
+				return e.Keep(cmd.Context())
 			}
 			out, err := e.Resume()
 			return a.ending("text", out, err)

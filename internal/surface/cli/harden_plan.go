@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -141,6 +142,11 @@ func (a *app) makePlan(in intent.Intent, o planOptions, out *sink) (change.Plan,
 	}
 	if o.snapshot == "" {
 		opt.Administered = a.administered(&in)
+		if in.Drift == intent.DriftRestore {
+			if opt.Program, err = trustedSelf(); err != nil {
+				return change.Plan{}, nil, err
+			}
+		}
 		opt.Read = apply.New(apply.StateDir, nil).Host.Image
 		opt.Table, err = apply.TableText(context.Background(), plan.Table)
 		if err != nil {
@@ -163,6 +169,28 @@ func (a *app) makePlan(in intent.Intent, o planOptions, out *sink) (change.Plan,
 	p := plan.New(in, snap, opt)
 	a.proven(context.Background(), pr, &p, snap, o.quiet)
 	return p, selectionNotes(&in, n), nil
+}
+
+// trustedSelf is the path of this program, if only root can put another one there: a
+// service will run it.
+func trustedSelf() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find this program: %w", err)
+	}
+	for p := self; ; p = filepath.Dir(p) {
+		st, err := os.Stat(p)
+		if err != nil {
+			return "", fmt.Errorf("find this program: %w", err)
+		}
+		sys, ok := st.Sys().(*syscall.Stat_t)
+		if !ok || sys.Uid != 0 || st.Mode().Perm()&0o022 != 0 && st.Mode()&os.ModeSticky == 0 {
+			return "", &usageError{msg: "drift: restore makes a service of root's of " + self + ", and others than root may change " + p, hint: "install it: sudo install -m 755 " + self + " /usr/local/bin/"}
+		}
+		if p == "/" {
+			return self, nil
+		}
+	}
 }
 
 func homeNamespace(snap *fact.Snapshot) *fact.Namespace {

@@ -15,6 +15,7 @@ var about = map[string]string{
 	"Intent.Limits":               "rates of packets; a default holds for each that is left out",
 	"Intent.Logging":              "what is written to the kernel log, at a limited rate",
 	"Intent.Checks":               "what must answer before and after a change: tcp://host:port, icmp://host, https://host/path, dns://server/name. An address is asked over its own family; a name over every family in which it has an address, or over the one that the scheme pins: tcp4://, https6://. No family stands in for another",
+	"Intent.Drift":                "what is done when somebody undoes what was kept: report (when left out) leaves it to `harden status`; restore brings our rules and values back within seconds, by a service of systemd, until somebody undoes them for the fourth time in a minute",
 	"Intent.Waivers":              "what controls of the audit find and is accepted for a time, all of it: `sixfence audit` reads them, after those of --waivers FILE, which may name a subject",
 	"Intent.Sysctls":              "further settings below net, which win over what the role implies",
 	"Intent.Decision":             "who decided this intent, why, and until when it holds",

@@ -15,7 +15,7 @@ import (
 // here must be written; "-" says that nothing holds then.
 var defaults = map[string]string{
 	"Intent.Families": "dual-stack", "Intent.Firewall": "-", "Intent.Files": "-", "Intent.Interfaces": "-", "Intent.Services": "nothing is accepted", "Intent.Forwarding": "-", "Intent.Egress": "-", "Intent.Tunnels": "deny",
-	"Intent.Limits": "-", "Intent.Logging": "-", "Intent.Checks": "-", "Intent.Waivers": "-", "Intent.Sysctls": "-", "Intent.Decision": "-",
+	"Intent.Limits": "-", "Intent.Logging": "-", "Intent.Checks": "-", "Intent.Drift": "report", "Intent.Waivers": "-", "Intent.Sysctls": "-", "Intent.Decision": "-",
 	"Firewall.Manage": "both", "Files.Owner": "-",
 	"Interface.Match": "the key is the name", "Interface.Routers": "nobody is believed", "Interface.DHCPv6Servers": "any of the link", "Interface.LearnOnce": "false", "Interface.PinGateway": "false", "Interface.GuardBridged": "false", "Interface.AsymmetricRouting": "false",
 	"Match.Name": "any", "Match.Driver": "any", "Match.MAC": "any", "Match.Role": "any",
@@ -34,7 +34,7 @@ var examples = map[string]string{
 	"Intent.APIVersion": APIVersion, "Intent.Role": "server", "Intent.Families": "dual-stack", "Intent.Firewall": "{manage: ipv6}", "Intent.Files": "{owner: \"ansible, repository infra\"}", "Intent.Interfaces": "{eth0: {addressing: static}}",
 	"Intent.Services": "[{name: web, ports: [tcp/443]}]", "Intent.Forwarding": "{unmanaged: true}", "Intent.Egress": "{metadata: root}", "Intent.Tunnels": "[{mechanism: wireguard, peer: \"192.0.2.1\"}]",
 	"Intent.Limits": "{echoPerSecond: 20}", "Intent.Logging": "{dropped: true}", "Intent.Checks": "[\"tcp://[2001:db8::53]:53\", \"https6://repo.example/\"]",
-	"Intent.Waivers": "[{control: LISTEN-07, reason: neighbours use it, until: \"2027-01-31\"}]", "Intent.Sysctls": "{net.ipv6.conf.eth0.hop_limit: \"64\"}", "Intent.Decision": "{who: net team, until: \"2027-01-31\"}",
+	"Intent.Drift": "restore", "Intent.Waivers": "[{control: LISTEN-07, reason: neighbours use it, until: \"2027-01-31\"}]", "Intent.Sysctls": "{net.ipv6.conf.eth0.hop_limit: \"64\"}", "Intent.Decision": "{who: net team, until: \"2027-01-31\"}",
 	"Firewall.Manage": "ipv6", "Files.Owner": "\"ansible, repository infra\"",
 	"Interface.Match": "{driver: virtio_net}", "Interface.Addressing": "slaac", "Interface.Routers": "[{address: \"fe80::1\", mac: \"52:54:00:00:00:01\"}]", "Interface.DHCPv6Servers": "[{address: \"fe80::1\"}]",
 	"Interface.LearnOnce": "true", "Interface.PinGateway": "true", "Interface.GuardBridged": "true", "Interface.AsymmetricRouting": "true",

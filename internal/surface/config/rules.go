@@ -46,6 +46,7 @@ var rules = map[string]rule{
 	"Intent.Sysctls":        {check: sysctlValue},
 	"Intent.Sysctls.key":    {check: sysctlKey},
 	"Intent.Checks":         {check: checkURL, pattern: "^(tcp|icmp|http|https|dns)[46]?://"},
+	"Intent.Drift":          {words: strs(intent.DriftReport, intent.DriftRestore), hints: map[string]string{"true": "did you mean restore?", "false": "did you mean report?", "enforce": "did you mean restore?", "repair": "did you mean restore?", "ignore": "did you mean report?", "status": "did you mean report?"}},
 	"Firewall.Manage":       {words: strs(intent.ManageBoth, intent.ManageIPv6, intent.ManageNone)},
 	"Files.Owner":           {check: prose},
 	"Interface.Addressing":  {words: strs(intent.Static, intent.SLAAC, intent.DHCPv6, intent.NoIPv6), hints: map[string]string{"dhcp": "did you mean dhcpv6?", "auto": "did you mean slaac?", "ra": "did you mean slaac?", "manual": "did you mean static?", "disabled": "did you mean none?"}},
