@@ -351,3 +351,20 @@ func TestBackAgain(t *testing.T) {
 		t.Error("the command line is asked for what it has")
 	}
 }
+
+// TestNoSystemd: where nothing would load our rules at boot no unit is planned, and that
+// is said.
+func TestNoSystemd(t *testing.T) {
+	f := newFiring(t, "nosd")
+	s := snapshot(t, f.Victim)
+	in := intents()["static server"]
+	in.Drift = intent.DriftRestore
+	for _, none := range []bool{false, true} {
+		p := plan.New(in, s, plan.Options{Decode: decode, Namespace: s.Namespaces[0].Name, NoSystemd: none})
+		units := slices.ContainsFunc(p.Steps, func(st change.Step) bool { return st.Kind == change.Unit || strings.HasSuffix(st.Target, ".service") })
+		rules := slices.ContainsFunc(p.Steps, func(st change.Step) bool { return st.Target == plan.RulesFile })
+		if units == none || !rules || slices.Contains(risks(p), "no-boot-hook") != none {
+			t.Errorf("without systemd %t: units %t, the file of rules %t, risks %v", none, units, rules, risks(p))
+		}
+	}
+}

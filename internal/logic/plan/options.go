@@ -32,6 +32,8 @@ type Options struct {
 	// Program is where this program lies, for the unit that restores what others undo;
 	// empty: where packages put it.
 	Program string
+	// NoSystemd: nothing on this host would load our rules when it starts.
+	NoSystemd bool
 	// Administered are the connections by which people administer the host now.
 	Administered []change.Way
 }

@@ -155,9 +155,34 @@ func (b *builder) table(text string) {
 	b.p.Steps = append(b.p.Steps, st)
 }
 
+// withoutUnits leaves out what only systemd would start: what it is for holds until the
+// next start of the host.
+func (b *builder) withoutUnits(list []file) []file {
+	var rest []file
+	var lost []string
+	for _, f := range list {
+		if strings.HasPrefix(f.path, "/etc/systemd/system/") {
+			lost = append(lost, path.Base(f.path))
+			continue
+		}
+		rest = append(rest, f)
+	}
+	if len(lost) > 0 {
+		b.risk(change.Risk{
+			ID: "no-boot-hook", Severity: "high", Title: "The rules hold until this host starts again: it has no systemd to load them",
+			Detail: "Without systemd these are left out: " + strings.Join(lost, ", ") + ". The kernel settings are read at boot if something reads /etc/sysctl.d there.",
+			Remedy: "have your init load " + RulesFile + " with nft -f before the network comes up",
+		})
+	}
+	return rest
+}
+
 // files adds the steps that write, and those that take away what an earlier intent
 // wanted.
 func (b *builder) files(list []file) {
+	if b.o.NoSystemd {
+		list = b.withoutUnits(list)
+	}
 	changed := map[string]bool{}
 	have := map[string]bool{}
 	for _, f := range list {

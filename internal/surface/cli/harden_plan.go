@@ -147,6 +147,7 @@ func (a *app) makePlan(in intent.Intent, o planOptions, out *sink) (change.Plan,
 				return change.Plan{}, nil, err
 			}
 		}
+		opt.NoSystemd = !apply.SystemdInstalled()
 		opt.Read = apply.New(apply.StateDir, nil).Host.Image
 		opt.Table, err = apply.TableText(context.Background(), plan.Table)
 		if err != nil {

@@ -359,7 +359,11 @@ func (t *planText) rest(p *change.Plan) {
 	file := orWord(t.Options.output, "plan.json")
 	t.title("NEXT", "")
 	if t.Options.output == "" {
-		fmt.Fprintf(&t.b, "  sudo sixfence harden plan -o %s\n", file)
+		from := ""
+		if f := t.Options.intent.file; f != "" && f != "-" {
+			from = " --intent " + f
+		}
+		fmt.Fprintf(&t.b, "  sudo sixfence harden plan%s -o %s\n", from, file)
 	}
 	fmt.Fprintf(&t.b, "  sudo sixfence harden apply %s    # takes itself back unless you confirm\n  sudo sixfence harden confirm    # from a new connection\n", file)
 }

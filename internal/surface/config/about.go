@@ -36,7 +36,7 @@ var about = map[string]string{
 	"Match.Role":                  "default-route: the interfaces that carry a default route of either family",
 	"Router.Address":              "link-local address, without a zone",
 	"Router.MAC":                  "Ethernet source; any when left out",
-	"Router.Prefixes":             "the prefixes it may advertise; any when left out",
+	"Router.Prefixes":             "the prefixes it advertises: systemd-networkd takes addresses of no others (PrefixAllowList). The kernel and other managers take any that this router sends",
 	"Router.Accepted":             "false in a file that `harden init` wrote until a person has looked: plan refuses while one is; true when left out",
 	"DHCPv6Server.Address":        "link-local address of the server or relay on the link",
 	"Service.Name":                "unique name; a later file replaces the service of the same name",
