@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -152,9 +153,13 @@ func TestMulticastAgainstProc(t *testing.T) {
 	n.IP("link", "add", "v0", "type", "veth", "peer", "name", "v1")
 	n.IP("link", "set", "v0", "up")
 	n.IP("addr", "add", "2001:db8::1:2/64", "dev", "v0", "nodad")
-	var file fileAnswer
-	n.Do(func() { file = readIGMP6(asker(), budget()) })
-	want := must(t, "igmp6", file.decode(""))
+	var want []fact.Membership
+	testlab.Eventually(t, 20*time.Second, "the kernel to join the address's group", func() bool {
+		var file fileAnswer
+		n.Do(func() { file = readIGMP6(asker(), budget()) })
+		want = must(t, "igmp6", file.decode(""))
+		return slices.ContainsFunc(want, func(m fact.Membership) bool { return m.Group.String() == "ff02::1:ff01:2" })
+	})
 	got := must(t, "multicast", collect(n).Multicast)
 	var g, w []string
 	for _, m := range got {
