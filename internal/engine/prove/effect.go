@@ -290,13 +290,23 @@ func (r *proof) floods(ctx context.Context, a *arena.Arena) error {
 		for i := range n {
 			frames = append(frames, x.make(i+1))
 		}
-		six, four, err := a.Fire(ctx, t.name, frames)
-		if err != nil {
-			return err
+		// On a machine that is too busy to send them at once more may rightly come through.
+		got, slow := 0, true
+		for try := 0; slow && try < 3; try++ {
+			begun := time.Now()
+			six, four, err := a.Fire(ctx, t.name, frames)
+			if err != nil {
+				return err
+			}
+			got = len(six)
+			if x.v4 {
+				got = len(four)
+			}
+			slow = got > int(n)/2 && float64(got) <= float64(x.rate)*(time.Since(begun).Seconds()+2)
 		}
-		got := len(six)
-		if x.v4 {
-			got = len(four)
+		if slow {
+			r.limit("the limit of %s was not tried: this machine is too busy to send %d of them at once", x.name, n)
+			continue
 		}
 		v := verdict{t.name, attack.Shot{Group: "floods", Name: fmt.Sprintf("%d %s at once", n, x.name), Frames: frames[:1]}, got > int(n)/2}
 		if r.count(v); v.seen {
