@@ -348,7 +348,11 @@ func (d *drafting) policy(g *group, a4, a6 access) bool {
 		}
 	}
 	if len(g.families) == 1 && !d.disabled() {
-		g.notes = append(g.notes, "One family alone, as it is today; take families out to open both.")
+		note := "One family alone, as it is today; take families out to open both."
+		if g.families[0] == "ipv6" {
+			note = "LOOK TWICE: IPv6 lets in whom IPv4 does not. It is written as it is today; take it out unless it is meant."
+		}
+		g.notes = append(g.notes, note)
 	}
 	if a4.maybe || a6.maybe {
 		g.notes = append(g.notes, "That it is open is not certain: sixfence reach says what stands in the way.")
