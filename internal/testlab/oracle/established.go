@@ -158,19 +158,21 @@ func replySource(v6 bool, i int) netip.Addr {
 	return netip.MustParseAddr(fmt.Sprintf("24.7.10.%d", 16+i))
 }
 
-// begin sends the first packet of the flows that the host begins.
+// begin sends the first packet of the flows that the host begins: all of a family from
+// one socket. A port that was closed is not free at once while another goroutine starts
+// a program: the child holds a copy until it executes.
 func (l *Lab) begin() error {
 	for _, v6 := range []bool{false, true} {
+		c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(localAddrs[idx(v6)*2], flowSport)))
+		if err != nil {
+			return fmt.Errorf("begin a flow: %w", err)
+		}
 		for i := range flowSources {
-			from := net.UDPAddrFromAddrPort(netip.AddrPortFrom(localAddrs[idx(v6)*2], flowSport))
-			c, err := net.DialUDP("udp", from, net.UDPAddrFromAddrPort(netip.AddrPortFrom(replySource(v6, i), replyPort)))
-			if err != nil {
-				return fmt.Errorf("begin a flow: %w", err)
-			}
-			_, err = c.Write([]byte("hello"))
-			if err = errors.Join(err, c.Close()); err != nil {
-				return fmt.Errorf("begin a flow: %w", err)
-			}
+			_, e := c.WriteToUDPAddrPort([]byte("hello"), netip.AddrPortFrom(replySource(v6, i), replyPort))
+			err = errors.Join(err, e)
+		}
+		if err = errors.Join(err, c.Close()); err != nil {
+			return fmt.Errorf("begin a flow: %w", err)
 		}
 	}
 	return nil
