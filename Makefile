@@ -11,13 +11,14 @@
 #   make corpus-fire  every packet of the corpus' probe set, against the kernel
 #   make bench   the numbers of docs/performance.md (installs peers to compare with)
 #   make bench-reach  reach beside nft: the table and the plot of docs/performance.md (12 minutes on an idle machine)
+#   make bench-verify  verify beside nmap: the table of docs/performance.md (five minutes on an idle machine)
 #   make build   static binaries for linux/amd64 and linux/arm64 in bin/
 #   make docs    regenerate the generated pages of docs/
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := test
-.PHONY: test lint bench bench-reach build docs oracle oracle-mutants corpus corpus-fire harden-faults harden-packets verify-labs
+.PHONY: test lint bench bench-reach bench-verify build docs oracle oracle-mutants corpus corpus-fire harden-faults harden-packets verify-labs
 
 GO ?= go
 export CGO_ENABLED := 0
@@ -87,13 +88,18 @@ corpus-fire:
 	CORPUS_SAMPLE=0 $(GO) test -count=1 -timeout 60m -v -run '^TestCorpus$$' ./internal/testlab/oracle
 
 bench:
-	@tools/need $(TEST_PACKAGES) $(BENCH_PACKAGES)
+	@tools/need $(TEST_PACKAGES) $(BENCH_PACKAGES) time nmap
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./bench
 
 # Writes docs/performance.md and docs/img/reach-scaling.svg, and says which size it is at.
 bench-reach:
 	@tools/need $(TEST_PACKAGES) time
 	SIXFENCE_BENCH_DOC=$(CURDIR)/docs $(GO) test -count=1 -run '^$$' -bench '^BenchmarkReach$$' -benchtime 1x -timeout 60m ./bench
+
+# Writes docs/performance.md.
+bench-verify:
+	@tools/need $(TEST_PACKAGES) time nmap
+	SIXFENCE_BENCH_DOC=$(CURDIR)/docs $(GO) test -count=1 -run '^$$' -bench '^BenchmarkVerify$$' -benchtime 1x -timeout 60m ./bench
 
 build:
 	for arch in amd64 arm64; do GOOS=linux GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/sixfence-linux-$$arch ./cmd/sixfence; done

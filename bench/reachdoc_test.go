@@ -30,20 +30,29 @@ const (
 	reachEnd   = "<!-- written by make bench-reach: end -->"
 )
 
-// writeReach puts a table into performance.md, and a plot beside it.
-func writeReach(dir string, rows []reachRow) error {
-	page := filepath.Join(dir, "performance.md")
+// writeBetween puts a text between the marks of whoever writes it, and keeps the rest of
+// the page.
+func writeBetween(page, by, text string) error {
+	begin, end := "<!-- written by "+by+": begin -->", "<!-- written by "+by+": end -->"
 	old, err := os.ReadFile(page)
 	if err != nil {
 		return fmt.Errorf("write table: %w", err)
 	}
-	before, rest, ok := strings.Cut(string(old), reachBegin)
-	_, after, ok2 := strings.Cut(rest, reachEnd)
+	before, rest, ok := strings.Cut(string(old), begin)
+	_, after, ok2 := strings.Cut(rest, end)
 	if !ok || !ok2 {
-		return fmt.Errorf("write table: %s has not the lines %q and %q", page, reachBegin, reachEnd)
+		return fmt.Errorf("write table: %s has not the lines %q and %q", page, begin, end)
 	}
-	if err := os.WriteFile(page, []byte(before+reachBegin+"\n"+reachTable(rows)+reachEnd+after), 0o644); err != nil {
+	if err := os.WriteFile(page, []byte(before+begin+"\n"+text+end+after), 0o644); err != nil {
 		return fmt.Errorf("write table: %w", err)
+	}
+	return nil
+}
+
+// writeReach puts a table into performance.md, and a plot beside it.
+func writeReach(dir string, rows []reachRow) error {
+	if err := writeBetween(filepath.Join(dir, "performance.md"), "make bench-reach", reachTable(rows)); err != nil {
+		return err
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "img"), 0o755); err != nil {
 		return fmt.Errorf("write plot: %w", err)
