@@ -130,7 +130,10 @@ func profiles() map[string]intent.Intent {
 		"dhcpv6":       {Role: intent.RoleServer, Interfaces: dhcp, Services: []intent.Service{web()}},
 		"ipv6 managed": {Role: intent.RoleServer, Firewall: intent.Firewall{Manage: intent.ManageIPv6}, Interfaces: one(intent.SLAAC, router), Services: []intent.Service{web()}},
 		"ipv6 only":    {Role: intent.RoleServer, Families: intent.IPv6Only, Interfaces: one(intent.Static), Services: []intent.Service{web()}},
-		"workstation":  {Role: intent.RoleWorkstation, Interfaces: one(intent.SLAAC, intent.Router{Address: addr("fe80::1")}), Services: []intent.Service{{Name: "x", Ports: []string{"proto/47", "tcp/22"}}}},
+		"everybody, by name": {Role: intent.RoleServer, Interfaces: one(intent.Static), Services: []intent.Service{
+			{Name: "wide", Ports: []string{"tcp/5432"}, From: prefixes("192.0.2.30/31", "::/0")}, {Name: "web", Ports: []string{"tcp/80"}, From: prefixes("0.0.0.0/0", "2001:db8:1::/64")},
+		}},
+		"workstation": {Role: intent.RoleWorkstation, Interfaces: one(intent.SLAAC, intent.Router{Address: addr("fe80::1")}), Services: []intent.Service{{Name: "x", Ports: []string{"proto/47", "tcp/22"}}}},
 		"egress deny": {Role: intent.RoleServer, Interfaces: one(intent.Static), Services: []intent.Service{ssh()}, Egress: intent.Egress{
 			Metadata: "deny",
 			IPv6:     intent.EgressFamily{Default: "deny", Allow: []intent.Destination{{To: prefixes("2600:1::/64"), Ports: []string{"udp/4433"}}}}, IPv4: intent.EgressFamily{Default: "deny"},
@@ -163,6 +166,28 @@ func TestGoodPlans(t *testing.T) {
 			report(t, got)
 		})
 	}
+}
+
+// TestGoodPlanOfABridge: a bridge that snoops stops some packets by itself, on every
+// host with containers.
+func TestGoodPlanOfABridge(t *testing.T) {
+	v, far := testlab.NewNS(t, "bridgev"), testlab.NewNS(t, "bridgea")
+	testlab.Link(v, "v0", far, "a0")
+	testlab.Link(v, "port0", far, "guest0")
+	v.IP("link", "add", "docker0", "type", "bridge", "mcast_snooping", "1")
+	v.IP("link", "set", "port0", "master", "docker0")
+	v.IP("link", "set", "docker0", "up")
+	v.AddAddr("v0", "2001:db8:1::10/64")
+	v.AddAddr("docker0", "fd00:1::1/64")
+	v.IP("addr", "add", "192.0.2.10/24", "dev", "v0")
+	v.IP("addr", "add", "172.17.0.1/16", "dev", "docker0")
+	v.IP("-6", "route", "add", "default", "via", "2001:db8:1::1", "dev", "v0")
+	s := snapshot(t, v)
+	got := proof(t, planFor(t, intent.Intent{Role: intent.RoleServer, Interfaces: map[string]intent.Interface{"v0": {Addressing: intent.Static}, "docker0": {Addressing: intent.Static}}, Services: []intent.Service{web()}, Forwarding: intent.Forwarding{Unmanaged: true}}, s), s)
+	if got.Status != change.Proven || !slices.Contains(got.Interfaces, "docker0") {
+		t.Error("not proven")
+	}
+	report(t, got)
 }
 
 // BenchmarkProof is a proof of a typical server's plan, from the start of the namespaces

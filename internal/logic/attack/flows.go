@@ -20,7 +20,7 @@ func (c *corpus) around(list []netip.Prefix) []netip.Addr {
 	}
 	var out []netip.Addr
 	for _, p := range list[:min(len(list), maxAround)] {
-		for _, a := range []netip.Addr{sample(p), beside(p)} {
+		for _, a := range []netip.Addr{c.inside(p), beside(p)} {
 			own := a == c.r.Host.Global || a == c.r.Host.Address
 			if a.IsValid() && !own && a.IsGlobalUnicast() && c.r.Back(a) && !slices.Contains(out, a) {
 				out = append(out, a)
@@ -28,6 +28,17 @@ func (c *corpus) around(list []netip.Prefix) []netip.Addr {
 		}
 	}
 	return out
+}
+
+// inside is an address of a prefix that somebody may have: the first ones of a prefix
+// that everybody is in are nobody's.
+func (c *corpus) inside(p netip.Prefix) netip.Addr {
+	for _, a := range []netip.Addr{c.r.Far, c.r.Far4} {
+		if p.Bits() < 8 && p.Contains(a) {
+			return a
+		}
+	}
+	return sample(p)
 }
 
 // sample is an address of a prefix.
