@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -149,15 +150,30 @@ func TestHardenCutsItsOwnSession(t *testing.T) {
 		{ID: "sysctl", Kind: change.Sysctl, Phase: change.Runtime, Target: "net/ipv6/conf/eth0/accept_redirects", Before: change.Image{Text: "1"}, After: change.Image{Text: "0"}},
 		{ID: "table", Kind: change.Table, Phase: change.Runtime, Target: "inet sixfence", Before: change.Image{Absent: true}, After: change.Image{Text: "table inet sixfence {\n chain in {\n type filter hook input priority 0; policy drop;\n }\n}\n"}},
 		{ID: "sysctl:off", Kind: change.Sysctl, Phase: change.Runtime, Target: "net/ipv6/conf/all/disable_ipv6", Before: change.Image{Text: "0"}, After: change.Image{Text: "1"}},
-	}, Administered: []change.Way{}}
-	p.ID = p.Sum()
-	b, err := json.Marshal(p)
-	if err != nil {
-		t.Fatal(err)
+	}}
+	write := func() {
+		t.Helper()
+		p.ID = p.Sum()
+		b, err := json.Marshal(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(l.dir+"/plan.json", b, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := os.WriteFile(l.dir+"/plan.json", b, 0o600); err != nil {
-		t.Fatal(err)
+	// A plan that was made at the console, or from another place, knows nothing of this way in.
+	way := change.Way{Family: "ipv6", Local: netip.MustParseAddrPort("[" + to + "]:22"), Remote: netip.MustParseAddrPort("[2001:db8:1::99]:1")}
+	for _, made := range [][]change.Way{nil, {way}, {{Family: "ipv4", Local: netip.MustParseAddrPort("192.0.2.10:22"), Remote: netip.MustParseAddrPort("192.0.2.20:1")}}} {
+		p.Administered = made
+		write()
+		if out, err := l.ssh(to, binary+" harden apply --unproven --timeout 6s "+l.dir+"/plan.json; echo EXIT $?"); err != nil || !strings.Contains(out, "EXIT 4") || !strings.Contains(out, "without that way in") {
+			t.Fatalf("a plan made for %v: %v\n%s", made, err, out)
+		}
 	}
+	way.Remote = netip.MustParseAddrPort("[2001:db8:1::20]:1")
+	p.Administered = []change.Way{way}
+	write()
 	out, err := l.sshFor(2*time.Second, to, binary+" harden apply --unproven --timeout 6s "+l.dir+"/plan.json")
 	if err == nil {
 		t.Fatalf("the session lives on: %s", out)

@@ -16,6 +16,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sixfence/sixfence/internal/model/change"
@@ -26,6 +27,9 @@ type Options struct {
 	Timeout time.Duration // until the undo acts (default 5 minutes)
 	Who     Who
 	Former  string // of a rollback: the transaction that is taken back
+	// Session are the connections that Apply was started over. A plan that was made for
+	// another way in proves nothing for them, and is refused.
+	Session []change.Way
 	// Sockets tells the connections of now; nil: the kernel's TCP sockets.
 	Sockets func() ([]Socket, error)
 	// restores are the objects of a change that brings back what somebody undid, who it was.
@@ -37,6 +41,9 @@ type Options struct {
 // Apply performs the runtime part of a plan and leaves it waiting for Confirm.
 func (e *Engine) Apply(ctx context.Context, plan *change.Plan, o Options) (*Pending, error) {
 	if err := valid(plan); err != nil {
+		return nil, err
+	}
+	if err := reckoned(plan, o.Session); err != nil {
 		return nil, err
 	}
 	d, unlock, err := e.open()
@@ -76,6 +83,22 @@ func (e *Engine) Apply(ctx context.Context, plan *change.Plan, o Options) (*Pend
 		return nil, &RolledBackError{Cause: errors.Join(err, uerr), Outcome: out}
 	}
 	return e.describe(t), nil
+}
+
+// reckoned refuses a plan that was made without the connections in use: whether they
+// survive, and whether others like them get in, was asked of those only that it names.
+func reckoned(p *change.Plan, session []change.Way) error {
+	for _, s := range session {
+		if !slices.ContainsFunc(p.Administered, func(w change.Way) bool {
+			return w.Family == s.Family && w.Local == s.Local && w.Remote.Addr() == s.Remote.Addr()
+		}) {
+			return &RefusedError{
+				Why:  fmt.Sprintf("you are here from %s to %s, and the plan was made without that way in: nobody has asked whether it stays open", s.Remote.Addr(), s.Local),
+				Hint: "make the plan again from this session: sudo sixfence harden plan -o FILE",
+			}
+		}
+	}
+	return nil
 }
 
 // valid refuses a plan that is not to be performed, whoever made it.

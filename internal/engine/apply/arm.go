@@ -191,6 +191,7 @@ var poll = 200 * time.Millisecond
 // run that confirmed it has died. It returns when the transaction has ended.
 func (e *Engine) Supervise(ctx context.Context, id string) error {
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGPIPE, syscall.SIGTSTP, syscall.SIGUSR1, syscall.SIGUSR2)
+	unlimited()
 	d, err := e.layer().OpenPrivate(e.stateDir())
 	if err != nil {
 		return err
@@ -207,7 +208,6 @@ func (e *Engine) Supervise(ctx context.Context, id string) error {
 	p.Close()
 	ears := &witness{ears: mutate.Listen()}
 	defer ears.close()
-	var deadline int64
 	wait := poll
 	for {
 		if ctx.Err() != nil {
@@ -219,17 +219,10 @@ func (e *Engine) Supervise(ctx context.Context, id string) error {
 			return nil
 		}
 		if err == nil {
-			deadline = t.j.DeadlineAt
-			ph := t.phase()
-			runner := t.j.PID
-			alive := started(runner) == t.j.Started
+			ph, late := t.phase(), bootTime()-t.j.DeadlineAt
+			e.unblock(d, t, late)
 			t.close()
-			late := bootTime() >= deadline
-			// A run that hangs past the deadline holds the lock: it is in our way.
-			if late && alive && bootTime() >= deadline+5000 && ph != done && ph != undone && ph != committed {
-				_ = unix.Kill(runner, unix.SIGKILL)
-			}
-			if ph != waiting || late {
+			if ph != waiting || late >= 0 {
 				switch done, err := e.expire(d, id); {
 				case err == nil && done:
 					return nil
@@ -241,6 +234,46 @@ func (e *Engine) Supervise(ctx context.Context, id string) error {
 		}
 		ears.wait(d, id, wait)
 	}
+}
+
+// unlimited takes off what the session's shell may have limited: a process that is ended
+// for the time it took, or may write no more, undoes nothing.
+func unlimited() {
+	for _, r := range []int{unix.RLIMIT_CPU, unix.RLIMIT_FSIZE, unix.RLIMIT_AS, unix.RLIMIT_DATA, unix.RLIMIT_NPROC} {
+		_ = unix.Setrlimit(r, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})
+	}
+	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, 0)
+}
+
+// How long a run may be in the way of an undo that is due, in milliseconds: one that does
+// something else, and one that undoes itself.
+const (
+	inTheWay  = 5_000
+	atTheUndo = 60_000
+)
+
+// unblock ends the run that keeps an undo from beginning, late milliseconds after it was
+// due: one that hangs, or that somebody stopped (ctrl-Z), with the lock. Killed it may be
+// at any moment. What finishes a change is not in the way, unless it was stopped.
+func (e *Engine) unblock(d *store.Dir, t *transaction, late int64) {
+	if late < inTheWay {
+		return
+	}
+	pid := d.LockHolder(lockFile)
+	if pid == 0 && started(t.j.PID) == t.j.Started {
+		pid = t.j.PID
+	}
+	if pid == 0 || pid == os.Getpid() {
+		return
+	}
+	if !stopped(pid) {
+		switch ph := t.phase(); {
+		case ph == done, ph == undone, ph == committed, ph == aborting && late < atTheUndo:
+			return
+		}
+	}
+	e.log("a run is in the way of the undo", "pid", pid)
+	_ = unix.Kill(pid, unix.SIGKILL)
 }
 
 // expire does what is due now, if nobody else is at it.
@@ -282,13 +315,9 @@ func (e *Engine) Expire(ctx context.Context, id string) error {
 		case ctx.Err() != nil:
 			return errors.Join(ctx.Err(), err)
 		case errors.Is(err, store.ErrLocked):
-			if bootTime() > begun+5000 {
-				if t, err := openTransaction(d); err == nil && t != nil {
-					if started(t.j.PID) == t.j.Started && t.phase() != committed {
-						_ = unix.Kill(t.j.PID, unix.SIGKILL)
-					}
-					t.close()
-				}
+			if t, err := openTransaction(d); err == nil && t != nil {
+				e.unblock(d, t, bootTime()-begun)
+				t.close()
 			}
 		case err != nil:
 			e.log("undo", "cause", err)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -250,11 +252,23 @@ func families(p *change.Plan) []string {
 	return out
 }
 
+// ownAddresses are this host's own: a connection from one of them never left it.
+func ownAddresses() (map[netip.Addr]bool, error) {
+	as, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	out := map[netip.Addr]bool{}
+	for _, a := range as {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			out[p.Addr().Unmap()] = true
+		}
+	}
+	return out, nil
+}
+
 func (e *Engine) proveConnections(t *transaction, o ConfirmOptions) error {
 	need := families(&t.j.Plan)
-	if len(need) == 0 {
-		return t.prove(proof{By: "console"}) // nobody administers it over a network
-	}
 	if o.Sockets == nil {
 		o.Sockets = Sockets
 	}
@@ -268,6 +282,24 @@ func (e *Engine) proveConnections(t *transaction, o ConfirmOptions) error {
 	held, err := o.Ancestors(o.PID)
 	if err != nil {
 		return fmt.Errorf("find our own connection: %w", err)
+	}
+	if len(need) == 0 {
+		// Nobody administered it over a network when it was planned. Whoever comes over one all
+		// the same proves nothing by a connection that is as old as the change.
+		incoming, err := Incoming()
+		if err != nil {
+			return err
+		}
+		for _, s := range now {
+			if held[s.Inode] && incoming(s) && !s.Remote.Addr().IsLoopback() && slices.Contains(t.j.Sockets, s.key()) {
+				return &UnprovenError{Missing: []string{s.family()}, Why: "the connection this command came over, from " + s.Remote.String() + ", is as old as the change"}
+			}
+		}
+		return t.prove(proof{By: "console"})
+	}
+	own, err := ownAddresses()
+	if err != nil {
+		return err
 	}
 	ports := map[uint16]bool{}
 	for _, w := range t.j.Plan.Administered {
@@ -287,7 +319,7 @@ func (e *Engine) proveConnections(t *transaction, o ConfirmOptions) error {
 			why = "the connection this command came over, from " + s.Remote.String() + ", is as old as the change"
 		case !ports[s.Local.Port()]:
 			why = fmt.Sprintf("the connection this command came over is to port %d, through which nobody administered this host", s.Local.Port())
-		case s.Remote.Addr().IsLoopback() || s.Remote.Addr() == s.Local.Addr():
+		case s.Remote.Addr().IsLoopback() || s.Remote.Addr() == s.Local.Addr() || own[s.Remote.Addr()]:
 			why = "the connection this command came over is from this host itself"
 		default:
 			known.New[s.family()] = s.key()

@@ -118,14 +118,23 @@ func bootTime() int64 {
 
 // started is when a process started, in clock ticks, as /proc says it; empty when it
 // does not run.
-func started(pid int) string {
+func started(pid int) string { return statField(pid, 19) }
+
+// stopped tells whether a process was stopped: ctrl-Z, SIGSTOP, a debugger.
+func stopped(pid int) bool {
+	s := statField(pid, 0)
+	return s == "T" || s == "t"
+}
+
+// statField is one of the fields of /proc/PID/stat that follow the name of the program,
+// which may have any characters.
+func statField(pid, n int) string {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return ""
 	}
-	_, rest, _ := strings.Cut(string(b), ") ")
-	if f := strings.Fields(rest); len(f) > 19 {
-		return f[19]
+	if f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:])); len(f) > n {
+		return f[n]
 	}
 	return ""
 }

@@ -37,6 +37,21 @@ func (s Socket) family() string {
 // Sockets reads the established TCP connections of the caller's network namespace.
 func Sockets() ([]Socket, error) { return procSockets("tcp", "01") }
 
+// Incoming tells the connections that were made to this host from those that it made
+// itself, as an agent does which people reach through its server: somebody listens on the
+// port of the former, or did (ports below 1024 are given to nobody by chance).
+func Incoming() (func(Socket) bool, error) {
+	ss, err := procSockets("tcp", "0A")
+	if err != nil {
+		return nil, err
+	}
+	listening := map[uint16]bool{}
+	for _, s := range ss {
+		listening[s.Local.Port()] = true
+	}
+	return func(s Socket) bool { return listening[s.Local.Port()] || s.Local.Port() < 1024 }, nil
+}
+
 // procSockets reads the sockets of a protocol, over both families, that are in one of
 // the states as /proc writes them.
 func procSockets(proto string, states ...string) ([]Socket, error) {

@@ -229,11 +229,15 @@ func TestNewConnections(t *testing.T) {
 		{Family: "ipv4", Local: netip.MustParseAddrPort("192.0.2.1:22"), Remote: netip.MustParseAddrPort("192.0.2.2:999")},
 	}}}}
 	e := &Engine{}
-	prove := func(held uint64, ss ...Socket) error {
-		return e.proveConnections(tr, ConfirmOptions{
-			Sockets:   func() ([]Socket, error) { return ss, nil },
-			Ancestors: func(int) (map[uint64]bool, error) { return map[uint64]bool{held: true}, nil },
+	ns := testlab.NewNS(t, "proof") // without addresses
+	prove := func(held uint64, ss ...Socket) (err error) {
+		ns.Do(func() {
+			err = e.proveConnections(tr, ConfirmOptions{
+				Sockets:   func() ([]Socket, error) { return ss, nil },
+				Ancestors: func(int) (map[uint64]bool, error) { return map[uint64]bool{held: true}, nil },
+			})
 		})
+		return err
 	}
 	for name, err := range map[string]error{
 		"the old connection":   prove(1, old),
@@ -254,6 +258,95 @@ func TestNewConnections(t *testing.T) {
 	}
 	if err := prove(5, at("192.0.2.1:22", "192.0.2.2:1002", 5)); err != nil {
 		t.Errorf("the other family, in a second run: %v", err)
+	}
+}
+
+// TestConnectionsThatNeverLeftTheHost takes a connection between two addresses of the host
+// for what it is.
+func TestConnectionsThatNeverLeftTheHost(t *testing.T) {
+	ns := testlab.NewNS(t, "own")
+	ns.IP("address", "add", "2001:db8:5::1/64", "dev", "lo")
+	ns.IP("address", "add", "192.0.2.5/32", "dev", "lo")
+	d, err := (&store.Layer{}).OpenPrivate(t.TempDir() + "/t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	for local, remote := range map[string]string{"[2001:db8::1]:22": "[2001:db8:5::1]:1000", "192.0.2.1:22": "192.0.2.5:1000"} {
+		s := Socket{Local: netip.MustParseAddrPort(local), Remote: netip.MustParseAddrPort(remote), Inode: 1}
+		tr := &transaction{dir: d, j: &Journal{Plan: change.Plan{Administered: []change.Way{{Family: s.family(), Local: s.Local}}}}}
+		ns.Do(func() {
+			err = (&Engine{}).proveConnections(tr, ConfirmOptions{
+				Sockets:   func() ([]Socket, error) { return []Socket{s}, nil },
+				Ancestors: func(int) (map[uint64]bool, error) { return map[uint64]bool{1: true}, nil },
+			})
+		})
+		if !errors.As(err, new(*UnprovenError)) || !strings.Contains(err.Error(), "from this host itself") {
+			t.Errorf("from %s: %v", remote, err)
+		}
+	}
+}
+
+// TestNobodyAdministeredIt confirms a change that was planned at the console: there, over a
+// connection that is as old, over one that is new, and by an agent that calls its server.
+func TestNobodyAdministeredIt(t *testing.T) {
+	ns := testlab.NewNS(t, "console")
+	d, err := (&store.Layer{}).OpenPrivate(t.TempDir() + "/t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	old := Socket{Local: netip.MustParseAddrPort("[2001:db8::1]:22"), Remote: netip.MustParseAddrPort("[2001:db8::2]:1000"), Inode: 1}
+	fresh := Socket{Local: old.Local, Remote: netip.MustParseAddrPort("[2001:db8::2]:1001"), Inode: 2}
+	agent := Socket{Local: netip.MustParseAddrPort("[2001:db8::1]:40000"), Remote: netip.MustParseAddrPort("[2001:db8::3]:443"), Inode: 3}
+	tr := &transaction{dir: d, j: &Journal{Sockets: []string{old.key(), agent.key()}}}
+	for held, want := range map[uint64]bool{0: true, 1: false, 2: true, 3: true} {
+		ns.Do(func() {
+			err = (&Engine{}).proveConnections(tr, ConfirmOptions{
+				Sockets:   func() ([]Socket, error) { return []Socket{old, fresh, agent}, nil },
+				Ancestors: func(int) (map[uint64]bool, error) { return map[uint64]bool{held: true}, nil },
+			})
+		})
+		if (err == nil) != want || err != nil && !errors.As(err, new(*UnprovenError)) {
+			t.Errorf("over connection %d: %v", held, err)
+		}
+	}
+}
+
+// TestStoppedRuns stops a confirm, and an apply, that have the lock (ctrl-Z at the wrong
+// moment, and the network is gone): the undo comes all the same.
+func TestStoppedRuns(t *testing.T) {
+	for name, role := range map[string]string{"before the commitment": "confirm stop:stage 9", "in the commitment": "confirm stop:promote 10", "in apply": "apply stop:step 1 before"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			p := l.plan(l.all(false))
+			before := l.projection(p)
+			role, fault, _ := strings.Cut(role, " ")
+			env := []string{"SIXFENCE_TEST_FAULT=" + fault, "SIXFENCE_TEST_TIMEOUT=6000"}
+			if role != "apply" {
+				if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=6000"); err != nil {
+					t.Fatalf("apply: %v\n%s", err, out)
+				}
+			}
+			c := l.command(role, env...)
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			testlab.Eventually(t, patience, "the run to stop", func() bool { return stopped(c.Process.Pid) })
+			if !l.ended(2 * patience) {
+				t.Fatalf("nobody ended it: %s", l.log())
+			}
+			_ = c.Process.Kill()
+			_ = c.Wait()
+			want := before
+			if strings.HasPrefix(fault, "stop:promote") {
+				want = intended(t, p)
+			}
+			if d := l.settled(p, want, patience); d != "" {
+				t.Errorf("afterwards:\n%s", d)
+			}
+		})
 	}
 }
 

@@ -2,7 +2,9 @@ package run_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -86,5 +88,32 @@ echo never`}, Env: []string{"PATH=/usr/bin:/bin"}})
 	_ = a.In.Close()
 	if rest, _ := io.ReadAll(a.Out); strings.TrimSpace(string(rest)) != "never" { // read fails, and the script goes on to its end
 		t.Errorf("rest %q", rest)
+	}
+}
+
+// TestDetachInheritsNothing starts a program that outlives us while a script's lock, which
+// nobody told us of, is open.
+func TestDetachInheritsNothing(t *testing.T) {
+	sleep := testlab.RequireTool(t, "sleep")
+	var fds [2]int
+	if err := unix.Pipe(fds[:]); err != nil { // as a shell opens them: not close-on-exec
+		t.Fatal(err)
+	}
+	defer unix.Close(fds[0])
+	if err := unix.SetNonblock(fds[0], true); err != nil { // no reader waits for ever
+		t.Fatal(err)
+	}
+	pid, err := run.Detach(run.Program{Path: sleep, Args: []string{"100"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Kill(pid, unix.SIGKILL) }()
+	testlab.Eventually(t, 10*time.Second, "the program to run", func() bool {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		return strings.TrimSpace(string(b)) == "sleep"
+	})
+	unix.Close(fds[1])
+	if n, err := unix.Read(fds[0], make([]byte, 1)); n != 0 || err != nil {
+		t.Errorf("read %d, %v", n, err)
 	}
 }

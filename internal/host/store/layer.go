@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -546,4 +547,38 @@ func (d *Dir) Lock(name string, wait bool) (unlock func(), err error) {
 		return nil, fmt.Errorf("lock %s: %w", d.in(name), err)
 	}
 	return func() { unix.Close(fd) }, nil
+}
+
+// LockHolder is the process that holds the lock, as far as this one may see it; 0 when
+// nobody does, or it cannot be told.
+func (d *Dir) LockHolder(name string) int {
+	var want unix.Stat_t
+	if unix.Fstatat(d.fd, name, &want, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return 0
+	}
+	b, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		// "4: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF"; who waits has "->" before FLOCK.
+		w := strings.Fields(line)
+		if len(w) < 6 || w[1] != "FLOCK" || !strings.HasSuffix(w[5], ":"+strconv.FormatUint(want.Ino, 10)) {
+			continue
+		}
+		pid, err := strconv.Atoi(w[4])
+		if err != nil || pid <= 0 {
+			continue
+		}
+		// The device that the kernel prints is not always the one that stat says.
+		dir := "/proc/" + w[4] + "/fd/"
+		fds, _ := os.ReadDir(dir)
+		for _, f := range fds {
+			var st unix.Stat_t
+			if unix.Stat(dir+f.Name(), &st) == nil && st.Dev == want.Dev && st.Ino == want.Ino {
+				return pid
+			}
+		}
+	}
+	return 0
 }

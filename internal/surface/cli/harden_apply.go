@@ -148,7 +148,7 @@ func (a *app) applyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.perform(cmd.Context(), &f, p, apply.Options{Timeout: timeout, Who: who()}, confirmBy == "checks", a.proveAgain(unproven))
+			return a.perform(cmd.Context(), &f, p, apply.Options{Timeout: timeout, Who: who(), Session: a.session()}, confirmBy == "checks", a.proveAgain(unproven))
 		},
 	}
 	f.add(cmd)
@@ -158,6 +158,27 @@ func (a *app) applyCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&nonInteractive, "non-interactive", false, "nobody is there to confirm (needs --confirm-by)")
 	completeWords(cmd, "confirm-by", "checks")
 	return cmd
+}
+
+// session are the connections that this process was started over.
+func (a *app) session() []change.Way {
+	session, _ := a.ways(nil)
+	return session
+}
+
+// administeredNow makes a rollback one that has to be confirmed over the ways by which
+// the host is administered today, not over those of the day of the change: whoever sits
+// at the console, because nothing else is left, confirms there.
+func (a *app) administeredNow(p *change.Plan) {
+	ports := map[uint16]bool{}
+	for _, w := range p.Administered {
+		ports[w.Local.Port()] = true
+	}
+	session, open := a.ways(ports)
+	if p.Administered = session; len(session) == 0 {
+		p.Administered = open
+	}
+	p.ID = p.Sum()
 }
 
 // perform applies a plan and, by checks, confirms it. prove may be nil: a rollback brings
@@ -290,6 +311,7 @@ func (a *app) rollbackCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			a.administeredNow(p)
 			return a.perform(cmd.Context(), &f, p, apply.Options{Timeout: timeout, Who: who(), Former: former}, false, nil)
 		},
 	}

@@ -227,15 +227,6 @@ func decodeScript(s *scratch.Session, script string, n *fact.Namespace) (*rs.Rul
 // over, and where none can be told (a console, tmux, a job) all that are open to the
 // services that administer.
 func (a *app) administered(in *intent.Intent) []change.Way {
-	socks, err := apply.Sockets()
-	if err != nil {
-		a.log.Warn("open connections are not known", "cause", err)
-		return nil
-	}
-	mine, err := apply.Ancestors(0)
-	if err != nil {
-		a.log.Info("the connection of this session is not known", "cause", err)
-	}
 	ports := map[uint16]bool{}
 	for _, s := range in.Services {
 		if s.Administers != nil && !*s.Administers || s.Administers == nil && s.Name != "ssh" {
@@ -247,9 +238,32 @@ func (a *app) administered(in *intent.Intent) []change.Way {
 			}
 		}
 	}
-	var session, open []change.Way
+	session, open := a.ways(ports)
+	if len(session) == 0 {
+		return open
+	}
+	return session
+}
+
+// ways are the connections of others to this host: those this process was started over,
+// and those that are open to one of the ports.
+func (a *app) ways(ports map[uint16]bool) (session, open []change.Way) {
+	socks, err := apply.Sockets()
+	if err != nil {
+		a.log.Warn("open connections are not known", "cause", err)
+		return nil, nil
+	}
+	incoming, err := apply.Incoming()
+	if err != nil {
+		a.log.Warn("open ports are not known", "cause", err)
+		return nil, nil
+	}
+	mine, err := apply.Ancestors(0)
+	if err != nil {
+		a.log.Info("the connection of this session is not known", "cause", err)
+	}
 	for _, s := range socks {
-		if s.Remote.Addr().Unmap().IsLoopback() || s.Remote.Addr() == s.Local.Addr() {
+		if s.Remote.Addr().Unmap().IsLoopback() || s.Remote.Addr() == s.Local.Addr() || !incoming(s) {
 			continue
 		}
 		w := change.Way{Family: "ipv6", Local: unmapped(s.Local), Remote: unmapped(s.Remote)}
@@ -263,16 +277,17 @@ func (a *app) administered(in *intent.Intent) []change.Way {
 			open = append(open, w)
 		}
 	}
-	if len(session) == 0 {
-		session = open
-	}
-	slices.SortFunc(session, func(a, b change.Way) int {
+	return sortedWays(session), sortedWays(open)
+}
+
+func sortedWays(ws []change.Way) []change.Way {
+	slices.SortFunc(ws, func(a, b change.Way) int {
 		if c := a.Local.Compare(b.Local); c != 0 {
 			return c
 		}
 		return a.Remote.Compare(b.Remote)
 	})
-	return slices.Compact(session)
+	return slices.Compact(ws)
 }
 
 func unmapped(a netip.AddrPort) netip.AddrPort {
