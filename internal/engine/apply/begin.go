@@ -27,6 +27,10 @@ func (e *Engine) prepare(p *change.Plan) ([]Entry, error) {
 		if err == nil {
 			en.Before, err = e.Host.State(s.Kind, s.Target)
 		}
+		if mutate.Gone(err) {
+			stale = append(stale, s.ID+": what it hangs on is gone")
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("prepare %s: %w", s.ID, err)
 		}
@@ -63,6 +67,11 @@ func (e *Engine) begin(d *store.Dir, p *change.Plan, o Options) (t *transaction,
 	}
 	if o.Sockets == nil {
 		o.Sockets = Sockets
+	}
+	if o.Former != "" {
+		if err := e.reconcile(p); err != nil {
+			return nil, err
+		}
 	}
 	entries, err := e.prepare(p)
 	if err != nil {

@@ -134,7 +134,7 @@ func (e *Engine) commit(t *transaction) error {
 // forward finishes what was committed. It may be repeated. What cannot be finished is
 // undone as a whole.
 func (e *Engine) forward(d *store.Dir, t *transaction) (Outcome, error) {
-	out := Outcome{ID: t.j.ID, Result: t.kept(), Why: t.j.Why}
+	out := Outcome{ID: t.j.ID, Result: t.kept(), Why: t.j.Why, Conflicts: leftAlone(&t.j.Plan)}
 	if err := e.advance(t, &out); err != nil {
 		e.log("cannot finish a confirmed change", "id", t.j.ID, "cause", err)
 		back, uerr := e.undo(d, t, "it could not be finished: "+err.Error(), true)

@@ -2,6 +2,7 @@ package apply
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/sixfence/sixfence/internal/host/mutate"
 	"github.com/sixfence/sixfence/internal/host/store"
@@ -14,6 +15,8 @@ type held struct {
 	ours     string
 	original string // before the first of our changes
 }
+
+func keyOf(s change.Step) string { return string(s.Kind) + " " + s.Target }
 
 // keeping lists what the kept changes hold. What was given back as it had been is ours
 // no longer.
@@ -33,11 +36,30 @@ func keeping(past *store.Dir, rs []Record) ([]held, error) {
 		if err != nil {
 			return nil, err
 		}
+		if r.Former != "" {
+			// What a rollback left to others is held by nobody.
+			f, err := past.Sub(r.Former)
+			if err != nil {
+				return nil, fmt.Errorf("read what change %s left: %w", r.Former, err)
+			}
+			former, err := readJournal(f)
+			f.Close()
+			if err != nil {
+				return nil, err
+			}
+			for _, s := range former.Plan.Steps {
+				key := keyOf(s)
+				if _, held := by[key]; held && !slices.ContainsFunc(j.Plan.Steps, func(x change.Step) bool { return keyOf(x) == key }) {
+					delete(by, key)
+					order = slices.DeleteFunc(order, func(k string) bool { return k == key })
+				}
+			}
+		}
 		for i, s := range j.Plan.Steps {
 			if s.Kind == change.Action {
 				continue
 			}
-			key := string(s.Kind) + " " + s.Target
+			key := keyOf(s)
 			h, known := by[key]
 			if !known {
 				h.original = j.Entries[i].Before

@@ -2,6 +2,7 @@ package apply
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -75,6 +76,134 @@ func TestTakingBackAllInterfaces(t *testing.T) {
 		take("confirm")
 		if want, now := strings.Replace(before, "p0=0", "p0="+theirs, 1), values(); now != want {
 			t.Errorf("%s: after the rollback: %s, want %s", key, now, want)
+		}
+	}
+}
+
+// TestTakingBackLater takes a kept change back on a host that has changed since: what
+// somebody else set is theirs, an interface is gone, our lines stand in a file that others
+// have edited, and a check has been failing for weeks.
+func TestTakingBackLater(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	var listener net.Listener
+	var err error
+	l.ns.Do(func() { listener, err = net.Listen("tcp6", "[2001:db8:1::10]:0") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	const conf = "# of the admin\nslaac private\n"
+	const block = "# sixfence begin: from the intent; these lines are its own, write above them\nnoipv6rs\n# sixfence end\n"
+	file := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(l.host.Root+name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file("/etc/dhcpcd.conf", conf)
+	sysctl := func(target, before, after string) change.Step {
+		return change.Step{ID: "sysctl:" + target, Kind: change.Sysctl, Phase: change.Runtime, Target: target, Before: change.Image{Text: before}, After: change.Image{Text: after}}
+	}
+	none := change.Image{Absent: true}
+	p := l.plan([]change.Step{
+		{ID: "table", Kind: change.Table, Phase: change.Runtime, Target: "inet sixfence", Before: none, After: change.Image{Text: ruleset}},
+		sysctl("net/ipv6/conf/eth0/accept_redirects", "1", "0"),
+		sysctl("net/ipv6/conf/p0/accept_redirects", "1", "0"),
+		sysctl("net/ipv6/conf/p0/max_addresses", "16", "8"),
+		sysctl("net/ipv6/conf/eth1/max_addresses", "16", "8"),
+		{ID: "file:new", Kind: change.File, Phase: change.Persist, Target: "/etc/sysctl.d/90-sixfence.conf", Before: none, After: change.Image{Text: "x = 1\n", Mode: 0o644}},
+		{ID: "file:theirs", Kind: change.File, Phase: change.Persist, Target: "/etc/dhcpcd.conf", Before: change.Image{Text: conf, Mode: 0o644}, After: change.Image{Text: conf + block, Mode: 0o644}},
+		{ID: "file:edited", Kind: change.File, Phase: change.Persist, Target: "/etc/sysctl.d/91-sixfence.conf", Before: none, After: change.Image{Text: "y = 1\n", Mode: 0o644}},
+	})
+	p.Checks = []string{"tcp://" + listener.Addr().String()}
+	l.write(p)
+	l.must(t, "apply")
+	l.must(t, "confirm")
+	listener.Close()
+	l.ns.Sysctl("net/ipv6/conf/p0/accept_redirects", "1") // as it was before us
+	l.ns.Sysctl("net/ipv6/conf/p0/max_addresses", "4")    // as nobody of us had it
+	l.ns.IP("link", "delete", "eth1")
+	file("/etc/dhcpcd.conf", conf+block+"# later\n")
+	file("/etc/sysctl.d/91-sixfence.conf", "y = 2\n")
+	back, id, err := l.engine().Former("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.write(back)
+	if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=60000", "SIXFENCE_TEST_FORMER="+id); err != nil {
+		t.Fatalf("apply the way back: %v\n%s", err, out)
+	}
+	var s *Status
+	l.ns.Do(func() { s, err = l.engine().Status() })
+	left := ""
+	if s != nil && s.Pending != nil {
+		left = strings.Join(s.Pending.Left, "\n")
+	}
+	for _, want := range []string{"p0/max_addresses: somebody else made it = 4 since", "eth1/max_addresses: what it hung on is gone", "file:edited: somebody else made it"} {
+		if !strings.Contains(left, want) {
+			t.Errorf("status does not say %q: %q, %v", want, left, err)
+		}
+	}
+	if strings.Count(left, "\n") != 2 {
+		t.Errorf("left alone: %s", left)
+	}
+	l.must(t, "confirm")
+	for path, want := range map[string]string{"eth0/accept_redirects": "1", "p0/accept_redirects": "1", "p0/max_addresses": "4"} {
+		if got := l.ns.ReadSysctl("net/ipv6/conf/" + path); got != want {
+			t.Errorf("%s is %s, want %s", path, got, want)
+		}
+	}
+	for name, want := range map[string]string{"/etc/dhcpcd.conf": conf + "# later\n", "/etc/sysctl.d/91-sixfence.conf": "y = 2\n", "/etc/sysctl.d/90-sixfence.conf": ""} {
+		if b, _ := os.ReadFile(l.host.Root + name); string(b) != want {
+			t.Errorf("%s is %q, want %q", name, b, want)
+		}
+	}
+	l.ns.Do(func() {
+		if now, err := l.host.State(change.Table, "inet sixfence"); err != nil || now != mutate.Absent {
+			t.Errorf("the table is %s, %v", now, err)
+		}
+		if s, err = l.engine().Status(); err != nil || len(s.Drift) > 0 || len(s.Alerts) > 0 {
+			t.Errorf("status: %+v, %v", s, err)
+		}
+	})
+	rs, err := l.engine().History()
+	if err != nil || len(rs) != 4 || len(rs[3].Conflicts) != 3 {
+		t.Errorf("history: %+v, %v", rs, err)
+	}
+}
+
+// TestTakingBackTheOlderFirst is refused: the later change has the same object.
+func TestTakingBackTheOlderFirst(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	step := func(before, after string) {
+		t.Helper()
+		l.plan([]change.Step{{ID: "x", Kind: change.Sysctl, Phase: change.Runtime, Target: "net/ipv6/conf/eth0/max_addresses", Before: change.Image{Text: before}, After: change.Image{Text: after}}})
+		l.must(t, "apply")
+		l.must(t, "confirm")
+	}
+	step("16", "8")
+	step("8", "4")
+	rs, err := l.engine().History()
+	if err != nil || len(rs) != 4 {
+		t.Fatalf("%+v, %v", rs, err)
+	}
+	var refused *RefusedError
+	if _, _, err := l.engine().Former(rs[1].Transaction); !errors.As(err, &refused) || !strings.Contains(refused.Hint, rs[3].Transaction) {
+		t.Errorf("the older one: %v", err)
+	}
+	for _, want := range []string{"8", "16"} { // the last, then the one before
+		back, id, err := l.engine().Former("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.write(back)
+		if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=60000", "SIXFENCE_TEST_FORMER="+id); err != nil {
+			t.Fatalf("apply the way back: %v\n%s", err, out)
+		}
+		l.must(t, "confirm")
+		if got := l.ns.ReadSysctl("net/ipv6/conf/eth0/max_addresses"); got != want {
+			t.Errorf("it is %s, want %s", got, want)
 		}
 	}
 }

@@ -21,6 +21,8 @@ type Pending struct {
 	Administered []change.Way `json:"administered,omitempty"`
 	Proven       []string     `json:"proven,omitempty"` // families over which a new connection came
 	Staged       []string     `json:"staged,omitempty"` // files that confirm puts in their places
+	// Left are objects that a rollback leaves alone, since somebody else changed them.
+	Left []string `json:"left,omitempty"`
 }
 
 // StaleError says that the host is no longer what the plan was made for.

@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sixfence/sixfence/internal/host/mutate"
 	"github.com/sixfence/sixfence/internal/model/change"
 )
 
@@ -169,6 +168,7 @@ func (e *Engine) describe(t *transaction) *Pending {
 	p := &Pending{
 		ID: t.j.ID, PlanID: t.j.Plan.ID, IntentHash: t.j.Plan.IntentHash, Phase: string(t.phase()), Begun: t.j.Begun, Deadline: t.j.Deadline,
 		Remaining: max(0, t.j.DeadlineAt-bootTime()) / 1000, Armed: t.arming(), Who: t.j.Who, Administered: t.j.Plan.Administered,
+		Left: leftAlone(&t.j.Plan),
 	}
 	for f := range t.readProof().New {
 		p.Proven = append(p.Proven, f)
@@ -213,85 +213,4 @@ func (e *Engine) Resume() (*Outcome, error) {
 	}
 	defer unlock()
 	return e.resume(d)
-}
-
-// Former makes the plan that takes a kept change back: the same steps, the other way
-// round. Without an id it is the last one. It is applied and confirmed as any other.
-func (e *Engine) Former(id string) (*change.Plan, string, error) {
-	d, err := e.layer().Open(e.stateDir())
-	if err != nil {
-		return nil, "", fmt.Errorf("open state directory: %w", err)
-	}
-	defer d.Close()
-	rs, _, _, err := readHistory(d)
-	if err != nil {
-		return nil, "", err
-	}
-	back := map[string]bool{} // taken back already
-	for i := len(rs) - 1; i >= 0 && id == ""; i-- {
-		r := rs[i]
-		if r.Event != "confirmed" || back[r.Transaction] {
-			continue
-		}
-		if r.Former != "" {
-			back[r.Former] = true
-			continue
-		}
-		id = r.Transaction
-	}
-	if id == "" {
-		return nil, "", ErrNothing
-	}
-	past, err := d.Sub(pastDir)
-	if err != nil {
-		return nil, "", err
-	}
-	defer past.Close()
-	p, err := past.Sub(id)
-	if err != nil {
-		return nil, "", fmt.Errorf("find change %s: %w", id, err)
-	}
-	defer p.Close()
-	t := &transaction{dir: p}
-	if t.j, err = readJournal(p); err != nil {
-		return nil, "", err
-	}
-	if t.phase() != done {
-		return nil, "", &RefusedError{Why: "change " + id + " was never kept: there is nothing to take back"}
-	}
-	t.readProgress()
-	return inverse(t), id, nil
-}
-
-func inverse(t *transaction) *change.Plan {
-	p := t.j.Plan
-	var late []string
-	out := &change.Plan{SchemaVersion: p.SchemaVersion, IntentHash: p.IntentHash, Namespace: p.Namespace, Checks: p.Checks, Administered: p.Administered}
-	for i := len(p.Steps) - 1; i >= 0; i-- {
-		s := p.Steps[i]
-		s.Before, s.After = s.After, s.Before
-		s.Destroys, s.Restores = nil, nil
-		if saved, ok := t.p.saved[i]; ok {
-			for _, o := range saved.Saved {
-				if o.ValidLifetime == 0 && !mutate.Temporary(o) {
-					s.Restores = append(s.Restores, o)
-				} else {
-					late = append(late, o.Target)
-				}
-			}
-		}
-		for _, v := range t.p.over[i] {
-			s.Restores = append(s.Restores, change.Object{Kind: change.Sysctl, Target: v.Target, Attributes: []string{v.Before, v.Ours}})
-		}
-		out.Steps = append(out.Steps, s)
-	}
-	slices.SortStableFunc(out.Steps, func(a, b change.Step) int { return rank(a) - rank(b) })
-	if len(late) > 0 {
-		out.Risks = append(out.Risks, change.Risk{
-			ID: "comes-from-the-network", Severity: "medium", Title: "Addresses and routes that had a lifetime are not made again: they come back from where they came", Evidence: late,
-			Detail: "The kernel asks the routers as soon as IPv6 is on again, and a router answers within seconds; one that does not is heard with its next Router Advertisement, after half an hour at the latest (MaxRtrAdvInterval). A DHCPv6 client may have to be started again.",
-		})
-	}
-	out.ID = out.Sum()
-	return out
 }

@@ -53,6 +53,10 @@ func unmark(text string) (out string, had bool, err error) {
 	return out, had, nil
 }
 
+// Unmark gives a file back as it was before lines of ours came into it; what others wrote
+// around them stays. had tells whether there were any.
+func Unmark(text string) (out string, had bool, err error) { return unmark(text) }
+
 // marked replaces lines of a file, given with their ends, by a block of ours at that
 // place; none: it is appended. The file must not have a block yet.
 func marked(before string, replaced []string, after string, lines ...string) string {

@@ -251,6 +251,12 @@ func pendingText(w io.Writer, p *apply.Pending, fresh bool) {
 	if len(p.Staged) > 0 {
 		fmt.Fprintf(w, "\nconfirm writes: %s\n", strings.Join(p.Staged, ", "))
 	}
+	if len(p.Left) > 0 {
+		fmt.Fprintln(w)
+	}
+	for _, l := range p.Left {
+		fmt.Fprintf(w, "kept as it is: %s\n", report.Clean(l))
+	}
 }
 
 func (a *app) confirmCommand() *cobra.Command {
