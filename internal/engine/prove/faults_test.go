@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/sixfence/sixfence/internal/model/change"
+	"github.com/sixfence/sixfence/internal/testlab/hostview"
 )
 
 // rules changes the text of the planned table; old has to be in it.
@@ -60,10 +61,10 @@ func line(s string) string { return "\t\t" + s + "\n" }
 func TestPlantedFaults(t *testing.T) {
 	v := host(t, "fault")
 	v.Sysctl("net/ipv6/conf/v0/forwarding", "0")
-	two := snapshot(t, v)
+	two := hostview.Snapshot(t, v)
 	v.IP("link", "set", "v1", "down")
 	v.IP("-6", "addr", "flush", "dev", "v1")
-	one := snapshot(t, v)
+	one := hostview.Snapshot(t, v)
 	const nd = "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect } jump nd"
 	for _, c := range []struct {
 		name, profile string

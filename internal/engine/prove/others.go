@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/sixfence/sixfence/internal/host/arena"
+	"github.com/sixfence/sixfence/internal/logic/plan"
 	"github.com/sixfence/sixfence/internal/model/fact"
 )
 
@@ -27,80 +27,103 @@ func split(all fact.NFTables) (mine, rest *fact.NFTables) {
 		{all.Objects, &mine.Objects, &rest.Objects},
 	} {
 		for _, m := range x.from {
-			if f, name := owner(m); f == unix.NFPROTO_INET && name == "sixfence" {
+			if arena.TableName(m) == "table "+plan.Table {
 				*x.ours = append(*x.ours, m)
 			} else {
 				*x.not = append(*x.not, m)
 			}
 		}
 	}
+	rest.Truncated = all.Truncated
+	for _, u := range all.Unexpanded {
+		if u.Family != unix.NFPROTO_INET || "inet "+u.Table != plan.Table {
+			rest.Unexpanded = append(rest.Unexpanded, u)
+		}
+	}
 	return mine, rest
 }
 
-// owner is the family and the name of the table that a message of nf_tables is about: in
-// all of them the name is the first attribute.
-func owner(m []byte) (family byte, table string) {
-	if len(m) < 4 {
-		return 0, ""
+// foreign are the rules of others that may do something, by name, and those of them that
+// cannot be tried, with the reason.
+func (r *proof) foreign(others *fact.NFTables) (f arena.Foreign, names []string, refused []arena.Refused) {
+	pf := r.ns.PacketFilter
+	f.NFTables = others
+	for _, m := range others.Tables {
+		names = append(names, arena.TableName(m))
 	}
-	list, err := netlink.UnmarshalAttributes(m[4:])
-	if err != nil {
-		return m[0], ""
+	if g := others.Truncated; g != nil {
+		refused = append(refused, arena.Refused{What: "tables", Why: "not all of them were read: " + g.What})
 	}
-	for _, a := range list {
-		if a.Type&0x3fff == 1 && len(a.Data) > 0 {
-			return m[0], string(a.Data[:len(a.Data)-1])
+	for _, u := range others.Unexpanded {
+		refused = append(refused, arena.Refused{What: "set " + u.Name + " of table " + u.Table, Why: "not all of its elements were read"})
+	}
+	legacy, _ := pf.Legacy.Get()
+	for _, l := range legacy {
+		if !arena.LegacyIdle(&l) {
+			f.Legacy = append(f.Legacy, l)
+			names = append(names, arena.LegacyName(&l))
 		}
 	}
-	return m[0], ""
+	unread := func(what string, g fact.Gap, gap bool) {
+		if gap {
+			refused = append(refused, arena.Refused{What: what, Why: "not known: " + g.What})
+		}
+	}
+	g, gap := pf.Legacy.Gap()
+	unread("iptables (legacy)", g, gap)
+	f.IPSets, _ = pf.IPSets.Get()
+	f.Accounting, _ = pf.Accounting.Get()
+	if len(names) > 0 {
+		g, gap = pf.IPSets.Gap()
+		unread("ipsets", g, gap)
+	}
+	// Its hooks are those of bridges.
+	links, _ := r.ns.Links.Get()
+	if slices.ContainsFunc(links, func(l fact.Link) bool { return l.Kind == "bridge" }) {
+		if eb, _ := pf.EBTables.Get(); eb {
+			refused = append(refused, arena.Refused{What: "ebtables (legacy)", Why: "whether it has rules cannot be asked without making its tables"})
+		}
+		g, gap = pf.EBTables.Gap()
+		unread("ebtables (legacy)", g, gap)
+	}
+	return f, names, refused
 }
 
-var families = map[byte]string{unix.NFPROTO_INET: "inet", unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_NETDEV: "netdev", unix.NFPROTO_BRIDGE: "bridge", unix.NFPROTO_ARP: "arp"}
-
-// beside fires once more with the tables of others loaded: they can stop what ours lets
+// beside fires once more with the rules of others loaded: they can stop what ours lets
 // through.
 func (r *proof) beside(ctx context.Context, a *arena.Arena, ours table, others *fact.NFTables, alone []verdict) error {
-	pf := r.ns.PacketFilter
-	if pf.NFTables.State() == fact.StateGap {
-		g, _ := pf.NFTables.Gap()
+	if g, gap := r.ns.PacketFilter.NFTables.Gap(); gap {
 		return &arena.UnavailableError{
 			Why:  fmt.Sprintf("the planned table alone does what the intent says (%d shots), but the other tables of this host are not known (%s)", r.p.Shots, g.What),
 			Hint: "run as root",
 		}
 	}
-	legacy, _ := pf.Legacy.Get()
-	for _, l := range legacy {
-		if l.Entries > emptyTable(l.Hooks) {
-			r.p.NotTogether = append(r.p.NotTogether, fmt.Sprintf("iptables (legacy) table %s of %s: it cannot be loaded elsewhere", l.Name, l.Family))
-		}
-	}
-	if eb, _ := pf.EBTables.Get(); eb {
-		r.p.NotTogether = append(r.p.NotTogether, "ebtables: it cannot be read")
-	}
+	f, names, refused := r.foreign(others)
 	if r.elsewhere {
-		for _, m := range others.Tables {
-			f, name := owner(m)
-			r.p.NotTogether = append(r.p.NotTogether, fmt.Sprintf("table %s %s: it is another host's", families[f], name))
+		refused = nil
+		for _, n := range names {
+			refused = append(refused, arena.Refused{What: n, Why: "it is another host's"})
 		}
-		return nil
+		names = nil
 	}
-	if len(others.Tables) == 0 {
-		return nil
-	}
-	if err := r.make(ctx, a, false); err != nil {
-		return err
-	}
-	failed, err := a.Replay(ctx, others)
-	if err != nil {
-		return err
-	}
-	r.p.NotTogether = append(r.p.NotTogether, failed...)
-	for _, m := range others.Tables {
-		f, name := owner(m)
-		id := fmt.Sprintf("table %s %s", families[f], name)
-		if !slices.ContainsFunc(failed, func(x string) bool { return len(x) > len(id) && x[:len(id)+1] == id+":" }) {
-			r.p.Together = append(r.p.Together, id)
+	if len(names) > 0 {
+		if err := r.make(ctx, a, false); err != nil {
+			return err
 		}
+		more, err := a.Replay(ctx, f)
+		if err != nil {
+			return err
+		}
+		bad := func(n string) bool {
+			return slices.ContainsFunc(more, func(x arena.Refused) bool { return x.What == n })
+		}
+		r.p.Together = slices.DeleteFunc(slices.Clone(names), bad)
+		if slices.ContainsFunc(names, bad) { // what no table needs is no loss
+			refused = append(refused, more...)
+		}
+	}
+	for _, x := range refused {
+		r.p.NotTogether = append(r.p.NotTogether, x.What+": "+x.Why)
 	}
 	if len(r.p.Together) == 0 {
 		return nil
@@ -131,14 +154,4 @@ func (r *proof) beside(ctx context.Context, a *arena.Arena, ours table, others *
 		}
 	}
 	return nil
-}
-
-// emptyTable is how many entries a table of x_tables has without a rule: the policy of
-// each hook, and the end.
-func emptyTable(hooks uint32) uint32 {
-	n := uint32(1)
-	for ; hooks != 0; hooks &= hooks - 1 {
-		n++
-	}
-	return n
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/sixfence/sixfence/internal/model/change"
 	"github.com/sixfence/sixfence/internal/model/fact"
 	"github.com/sixfence/sixfence/internal/testlab"
+	"github.com/sixfence/sixfence/internal/testlab/hostview"
 )
 
 func load(t *testing.T, ns *testlab.NS, script string) {
@@ -71,8 +72,8 @@ table inet asleep { flags dormant; chain in { type filter hook input priority 0;
 			t.Parallel()
 			v := host(t, "oth")
 			load(t, v, c.script)
-			s := snapshot(t, v)
-			p := plan.New(profiles()["static-server"], s, plan.Options{Namespace: s.Namespaces[0].Name, Decode: decode})
+			s := hostview.Snapshot(t, v)
+			p := plan.New(profiles()["static-server"], s, plan.Options{Namespace: s.Namespaces[0].Name, Decode: hostview.Decode})
 			p.Refusals = nil // the model has its own opinion of them
 			got := proof(t, &p, s)
 			if got.Status != c.status || len(got.NotTogether) != 0 || len(got.Together) == 0 || !c.check(got) {
@@ -96,7 +97,7 @@ table inet asleep { flags dormant; chain in { type filter hook input priority 0;
 // TestSessions: connections by which people administer the host are fired at too.
 func TestSessions(t *testing.T) {
 	v := host(t, "ses")
-	s := snapshot(t, v)
+	s := hostview.Snapshot(t, v)
 	way := func(fam, local, remote string) change.Way {
 		return change.Way{Family: fam, Local: addrPort(local), Remote: addrPort(remote)}
 	}
@@ -125,7 +126,7 @@ func TestSessions(t *testing.T) {
 // TestUnknown: what could not be tried is never proven.
 func TestUnknown(t *testing.T) {
 	v := host(t, "unk")
-	s := snapshot(t, v)
+	s := hostview.Snapshot(t, v)
 	try := func(name string, missing []string, change1 func(p *change.Plan, s *fact.Snapshot)) {
 		t.Helper()
 		p := planFor(t, profiles()["static-server"], s)
@@ -199,7 +200,7 @@ func TestMain(m *testing.M) {
 func TestNothingIsLeft(t *testing.T) {
 	v := host(t, "left")
 	load(t, v, "table inet other { chain in { type filter hook input priority 10; policy accept; }; }")
-	s := snapshot(t, v)
+	s := hostview.Snapshot(t, v)
 	p := planFor(t, profiles()["static-server"], s)
 	dir := t.TempDir()
 	for name, x := range map[string]any{"plan": p, "snapshot": s} {

@@ -6,8 +6,9 @@
 // this very kernel. What each shot ought to do comes from the intent (logic/attack), never
 // from the rules, nor from a model of them.
 //
-// It has three answers: proven; failed, with the packets that show it; and unknown, with
-// the reason, when it could not be tried. Unknown is never proven.
+// It has four answers: proven; failed, with the packets that show it; unknown, with the
+// reason, when it could not be tried; and partial, when something of the host could not be
+// there. Neither of the last two is proven.
 package prove
 
 import (
@@ -111,13 +112,20 @@ func (r *proof) progress(f string, a ...any) {
 // failed all the same.
 func (r *proof) end(err error) {
 	if r.site != nil {
-		r.p.Limits = r.limits
+		r.p.Limits, r.p.NotFiredAt = r.limits, r.notFired
 	}
 	switch {
 	case len(r.p.Failures) > 0:
 		r.p.Status = change.Failed
 	case err != nil:
 		r.p.Status = change.Unproven
+	case len(r.p.NotTogether)+len(r.p.NotFiredAt) > 0:
+		r.p.Status = change.Partial
+		r.p.Reason = "not all of this host could be tried"
+		r.p.WayOut = "Apply refuses it: read what is left out, and decide with that open: sixfence harden apply --unproven"
+		if r.elsewhere {
+			r.p.WayOut = "Apply fires at it again, on the host itself"
+		}
 	}
 	if err == nil {
 		return
@@ -257,9 +265,9 @@ func (r *proof) make(ctx context.Context, a *arena.Arena, first bool) error {
 func (r *proof) load(ctx context.Context, a *arena.Arena, t table) error {
 	switch {
 	case t.raw != nil:
-		failed, err := a.Replay(ctx, t.raw)
-		if err == nil && len(failed) > 0 {
-			err = errors.New(strings.Join(failed, "; "))
+		refused, err := a.Replay(ctx, arena.Foreign{NFTables: t.raw})
+		if err == nil && len(refused) > 0 {
+			err = errors.New(refused[0].What + ": " + refused[0].Why)
 		}
 		return err
 	case t.text == "":

@@ -3,20 +3,15 @@ package prove_test
 import (
 	"context"
 	"net/netip"
-	"slices"
 	"testing"
 
 	"github.com/sixfence/sixfence/internal/engine/prove"
-	"github.com/sixfence/sixfence/internal/host/collect"
-	"github.com/sixfence/sixfence/internal/host/scratch"
-	"github.com/sixfence/sixfence/internal/logic/pfdecode"
 	"github.com/sixfence/sixfence/internal/logic/plan"
-	"github.com/sixfence/sixfence/internal/logic/reach"
 	"github.com/sixfence/sixfence/internal/model/change"
 	"github.com/sixfence/sixfence/internal/model/fact"
 	"github.com/sixfence/sixfence/internal/model/intent"
-	rs "github.com/sixfence/sixfence/internal/model/ruleset"
 	"github.com/sixfence/sixfence/internal/testlab"
+	"github.com/sixfence/sixfence/internal/testlab/hostview"
 )
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
@@ -50,37 +45,9 @@ func host(t testing.TB, hint string) *testlab.NS {
 	return v
 }
 
-// snapshot reads a namespace as an audit does; the rest of the machine is left out.
-func snapshot(t testing.TB, ns *testlab.NS) *fact.Snapshot {
-	t.Helper()
-	c, err := collect.Run(collect.Options{Elements: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := c.Snapshot()
-	s.Namespaces = slices.DeleteFunc(s.Namespaces, func(n fact.Namespace) bool { return n.ID.Inode != ns.Inode() })
-	if len(s.Namespaces) != 1 {
-		t.Fatal("the namespace was not collected")
-	}
-	s.Host.Runtimes, s.Host.Managers = fact.Runtimes{}, fact.Absent[[]fact.Manager]()
-	return s
-}
-
-func decode(script string) (*rs.Ruleset, error) {
-	l, err := scratch.Load(context.Background(), scratch.Options{Scripts: []scratch.Script{{Name: "plan", Text: []byte(script)}}})
-	if err != nil {
-		return nil, err
-	}
-	ts, err := pfdecode.FromFact(l.NFTables, reach.OrderOf("little"))
-	if err != nil {
-		return nil, err
-	}
-	return &rs.Ruleset{Tables: ts, Interfaces: l.Interfaces}, nil
-}
-
 func planFor(t testing.TB, in intent.Intent, s *fact.Snapshot, ways ...change.Way) *change.Plan {
 	t.Helper()
-	p := plan.New(in, s, plan.Options{Namespace: s.Namespaces[0].Name, Decode: decode, Administered: ways})
+	p := plan.New(in, s, plan.Options{Namespace: s.Namespaces[0].Name, Decode: hostview.Decode, Administered: ways})
 	if len(p.Refusals) > 0 {
 		t.Fatalf("the plan is refused: %+v", p.Refusals)
 	}
@@ -154,7 +121,7 @@ func report(t testing.TB, p *change.Proof) {
 // TestGoodPlans: what is planned for every profile does what its intent says.
 func TestGoodPlans(t *testing.T) {
 	v := host(t, "good")
-	s := snapshot(t, v)
+	s := hostview.Snapshot(t, v)
 	for name, in := range profiles() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -194,7 +161,7 @@ func TestGoodPlanOfABridge(t *testing.T) {
 // to their end. docs/performance.md has its number.
 func BenchmarkProof(b *testing.B) {
 	v := host(b, "bench")
-	s := snapshot(b, v)
+	s := hostview.Snapshot(b, v)
 	p := planFor(b, profiles()["static-server"], s)
 	for b.Loop() {
 		if got := proof(b, p, s); got.Status != change.Proven {

@@ -17,10 +17,6 @@ import (
 	"github.com/sixfence/sixfence/internal/model/intent"
 )
 
-// maxTargets is how many interfaces are fired at: those of the default routes first, then
-// those that the intent names.
-const maxTargets = 3
-
 // elsewhere is an interface that the host does not have: behind it are the addresses that
 // no packet from another link may claim.
 const elsewhere = "sixfence-else"
@@ -44,7 +40,9 @@ type site struct {
 	setup   arena.Setup
 	targets []target
 	limits  []string
-	sel     intent.Selection
+	// notFired are interfaces that nothing is fired at, and why.
+	notFired []string
+	sel      intent.Selection
 }
 
 func (s *site) limit(f string, a ...any) { s.limits = append(s.limits, fmt.Sprintf(f, a...)) }
@@ -79,14 +77,17 @@ func newSite(p *change.Plan, in intent.Intent, snap *fact.Snapshot, ns *fact.Nam
 		case l.Master != 0 && l.SlaveKind != "vrf": // its frames come in by the bridge or bond
 		case l.Flags&iffUp == 0 && sel.Keys[l.Name] == "":
 		case len(l.Name) > 15 || strings.ContainsAny(l.Name, `\/"`):
-			s.limit("%s has a name that cannot be made again", l.Name)
+			s.notFired = append(s.notFired, l.Name+": it has a name that cannot be made again")
 		default:
 			use = append(use, l)
 		}
 	}
 	slices.SortStableFunc(use, func(a, b fact.Link) int { return s.rank(a) - s.rank(b) })
+	use = s.alike(use)
 	if n := arena.MaxLinks - 1; len(use) > n {
-		s.limit("%d interfaces are left out", len(use)-n)
+		for _, l := range use[n:] {
+			s.notFired = append(s.notFired, fmt.Sprintf("%s: a proof has room for %d interfaces", l.Name, n))
+		}
 		use = use[:n]
 	}
 	if len(use) == 0 {
@@ -98,15 +99,8 @@ func newSite(p *change.Plan, in intent.Intent, snap *fact.Snapshot, ns *fact.Nam
 	s.setup.Links = append(s.setup.Links, arena.Link{Name: elsewhere, Addresses: []netip.Prefix{netip.MustParsePrefix("2001:db8:51fe::1/64"), netip.MustParsePrefix("198.19.254.1/24")}})
 	s.routes()
 	s.settings()
-	for n := range use[:min(len(use), maxTargets)] {
+	for n := range use {
 		s.aim(n, use[n])
-	}
-	if len(use) > maxTargets {
-		var rest []string
-		for _, l := range use[maxTargets:] {
-			rest = append(rest, l.Name)
-		}
-		s.limit("nothing is fired at %s", strings.Join(rest, ", "))
 	}
 	rules, _ := ns.Rules.Get()
 	if slices.ContainsFunc(rules, func(r fact.Rule) bool { return r.Priority != 0 && r.Priority != 32766 && r.Priority != 32767 }) {
@@ -168,6 +162,26 @@ func (s *site) rank(l fact.Link) int {
 		return 1
 	}
 	return 2
+}
+
+// alike leaves out all but the first of the interfaces that lead to containers and that the
+// intent does not name: one rule is for all of them.
+func (s *site) alike(use []fact.Link) (out []fact.Link) {
+	first, more := "", 0
+	for _, l := range use {
+		if l.Kind == "veth" && s.rank(l) == 2 {
+			if first != "" {
+				more++
+				continue
+			}
+			first = l.Name
+		}
+		out = append(out, l)
+	}
+	if more > 0 {
+		s.limit("%s is fired at for %d more of its kind", first, more)
+	}
+	return out
 }
 
 // gateway is that of the default route of a family by an interface.

@@ -16,6 +16,7 @@ package arena
 import (
 	"context"
 	"encoding/gob"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -25,7 +26,6 @@ import (
 
 	"github.com/sixfence/sixfence/internal/host/run"
 	"github.com/sixfence/sixfence/internal/host/scratch"
-	"github.com/sixfence/sixfence/internal/model/fact"
 )
 
 // maxLife bounds the life of a helper, whatever its caller does.
@@ -122,7 +122,7 @@ type request struct {
 	Setup   *Setup
 	Set     []Setting
 	Load    string
-	Replay  *fact.NFTables
+	Replay  []byte // a Foreign as JSON: its facts have no other form outside
 	Fire    *fire
 	Begin   *netip.AddrPort
 	Send    []Packet
@@ -144,6 +144,7 @@ type answer struct {
 	Unavailable bool // it is this system that does not let us
 	Rules       bool // it is the rules that are refused
 	Failed      []string
+	Refused     []Refused
 	Six         []uint32
 	Four        []uint16
 	Flow        Flow
@@ -263,11 +264,15 @@ func (a *Arena) Load(ctx context.Context, script string) error {
 	return err
 }
 
-// Replay loads tables that were read elsewhere, each by itself, and returns those that
-// this kernel does not take, with its reason.
-func (a *Arena) Replay(ctx context.Context, t *fact.NFTables) (failed []string, err error) {
-	r, err := a.call(ctx, request{Replay: t})
-	return r.Failed, err
+// Replay loads rules that were read elsewhere on this kernel, each table by itself, and
+// returns what is not loaded, with the reason.
+func (a *Arena) Replay(ctx context.Context, f Foreign) ([]Refused, error) {
+	b, err := json.Marshal(f)
+	if err != nil {
+		return nil, fmt.Errorf("hand on the rules of others: %w", err)
+	}
+	r, err := a.call(ctx, request{Replay: b})
+	return r.Refused, err
 }
 
 // Fire sends frames to an interface and returns the flow labels and IPv4 identifications

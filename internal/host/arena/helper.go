@@ -3,6 +3,7 @@ package arena
 import (
 	"context"
 	"encoding/gob"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -172,7 +173,10 @@ func (h *helper) do(r request, a *answer) (err error) {
 	case r.Load != "":
 		err = h.load(r.Load)
 	case r.Replay != nil:
-		a.Failed, err = replay(r.Replay)
+		var f Foreign
+		if err = json.Unmarshal(r.Replay, &f); err == nil {
+			a.Refused = replay(&f)
+		}
 	case r.Fire != nil:
 		a.Six, a.Four, err = h.fire(r.Fire)
 	case r.Begin != nil:

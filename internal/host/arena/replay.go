@@ -32,6 +32,8 @@ const (
 	nftaSetType     = 19 // from Linux 6.16
 	nftaSetCount    = 20
 	nftaObjHandle   = 6
+	nftaChainFlags  = 10
+	nftChainBinding = 4
 )
 
 // owner is the family and name of the table that a message belongs to.
@@ -51,48 +53,98 @@ func cstring(b []byte) string {
 	return string(b)
 }
 
-// replay loads tables, each by itself: what one of them needs and this kernel does not
-// have keeps no other away.
-func replay(t *fact.NFTables) (failed []string, err error) {
-	families := map[byte]string{unix.NFPROTO_INET: "inet", unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_NETDEV: "netdev", unix.NFPROTO_BRIDGE: "bridge", unix.NFPROTO_ARP: "arp"}
+var families = map[byte]string{unix.NFPROTO_INET: "inet", unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_NETDEV: "netdev", unix.NFPROTO_BRIDGE: "bridge", unix.NFPROTO_ARP: "arp"}
+
+// TableName is a table of nf_tables in words, from any message about it.
+func TableName(m []byte) string {
+	if id := owner(m); id != "" {
+		return "table " + families[id[0]] + " " + id[1:]
+	}
+	return ""
+}
+
+// tables loads those of nf_tables.
+func tables(t *fact.NFTables) (out []Refused) {
 	for _, m := range t.Tables {
 		id := owner(m)
 		if id == "" {
 			continue
 		}
-		var batch []netlink.Message
-		add := func(typ uint16, flags netlink.HeaderFlags, list [][]byte, not []uint16) {
-			for _, x := range list {
-				if owner(x) == id {
-					batch = append(batch, message(typ, flags, x[0], without(x[4:], not)))
-				}
-			}
+		if err := table(t, id, m); err != nil {
+			out = append(out, Refused{TableName(m), err.Error()})
 		}
-		// A table that is asleep stays so; that somebody owns it would end it with our socket.
-		b := without(m[4:], tableNot)
-		b = attribute(b, unix.NFTA_TABLE_FLAGS, binary.BigEndian.AppendUint32(nil, number(value(nested(m[4:]), unix.NFTA_TABLE_FLAGS))&unix.NFT_TABLE_F_DORMANT))
-		batch = append(batch, message(unix.NFT_MSG_NEWTABLE, netlink.Create, m[0], b))
-		add(unix.NFT_MSG_NEWCHAIN, netlink.Create, t.Chains, chainNot)
-		for n, x := range t.Sets {
+	}
+	return out
+}
+
+// part is about how many bytes of messages go into one transaction: without rights over
+// the machine a socket takes no more than net.core.wmem_max.
+const part = 96 << 10
+
+// table loads one, in parts. What has no name of its own (an anonymous set, the chain of
+// jump { … }) has to live before somebody refers to it, and so gets the name that it has
+// as one of its own.
+func table(t *fact.NFTables, id string, m []byte) error {
+	var batch []netlink.Message
+	add := func(typ uint16, flags netlink.HeaderFlags, list [][]byte, f func(n int, b []byte) []byte) {
+		for n, x := range list {
 			if owner(x) != id {
 				continue
 			}
-			b := without(x[4:], setNot)
-			b = attribute(b, unix.NFTA_SET_ID, binary.BigEndian.AppendUint32(nil, uint32(n+1)))
-			batch = append(batch, message(unix.NFT_MSG_NEWSET, netlink.Create, x[0], b))
-		}
-		add(unix.NFT_MSG_NEWOBJ, netlink.Create, t.Objects, objectNot)
-		for _, x := range t.Elements {
-			if owner(x) == id && len(value(nested(x[4:]), unix.NFTA_SET_ELEM_LIST_ELEMENTS)) > 0 {
-				batch = append(batch, message(unix.NFT_MSG_NEWSETELEM, netlink.Create, x[0], elementsOf(x[4:])))
+			if b := f(n, slices.Clone(x[4:])); b != nil {
+				batch = append(batch, message(typ, flags, x[0], b))
 			}
 		}
-		add(unix.NFT_MSG_NEWRULE, netlink.Create|netlink.Append, t.Rules, ruleNot)
-		if err := commit(batch); err != nil {
-			failed = append(failed, fmt.Sprintf("table %s %s: %v", families[m[0]], cstring(value(nested(m[4:]), 1)), err))
-		}
 	}
-	return failed, nil
+	// named takes a flag away that says that something lives with who refers to it.
+	named := func(b []byte, typ uint16, flag uint32) []byte {
+		if v := value(nested(b), typ); number(v)&flag != 0 {
+			return attribute(without(b, []uint16{typ}), typ, binary.BigEndian.AppendUint32(nil, number(v)&^flag))
+		}
+		return b
+	}
+	// A table that is asleep stays so; that somebody owns it would end it with our socket.
+	b := without(m[4:], tableNot)
+	b = attribute(b, unix.NFTA_TABLE_FLAGS, binary.BigEndian.AppendUint32(nil, number(value(nested(m[4:]), unix.NFTA_TABLE_FLAGS))&unix.NFT_TABLE_F_DORMANT))
+	batch = append(batch, message(unix.NFT_MSG_NEWTABLE, netlink.Create, m[0], b))
+	add(unix.NFT_MSG_NEWCHAIN, netlink.Create, t.Chains, func(_ int, b []byte) []byte {
+		return named(without(b, chainNot), nftaChainFlags, nftChainBinding)
+	})
+	add(unix.NFT_MSG_NEWSET, netlink.Create, t.Sets, func(n int, b []byte) []byte {
+		b = attribute(without(b, setNot), unix.NFTA_SET_ID, binary.BigEndian.AppendUint32(nil, uint32(n+1)))
+		return named(b, unix.NFTA_SET_FLAGS, unix.NFT_SET_ANONYMOUS)
+	})
+	add(unix.NFT_MSG_NEWOBJ, netlink.Create, t.Objects, func(_ int, b []byte) []byte { return without(b, objectNot) })
+	add(unix.NFT_MSG_NEWSETELEM, netlink.Create, t.Elements, func(_ int, b []byte) []byte {
+		if len(value(nested(b), unix.NFTA_SET_ELEM_LIST_ELEMENTS)) == 0 {
+			return nil
+		}
+		return elementsOf(b)
+	})
+	var bad error
+	add(unix.NFT_MSG_NEWRULE, netlink.Create|netlink.Append, t.Rules, func(_ int, b []byte) []byte {
+		b, err := expressions(without(b, ruleNot))
+		if err != nil {
+			bad = err
+		}
+		return b
+	})
+	if bad != nil {
+		return bad
+	}
+	for from, size, n := 0, 0, 0; n < len(batch); n++ {
+		if size += len(batch[n].Data) + 16; size < part && n+1 < len(batch) {
+			continue
+		}
+		if err := commit(batch[from : n+1]); err != nil {
+			if from > 0 {
+				_ = commit([]netlink.Message{message(unix.NFT_MSG_DELTABLE, 0, m[0], attribute(nil, unix.NFTA_TABLE_NAME, append([]byte(id[1:]), 0)))})
+			}
+			return err
+		}
+		from, size = n+1, 0
+	}
+	return nil
 }
 
 func message(typ uint16, flags netlink.HeaderFlags, family byte, b []byte) netlink.Message {
@@ -168,9 +220,6 @@ func commit(list []netlink.Message) error {
 	all := append([]netlink.Message{edge(unix.NFNL_MSG_BATCH_BEGIN)}, list...)
 	all = append(all, edge(unix.NFNL_MSG_BATCH_END))
 	if _, err := c.SendMessages(all); err != nil {
-		if errors.Is(err, unix.EMSGSIZE) {
-			return errors.New("too large to be loaded in a user namespace")
-		}
 		return err
 	}
 	_, err = c.Receive()

@@ -1,7 +1,6 @@
 package plan_test
 
 import (
-	"context"
 	"encoding/json"
 	"maps"
 	"net/netip"
@@ -9,9 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sixfence/sixfence/internal/host/collect"
-	"github.com/sixfence/sixfence/internal/host/scratch"
-	"github.com/sixfence/sixfence/internal/logic/pfdecode"
 	"github.com/sixfence/sixfence/internal/logic/plan"
 	"github.com/sixfence/sixfence/internal/logic/reach"
 	"github.com/sixfence/sixfence/internal/model/change"
@@ -19,36 +15,8 @@ import (
 	"github.com/sixfence/sixfence/internal/model/intent"
 	rs "github.com/sixfence/sixfence/internal/model/ruleset"
 	"github.com/sixfence/sixfence/internal/testlab"
+	"github.com/sixfence/sixfence/internal/testlab/hostview"
 )
-
-// decode lets the kernel of this machine read a script.
-func decode(script string) (*rs.Ruleset, error) {
-	l, err := scratch.Load(context.Background(), scratch.Options{Scripts: []scratch.Script{{Name: "plan", Text: []byte(script)}}})
-	if err != nil {
-		return nil, err
-	}
-	ts, err := pfdecode.FromFact(l.NFTables, reach.OrderOf("little"))
-	if err != nil {
-		return nil, err
-	}
-	return &rs.Ruleset{Tables: ts, Interfaces: l.Interfaces}, nil
-}
-
-// snapshot reads a namespace as an audit does; the rest of the machine is left out.
-func snapshot(t *testing.T, ns *testlab.NS) *fact.Snapshot {
-	t.Helper()
-	c, err := collect.Run(collect.Options{Elements: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := c.Snapshot()
-	s.Namespaces = slices.DeleteFunc(s.Namespaces, func(n fact.Namespace) bool { return n.ID.Inode != ns.Inode() })
-	if len(s.Namespaces) != 1 {
-		t.Fatal("the namespace was not collected")
-	}
-	s.Host.Runtimes, s.Host.Managers = fact.Runtimes{}, fact.Absent[[]fact.Manager]()
-	return s
-}
 
 // disk is where files are read from and written to.
 type disk map[string]change.Image
@@ -127,8 +95,8 @@ func TestPlanThenNothing(t *testing.T) {
 			f := newFiring(t, "plan")
 			f.Victim.Run("nft", "delete", "table", "inet", "witness")
 			d := disk{}
-			o := plan.Options{Decode: decode, Read: d.read}
-			s := snapshot(t, f.Victim)
+			o := plan.Options{Decode: hostview.Decode, Read: d.read}
+			s := hostview.Snapshot(t, f.Victim)
 			o.Namespace = s.Namespaces[0].Name
 			p := plan.New(in, s, o)
 			if r := refusals(p); len(r) > 0 {
@@ -140,7 +108,7 @@ func TestPlanThenNothing(t *testing.T) {
 				t.Error("the same intent on the same host gives another plan")
 			}
 			d.perform(t, f.Victim, p)
-			s = snapshot(t, f.Victim)
+			s = hostview.Snapshot(t, f.Victim)
 			again := plan.New(in, s, o)
 			if len(again.Steps) > 0 {
 				t.Errorf("after it, there is still to do: %v", ids(again))
@@ -170,7 +138,7 @@ func TestRefusals(t *testing.T) {
 	f := newFiring(t, "ref")
 	f.Victim.IP("-6", "route", "del", "default")
 	f.Victim.IP("-6", "route", "add", "default", "via", "fe80::1", "dev", "v0", "proto", "ra")
-	s := snapshot(t, f.Victim)
+	s := hostview.Snapshot(t, f.Victim)
 	no := false
 	way := change.Way{Family: "ipv6", Local: netip.MustParseAddrPort("[2001:db8:1::10]:22"), Remote: netip.MustParseAddrPort("[2001:db8:1::7]:50000"), Process: "sshd"}
 	in := intents()["slaac"]
@@ -217,7 +185,7 @@ func TestRefusals(t *testing.T) {
 		}, "intent"},
 	} {
 		i := in
-		o := plan.Options{Decode: decode, Namespace: s.Namespaces[0].Name, Administered: []change.Way{way}}
+		o := plan.Options{Decode: hostview.Decode, Namespace: s.Namespaces[0].Name, Administered: []change.Way{way}}
 		c.change(&i, &o)
 		p := plan.New(i, s, o)
 		if got := refusals(p); strings.Join(got, " ") != c.want && !slices.Contains(got, c.want) || c.want == "" && len(got) > 0 {
@@ -237,10 +205,10 @@ func TestRefusals(t *testing.T) {
 	}
 	// Another table drops what is opened here.
 	load(t, f.Victim, "table inet firewalld { chain filter_INPUT { type filter hook input priority 10; policy drop; tcp dport 22 accept; iifname lo accept; }; }")
-	s = snapshot(t, f.Victim)
+	s = hostview.Snapshot(t, f.Victim)
 	i := in
 	i.Services = append(i.Services, web())
-	p := plan.New(i, s, plan.Options{Decode: decode, Namespace: s.Namespaces[0].Name, Administered: []change.Way{way}})
+	p := plan.New(i, s, plan.Options{Decode: hostview.Decode, Namespace: s.Namespaces[0].Name, Administered: []change.Way{way}})
 	if !slices.Contains(refusals(p), "foreign-drop") || !slices.ContainsFunc(p.Refusals, func(r change.Refusal) bool {
 		return strings.Contains(r.WayOut, "firewall-cmd --permanent --add-port=443/tcp")
 	}) {
@@ -253,11 +221,11 @@ func TestSecondUplink(t *testing.T) {
 	f := newFiring(t, "upl")
 	f.Victim.IP("-6", "route", "add", "default", "via", "2001:db8:2::1", "dev", "v1", "metric", "4096")
 	f.Victim.IP("route", "add", "default", "via", "198.51.100.1", "dev", "v1", "metric", "4096")
-	s := snapshot(t, f.Victim)
+	s := hostview.Snapshot(t, f.Victim)
 	for asym, want := range map[bool]bool{false: true, true: false} {
 		in := intents()["static server"]
 		in.Interfaces = map[string]intent.Interface{"v0": {Addressing: intent.Static}, "v1": {Addressing: intent.Static, AsymmetricRouting: asym}}
-		p := plan.New(in, s, plan.Options{Decode: decode, Namespace: s.Namespaces[0].Name})
+		p := plan.New(in, s, plan.Options{Decode: hostview.Decode, Namespace: s.Namespaces[0].Name})
 		if got := slices.Contains(risks(p), "second-uplink"); got != want {
 			t.Errorf("asymmetricRouting %t: second-uplink among %v: %t", asym, risks(p), got)
 		}
@@ -267,13 +235,13 @@ func TestSecondUplink(t *testing.T) {
 // TestDisable: what IPv6 takes with it is in the plan.
 func TestDisable(t *testing.T) {
 	f := newFiring(t, "dis")
-	s := snapshot(t, f.Victim)
+	s := hostview.Snapshot(t, f.Victim)
 	for _, keep := range []bool{false, true} {
 		in := intents()["ipv4 only"]
 		if keep {
 			in.Families = intent.DisabledKeepLoopback
 		}
-		p := plan.New(in, s, plan.Options{Decode: decode, Namespace: s.Namespaces[0].Name})
+		p := plan.New(in, s, plan.Options{Decode: hostview.Decode, Namespace: s.Namespaces[0].Name})
 		got := map[string][]string{}
 		for _, st := range p.Steps {
 			if strings.HasSuffix(st.Target, "/disable_ipv6") {
@@ -310,8 +278,8 @@ func TestBackAgain(t *testing.T) {
 	d := disk{}
 	look := func(in intent.Intent) change.Plan {
 		t.Helper()
-		s := snapshot(t, f.Victim)
-		p := plan.New(in, s, plan.Options{Decode: decode, Read: d.read, Namespace: s.Namespaces[0].Name})
+		s := hostview.Snapshot(t, f.Victim)
+		p := plan.New(in, s, plan.Options{Decode: hostview.Decode, Read: d.read, Namespace: s.Namespaces[0].Name})
 		if r := refusals(p); len(r) > 0 {
 			t.Fatalf("refused: %+v", p.Refusals)
 		}
@@ -342,12 +310,12 @@ func TestBackAgain(t *testing.T) {
 		t.Error("what somebody else switched off is switched on")
 	}
 	// The other form: the kernel's command line.
-	s := snapshot(t, f.Victim)
+	s := hostview.Snapshot(t, f.Victim)
 	s.Host.Boot.Parameters = fact.Value(map[string]string{"ipv6.disable": "1"})
-	if p := plan.New(on, s, plan.Options{Decode: decode, Read: d.read, Namespace: s.Namespaces[0].Name}); !slices.Contains(risks(p), "ipv6-off-at-boot") {
+	if p := plan.New(on, s, plan.Options{Decode: hostview.Decode, Read: d.read, Namespace: s.Namespaces[0].Name}); !slices.Contains(risks(p), "ipv6-off-at-boot") {
 		t.Errorf("nobody says that a reboot is needed: %v", risks(p))
 	}
-	if p := plan.New(off, s, plan.Options{Decode: decode, Read: d.read, Namespace: s.Namespaces[0].Name}); slices.Contains(risks(p), "ipv6-until-sysctl") {
+	if p := plan.New(off, s, plan.Options{Decode: hostview.Decode, Read: d.read, Namespace: s.Namespaces[0].Name}); slices.Contains(risks(p), "ipv6-until-sysctl") {
 		t.Error("the command line is asked for what it has")
 	}
 }
@@ -356,11 +324,11 @@ func TestBackAgain(t *testing.T) {
 // is said.
 func TestNoSystemd(t *testing.T) {
 	f := newFiring(t, "nosd")
-	s := snapshot(t, f.Victim)
+	s := hostview.Snapshot(t, f.Victim)
 	in := intents()["static server"]
 	in.Drift = intent.DriftRestore
 	for _, none := range []bool{false, true} {
-		p := plan.New(in, s, plan.Options{Decode: decode, Namespace: s.Namespaces[0].Name, NoSystemd: none})
+		p := plan.New(in, s, plan.Options{Decode: hostview.Decode, Namespace: s.Namespaces[0].Name, NoSystemd: none})
 		units := slices.ContainsFunc(p.Steps, func(st change.Step) bool { return st.Kind == change.Unit || strings.HasSuffix(st.Target, ".service") })
 		rules := slices.ContainsFunc(p.Steps, func(st change.Step) bool { return st.Target == plan.RulesFile })
 		if units == none || !rules || slices.Contains(risks(p), "no-boot-hook") != none {

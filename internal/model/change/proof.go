@@ -22,6 +22,8 @@ type Proof struct {
 	// that could not be, with the reason: nothing is proven about what they do.
 	Together    []string `json:"together,omitempty"`
 	NotTogether []string `json:"notTogether,omitempty"`
+	// NotFiredAt are interfaces at which nothing could be fired, with the reason.
+	NotFiredAt []string `json:"notFiredAt,omitempty"`
 	// Limits say where the place of the proof differs from the host.
 	Limits []string `json:"limits,omitempty"`
 }
@@ -34,6 +36,9 @@ const (
 	Proven   ProofStatus = "proven"
 	Failed   ProofStatus = "failed"  // the planned state does not do what the intent says
 	Unproven ProofStatus = "unknown" // it could not be tried
+	// Partial: what was fired at did what the intent says, but something of the host could
+	// not be there: NotTogether and NotFiredAt say what.
+	Partial ProofStatus = "partial"
 )
 
 // Group are shots of one sort.

@@ -1,23 +1,20 @@
 package cli
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/sixfence/sixfence/internal/host/scratch"
 	"github.com/sixfence/sixfence/internal/logic/check"
 	"github.com/sixfence/sixfence/internal/logic/draft"
-	"github.com/sixfence/sixfence/internal/logic/pfdecode"
 	"github.com/sixfence/sixfence/internal/logic/plan"
 	"github.com/sixfence/sixfence/internal/model/change"
 	"github.com/sixfence/sixfence/internal/model/fact"
-	rs "github.com/sixfence/sixfence/internal/model/ruleset"
 	"github.com/sixfence/sixfence/internal/surface/config"
 	"github.com/sixfence/sixfence/internal/testlab"
+	"github.com/sixfence/sixfence/internal/testlab/hostview"
 )
 
 // TestExamples: each profile has an example that loads without a word, and whose rules
@@ -73,7 +70,7 @@ func TestExamples(t *testing.T) {
 				}
 				return change.Image{Absent: true}, nil
 			},
-			Decode: kernelDecode,
+			Decode: hostview.Decode,
 		}
 		made := plan.New(l.Intent, s, o)
 		for _, r := range made.Refusals {
@@ -98,14 +95,4 @@ func TestExamples(t *testing.T) {
 			}
 		}
 	}
-}
-
-// kernelDecode lets the kernel of this machine read a script.
-func kernelDecode(script string) (*rs.Ruleset, error) {
-	l, err := scratch.Load(context.Background(), scratch.Options{Scripts: []scratch.Script{{Name: "plan", Text: []byte(script)}}})
-	if err != nil {
-		return nil, err
-	}
-	ts, err := pfdecode.FromFact(l.NFTables, nativeOrder())
-	return &rs.Ruleset{Tables: ts, Interfaces: l.Interfaces}, err
 }

@@ -48,7 +48,8 @@ func (a *app) planCommand() *cobra.Command {
 			"what before and after, and what would break. It changes nothing. It refuses (exit 4,\n" +
 			"with the way out) what would lock you out. What it plans is fired at, by this\n" +
 			"kernel, in namespaces of its own: what does not do what the intent says is refused\n" +
-			"with the packet that shows it. -o FILE keeps the plan for\n" +
+			"with the packet that shows it; where not all could be tried the exit is 3, and\n" +
+			"apply wants --unproven. -o FILE keeps the plan for\n" +
 			"`sixfence harden apply FILE`, which performs exactly that, or nothing.",
 		Example: "  sudo sixfence harden plan\n" +
 			"  sudo sixfence harden plan -o plan.json\n" +
@@ -119,6 +120,9 @@ func (a *app) plan(o planOptions) (int, error) {
 	}
 	if len(p.Refusals) > 0 {
 		return exitRefused, nil
+	}
+	if p.Proof != nil && p.Proof.Status != change.Proven {
+		return exitUnknown, nil // apply would refuse it
 	}
 	return exitClean, nil
 }

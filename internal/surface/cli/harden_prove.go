@@ -89,10 +89,26 @@ func (a *app) proveAgain(unproven bool) func(context.Context, *change.Plan) erro
 			r := refusal(p.Proof)
 			return &apply.RefusedError{Why: r.Title + ". " + r.Detail, Hint: r.WayOut}
 		}
+		why := "the planned state could not be fired at: " + p.Proof.Reason
+		if p.Proof.Status == change.Partial {
+			why = "the planned state is proven in part: " + unproved(p.Proof)
+		}
 		if unproven {
-			fmt.Fprintf(a.stderr, "sixfence: not proven: %s (--unproven: applied all the same)\n", cleaned(p.Proof.Reason))
+			fmt.Fprintf(a.stderr, "sixfence: %s (--unproven: applied all the same)\n", cleaned(why))
 			return nil
 		}
-		return &apply.RefusedError{Why: "the planned state could not be fired at: " + p.Proof.Reason, Hint: p.Proof.WayOut}
+		return &apply.RefusedError{Why: why, Hint: p.Proof.WayOut}
 	}
+}
+
+// unproved says what a partial proof says nothing about.
+func unproved(p *change.Proof) string {
+	var parts []string
+	if len(p.NotTogether) > 0 {
+		parts = append(parts, "not together with "+strings.Join(p.NotTogether, "; "))
+	}
+	if len(p.NotFiredAt) > 0 {
+		parts = append(parts, "nothing was fired at "+strings.Join(p.NotFiredAt, "; "))
+	}
+	return strings.Join(parts, "; ")
 }

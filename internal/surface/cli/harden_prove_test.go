@@ -29,7 +29,7 @@ func TestApplyWithoutProof(t *testing.T) {
 	if p.Proof == nil || p.Proof.Status != change.Unproven || p.Sum() != p.ID {
 		t.Errorf("the plan does not carry what came of it, or is another: %+v", p.Proof)
 	}
-	if err := a.proveAgain(true)(t.Context(), p); err != nil || !strings.Contains(stderr.String(), "not proven: the plan does not say what is intended") {
+	if err := a.proveAgain(true)(t.Context(), p); err != nil || !strings.Contains(stderr.String(), "could not be fired at: the plan does not say what is intended") {
 		t.Errorf("--unproven: %v, %q", err, stderr.String())
 	}
 }
@@ -49,6 +49,13 @@ func TestProofText(t *testing.T) {
 	good.Together, good.Held = []string{"table ip a"}, []change.Misfire{{Shot: "MLD report"}}
 	good.NotTogether, good.Limits = []string{"ebtables: it cannot be read"}, []string{"wg0 is no Ethernet"}
 	if got := text(&good); !strings.Contains(got, "Other tables of this host (table ip a) stop 1 more: MLD report") || !strings.Contains(got, "Not proven together with ebtables: it cannot be read") || !strings.Contains(got, "Not as on the host: wg0") {
+		t.Error(got)
+	}
+	good.Status, good.Reason, good.WayOut, good.NotFiredAt = change.Partial, "not all of this host could be tried", "Decide", []string{"wg0: it is no Ethernet"}
+	if got := text(&good); !strings.HasPrefix(got, "PROVEN IN PART: 10 shots at eth0") || !strings.Contains(got, "were stopped. But not all of this host could be tried. Decide.") || !strings.Contains(got, "Nothing was fired at wg0: it is no Ethernet") {
+		t.Error(got)
+	}
+	if got := unproved(&good); got != "not together with ebtables: it cannot be read; nothing was fired at wg0: it is no Ethernet" {
 		t.Error(got)
 	}
 	bad := change.Proof{Status: change.Failed, Shots: 10, Failures: []change.Misfire{{Interface: "eth0", Group: "services", Shot: "tcp/23", Expected: "is stopped", Observed: "comes through", Packet: "a > b"}}}

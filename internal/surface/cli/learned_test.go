@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sixfence/sixfence/internal/host/collect"
 	"github.com/sixfence/sixfence/internal/logic/draft"
 	"github.com/sixfence/sixfence/internal/logic/ndisc"
 	"github.com/sixfence/sixfence/internal/logic/plan"
@@ -16,6 +15,7 @@ import (
 	"github.com/sixfence/sixfence/internal/model/intent"
 	"github.com/sixfence/sixfence/internal/surface/config"
 	"github.com/sixfence/sixfence/internal/testlab"
+	"github.com/sixfence/sixfence/internal/testlab/hostview"
 )
 
 // TestLearnedOnce: what is learned is kept in a file that the next plan reads. A router
@@ -129,16 +129,7 @@ func TestRogueAtInit(t *testing.T) {
 		out := p.Victim.IP("-6", "route", "show", "default")
 		return strings.Contains(out, good.String()) && strings.Contains(out, rogue.String())
 	})
-	c, err := collect.Run(collect.Options{Elements: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := c.Snapshot()
-	s.Namespaces = slices.DeleteFunc(s.Namespaces, func(n fact.Namespace) bool { return n.ID.Inode != p.Victim.Inode() })
-	s.Host.Runtimes, s.Host.Managers = fact.Runtimes{}, fact.Absent[[]fact.Manager]()
-	if len(s.Namespaces) != 1 {
-		t.Fatal("the namespace was not collected")
-	}
+	s := hostview.Snapshot(t, p.Victim)
 	d, err := draft.New(s, &s.Namespaces[0], draft.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -152,7 +143,7 @@ func TestRogueAtInit(t *testing.T) {
 	if strings.Count(text, "accepted: false") != 2 || !strings.Contains(before, "FOR it: the IPv4 gateway 192.0.2.1 has the same MAC address") || !strings.Contains(after, "AGAINST it: the IPv4 gateway 192.0.2.1 is another machine (MAC 52:54:00:00:00:01)") || !strings.Contains(text, "it is one of 2 that claim to be routers here") {
 		t.Errorf("the draft does not tell them apart:\n%s", b)
 	}
-	o := plan.Options{Namespace: s.Namespaces[0].Name, Decode: kernelDecode}
+	o := plan.Options{Namespace: s.Namespaces[0].Name, Decode: hostview.Decode}
 	made := plan.New(d.Intent, s, o)
 	var ids []string
 	for _, r := range made.Refusals {

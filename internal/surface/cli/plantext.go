@@ -60,8 +60,13 @@ func (t *planText) proof(p *change.Proof) {
 	}
 	t.b.WriteByte('\n')
 	switch p.Status {
-	case change.Proven:
-		t.para("Proven: ", fmt.Sprintf("%d shots at %s, on kernel %s in namespaces of their own, did what the intent says: %d came through, %d were stopped.", p.Shots, strings.Join(p.Interfaces, ", "), p.Kernel, p.Through, p.Stopped))
+	case change.Proven, change.Partial:
+		did := fmt.Sprintf("%d shots at %s, on kernel %s in namespaces of their own, did what the intent says: %d came through, %d were stopped.", p.Shots, strings.Join(p.Interfaces, ", "), p.Kernel, p.Through, p.Stopped)
+		if p.Status == change.Proven {
+			t.para("Proven: ", did)
+			break
+		}
+		t.para("PROVEN IN PART: ", did+" But "+p.Reason+". "+p.WayOut+".")
 	case change.Failed:
 		t.para("NOT PROVEN: ", fmt.Sprintf("%d of %d shots did something else than the intent says.", len(p.Failures), p.Shots))
 		for _, f := range p.Failures[:min(len(p.Failures), 3)] {
@@ -79,6 +84,9 @@ func (t *planText) proof(p *change.Proof) {
 	}
 	if len(p.NotTogether) > 0 {
 		t.para("  Not proven together with ", strings.Join(p.NotTogether, "; "))
+	}
+	if len(p.NotFiredAt) > 0 {
+		t.para("  Nothing was fired at ", strings.Join(p.NotFiredAt, "; "))
 	}
 	if len(p.Limits) > 0 {
 		t.para("  Not as on the host: ", strings.Join(p.Limits, "; "))

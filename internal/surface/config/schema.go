@@ -155,6 +155,7 @@ func wordTypes() map[reflect.Type]*jsonschema.Schema {
 		reflect.TypeFor[finding.Position]():        enum(finding.FromInternet, finding.FromLink, finding.FromPod, finding.FromLocal),
 		reflect.TypeFor[finding.RemediationKind](): enum(finding.Command, finding.Intent, finding.Note),
 		reflect.TypeFor[fact.Reason]():             enum(fact.Permission, fact.UnsupportedGap, fact.Truncated, fact.NotCollected, fact.ParseGap),
+		reflect.TypeFor[change.ProofStatus]():      enum(change.Proven, change.Failed, change.Unproven, change.Partial),
 		reflect.TypeFor[change.Phase]():            enum(change.Runtime, change.Persist, change.AfterConfirm),
 		reflect.TypeFor[fact.Mode]():               enum(fact.ModeLive, fact.ModeRoot),
 		reflect.TypeFor[time.Time]():               {Type: "string", Format: "date-time"},
