@@ -166,7 +166,7 @@ func Start() (*Arena, error) {
 	if nft == "" {
 		return nil, &UnavailableError{"nft is not installed here, and only it reads the planned rules", "install the package nftables"}
 	}
-	p, err := run.StartApart(run.Program{Path: run.Self, Name: helperName, Args: []string{nft}, Env: []string{helperEnv + "=1"}})
+	p, err := self.Start(nft)
 	if err != nil {
 		return nil, unavailable(err)
 	}

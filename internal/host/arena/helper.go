@@ -19,25 +19,9 @@ import (
 	"github.com/sixfence/sixfence/internal/host/scratch"
 )
 
-// helperName is what the helper is called; helperEnv marks its environment, so that it
-// never starts another.
-const (
-	helperName = "sixfence-arena"
-	helperEnv  = "SIXFENCE_ARENA"
-)
+var self = run.Helper{Name: "sixfence-arena", Life: maxLife, Main: func(nft string) int { return help(nft, os.Stdin, os.Stdout) }}
 
-// The helper hooks in here, and not in main, so that every program that links this
-// package can start it, tests as well.
-func init() {
-	if len(os.Args) != 2 || os.Args[0] != helperName || os.Getenv(helperEnv) == "" {
-		return
-	}
-	if os.Getpid() != 1 {
-		fmt.Fprintln(os.Stderr, helperName+": not for use by hand")
-		os.Exit(2) //nolint:forbidigo // the helper has no main of its own
-	}
-	os.Exit(help(os.Args[1], os.Stdin, os.Stdout)) //nolint:forbidigo // the helper has no main of its own
-}
+func init() { self.Hook() }
 
 // helper is the state of the namespaces.
 type helper struct {
@@ -52,12 +36,6 @@ type helper struct {
 }
 
 func help(nft string, in io.Reader, out io.Writer) int {
-	// Whatever hangs: the namespaces die with this process.
-	time.AfterFunc(maxLife, func() {
-		fmt.Fprintln(os.Stderr, "out of time")
-		os.Exit(3) //nolint:forbidigo // a bound on time
-	})
-	unix.CloseOnExec(3) // this program, where it was started from a copy in memory (run.StartApart)
 	h := &helper{wires: map[string]*wire{}, names: map[uint32]string{}}
 	enc := gob.NewEncoder(out)
 	if err := h.init(nft); err != nil {
@@ -66,14 +44,13 @@ func help(nft string, in io.Reader, out io.Writer) int {
 	if enc.Encode(answer{}) != nil {
 		return 1
 	}
-	// The end of the input is the caller's end, also while something is being done.
 	requests := make(chan request)
 	go func() {
 		dec := gob.NewDecoder(in)
 		for {
 			var r request
 			if dec.Decode(&r) != nil {
-				os.Exit(0) //nolint:forbidigo // the caller died: so does everything here
+				run.CallerEnded()
 			}
 			requests <- r
 		}

@@ -171,7 +171,7 @@ func TestMemoryIsBounded(t *testing.T) {
 
 // TestOnlyOneInside shows that the helper never starts another.
 func TestOnlyOneInside(t *testing.T) {
-	t.Setenv(helperEnv, "1")
+	t.Setenv("SIXFENCE_HELPER", "1s")
 	if _, err := Start(); err == nil || !strings.Contains(err.Error(), "already inside") {
 		t.Errorf("%v", err)
 	}
@@ -205,9 +205,9 @@ func TestDiesWithItsCaller(t *testing.T) {
 // A helper whose time is up says so, and what to do; so does one that was killed.
 func TestEndsAreExplained(t *testing.T) {
 	testlab.RequireTool(t, "nft")
-	helperTime = "3s"
+	self.Life = 3 * time.Second
 	s, err := Start()
-	helperTime = maxTime.String()
+	self.Life = maxTime
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,41 +8,19 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sixfence/sixfence/internal/host/run"
 )
 
-// helperName is what the helper is called; helperEnv marks its environment, so that it
-// never starts another.
-const (
-	helperName = "sixfence-scratch"
-	helperEnv  = "SIXFENCE_SCRATCH"
-)
+var self = run.Helper{Name: "sixfence-scratch", Life: maxTime, Main: func(nft string) int { return help(nft, os.Stdin, os.Stdout) }}
 
-// The helper is this very program, started anew inside fresh namespaces: a Go process
-// cannot enter a user namespace by itself, since it has threads. It hooks in here, and
-// not in main, so that every program that links this package can start it, tests as
-// well. A process that is not PID 1 was started by somebody else and ends.
-func init() {
-	if len(os.Args) != 2 || os.Args[0] != helperName || os.Getenv(helperEnv) == "" {
-		return
-	}
-	if os.Getpid() != 1 {
-		fmt.Fprintln(os.Stderr, helperName+": not for use by hand")
-		os.Exit(2) //nolint:forbidigo // the helper has no main of its own
-	}
-	os.Exit(help(os.Args[1], os.Stdin, os.Stdout)) //nolint:forbidigo // the helper has no main of its own
-}
+func init() { self.Hook() }
 
 // help is the helper: it makes the namespace a jail, says that it is ready, and
 // answers one request.
 func help(nft string, in io.Reader, out io.Writer) int {
-	// Whatever hangs: the namespaces die with this process.
-	time.AfterFunc(timeOf(), func() {
-		fmt.Fprintln(os.Stderr, outOfTime)
-		os.Exit(3) //nolint:forbidigo // a bound on time
-	})
 	w := bufio.NewWriterSize(out, 1<<16)
 	say := func(kind byte, v any) int {
 		b, err := json.Marshal(v)
@@ -56,7 +34,6 @@ func help(nft string, in io.Reader, out io.Writer) int {
 		}
 		return 0
 	}
-	unix.CloseOnExec(3) // this program, where it was started from a copy in memory (run.StartApart)
 	tool, err := jail(nft)
 	if err == nil {
 		err = bound()
@@ -75,25 +52,13 @@ func help(nft string, in io.Reader, out io.Writer) int {
 	if err != nil {
 		return 1 // the caller is gone
 	}
-	// The caller writes nothing more: the end of the input is the caller's end.
 	go func() {
-		_, _ = io.Copy(io.Discard, in)
-		os.Exit(0) //nolint:forbidigo // the caller died: so does everything here
+		_, _ = io.Copy(io.Discard, in) // the caller writes nothing more
+		run.CallerEnded()
 	}()
 	l := loader{tool: tool, r: r, stubs: map[string]uint32{}}
 	e := l.load(texts, func(kind byte, b []byte) { writeFrame(w, kind, b) })
 	return say(frameEnd, e)
-}
-
-// outOfTime is what the helper says when its time is up.
-const outOfTime = "out of time"
-
-// timeOf is how long the helper may take. A test that sees it end shortens it.
-func timeOf() time.Duration {
-	if d, err := time.ParseDuration(os.Getenv(helperEnv)); err == nil && d < maxTime {
-		return d
-	}
-	return maxTime
 }
 
 func readRequest(in io.Reader) (request, [][]byte, error) {

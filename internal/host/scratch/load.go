@@ -172,7 +172,7 @@ func (l *loader) stubAll(names []string) (int, error) {
 			// A number that no interface of the host has, and no script means by chance.
 			index = madeIndex + uint32(len(l.made))
 		}
-		got, err := stub(l.link, name, index)
+		got, err := l.stub(name, index)
 		if err != nil {
 			return n, err
 		}

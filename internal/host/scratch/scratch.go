@@ -161,24 +161,29 @@ func Load(ctx context.Context, o Options) (*Loaded, error) {
 
 // Session is a namespace that waits for its scripts.
 type Session struct {
-	p   *run.Apart
-	out *bufio.Reader
+	p     *run.Apart
+	out   *bufio.Reader
+	kinds []string // of interfaces, that can be made
 }
 
 // Start makes the namespace. It needs no right but to make user namespaces.
 func Start() (*Session, error) {
-	if os.Getenv(helperEnv) != "" {
+	if run.Inside() {
 		return nil, errors.New("start scratch namespace: already inside one")
 	}
 	nft := findNFT()
 	if nft == "" {
 		return nil, &UnavailableError{"nft is not installed here, and only it reads nft scripts", "install the package nftables, or take a Snapshot where the rules run: sixfence snapshot -o FILE"}
 	}
-	p, err := run.StartApart(run.Program{Path: run.Self, Name: helperName, Args: []string{nft}, Env: []string{helperEnv + "=" + helperTime}})
+	stand, err := present()
+	if err != nil {
+		return nil, err
+	}
+	p, err := self.Start(nft)
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	s := &Session{p: p, out: bufio.NewReaderSize(p.Out, 1<<16)}
+	s := &Session{p: p, out: bufio.NewReaderSize(p.Out, 1<<16), kinds: stand}
 	kind, b, err := readFrame(s.out, 1<<20)
 	switch {
 	case err != nil:
@@ -273,6 +278,7 @@ type request struct {
 	Files      []requestFile
 	Scripts    []requestScript
 	Interfaces []Interface
+	Kinds      []string
 	Memory     uint64
 }
 
@@ -317,7 +323,7 @@ func (s *Session) send(o Options) error {
 		}
 		r.Scripts = append(r.Scripts, requestScript{Path: p, JSON: x.JSON, Dir: x.dir()})
 	}
-	r.Interfaces, r.Memory = o.Interfaces, cmp.Or(o.memory, maxMemory)
+	r.Interfaces, r.Kinds, r.Memory = o.Interfaces, s.kinds, cmp.Or(o.memory, maxMemory)
 	b, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("write request: %w", err)
@@ -339,9 +345,6 @@ type deadError struct{ err error }
 func (e *deadError) Error() string { return "load ruleset: the helper ended: " + e.err.Error() }
 func (e *deadError) Unwrap() error { return e.err }
 
-// helperTime tells the helper how long it may take.
-var helperTime = maxTime.String()
-
 // tooLong tells which bound was met.
 var tooLong = &UnavailableError{
 	fmt.Sprintf("the kernel took longer to load and list the rules than the %d minutes they may take", int(maxTime.Minutes())),
@@ -351,7 +354,7 @@ var tooLong = &UnavailableError{
 // because explains it by what the helper wrote to standard error.
 func (e *deadError) because(said string) error {
 	switch {
-	case strings.HasSuffix(said, outOfTime):
+	case strings.HasSuffix(said, run.OutOfTime):
 		return tooLong
 	case said == "":
 		return &UnavailableError{

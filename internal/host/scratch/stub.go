@@ -7,28 +7,51 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/sixfence/sixfence/internal/host/collect/kmod"
+	"github.com/sixfence/sixfence/internal/host/collect/tree"
 )
 
-// kinds are the interfaces that can stand in for another, the cheapest first. Which of
-// them a kernel has is found out by asking.
+// kinds are the interfaces that can stand in for another, the cheapest first.
 var kinds = []string{"dummy", "ifb", "bridge", "veth"}
+
+// present are those that can be made without a module being loaded: the rules do not need
+// them (docs/adr/0005). Whether a kernel without modules has them is found out by asking.
+func present() (out []string, err error) {
+	t, err := tree.Host()
+	if err != nil {
+		return nil, fmt.Errorf("read which modules are loaded: %w", err)
+	}
+	defer t.Close()
+	return presentOf(kmod.Read(t).Present), nil
+}
+
+func presentOf(is func(module string) bool) (out []string) {
+	for _, k := range kinds {
+		if is(k) {
+			out = append(out, k)
+		}
+	}
+	return out
+}
 
 // stub makes an interface with this name, and this index unless it is 0, and returns
 // its index. It is down: no packet will ever meet the rules.
-func stub(c *netlink.Conn, name string, index uint32) (uint32, error) {
+func (l *loader) stub(name string, index uint32) (uint32, error) {
+	c := l.link
 	if i, err := indexOf(c, name); err == nil {
 		return i, nil // lo, and fallback tunnels
 	}
-	var last error
-	for len(kinds) > 0 {
-		err := newLink(c, kinds[0], name, index)
+	last := fmt.Errorf("those are modules that are not loaded (modprobe %s)", kinds[len(kinds)-1])
+	for len(l.r.Kinds) > 0 {
+		err := newLink(c, l.r.Kinds[0], name, index)
 		if err == nil {
 			return indexOf(c, name)
 		}
 		if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EPERM) {
 			return 0, fmt.Errorf("make interface %s: %w", name, err)
 		}
-		last, kinds = err, kinds[1:]
+		last, l.r.Kinds = err, l.r.Kinds[1:]
 	}
 	return 0, fmt.Errorf("make interface %s: this kernel makes none of dummy, ifb, bridge, veth: %w", name, last)
 }
