@@ -3,6 +3,7 @@ package prove_test
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/sixfence/sixfence/internal/engine/prove"
@@ -149,7 +150,7 @@ func TestGoodPlanOfABridge(t *testing.T) {
 	v.IP("addr", "add", "192.0.2.10/24", "dev", "v0")
 	v.IP("addr", "add", "172.17.0.1/16", "dev", "docker0")
 	v.IP("-6", "route", "add", "default", "via", "2001:db8:1::1", "dev", "v0")
-	s := snapshot(t, v)
+	s := hostview.Snapshot(t, v)
 	got := proof(t, planFor(t, intent.Intent{Role: intent.RoleServer, Interfaces: map[string]intent.Interface{"v0": {Addressing: intent.Static}, "docker0": {Addressing: intent.Static}}, Services: []intent.Service{web()}, Forwarding: intent.Forwarding{Unmanaged: true}}, s), s)
 	if got.Status != change.Proven || !slices.Contains(got.Interfaces, "docker0") {
 		t.Error("not proven")
