@@ -231,18 +231,28 @@ func (p *Prober) table(ctx context.Context, t *model.Table) error {
 		}
 	}
 	err = s.run(ctx)
+	if err == nil && s.selfDown > 0 {
+		err = p.lost(ctx, t)
+	}
 	p.sent += s.sent
 	p.left = left
 	p.Found.Sent, p.Found.Controls, p.Found.Lost = p.sent, p.loss.sent, p.loss.lost
-	if err == nil && s.selfDown > 0 {
-		// The neighbour was lost on the way: silence afterwards says nothing.
-		for port := range t.Want.All {
-			if t.At(port).Why == "silence" {
-				t.Put(port, model.Reason{State: model.Unreachable, Why: "no-neighbour"})
-			}
+	return err
+}
+
+// lost looks whether the neighbour that was lost during a table came back. If not, silence
+// says nothing.
+func (p *Prober) lost(ctx context.Context, t *model.Table) error {
+	down, err := p.preflight(ctx)
+	if err != nil || !down {
+		return err
+	}
+	for port := range t.Want.All {
+		if r := t.At(port); r.Why == "silence" || r.State == model.Errored {
+			t.Put(port, model.Reason{State: model.Unreachable, Why: "no-neighbour"})
 		}
 	}
-	return err
+	return nil
 }
 
 // cannot says that a table needs rights that are not there.
@@ -305,6 +315,8 @@ func (p *Prober) preflight(ctx context.Context) (down bool, err error) {
 	t.Want.Add(port)
 	s := p.scan(t, tr)
 	s.slower = 1
+	answered := false
+	s.alive = func() { p.Found.Life, answered = model.Answered, true }
 	sent := [firstCheck]time.Time{}
 	s.got = func(a answer) {
 		if a.kind != icmpError && a.try < firstCheck && !sent[a.try].IsZero() {
@@ -327,10 +339,10 @@ func (p *Prober) preflight(ctx context.Context) (down bool, err error) {
 			if err := tr.receive(5*time.Millisecond, s.heard); err != nil {
 				return false, err
 			}
-			if p.Found.Life == model.Answered {
-				return false, nil
+			if answered {
+				return false, p.measure(ctx, s, port)
 			}
-			if t.At(port).Why == "no-route" {
+			if r := t.At(port); r.Why == "no-route" || r.ICMP {
 				return false, nil
 			}
 			if s.selfDown > 0 {
@@ -349,6 +361,21 @@ func (p *Prober) preflight(ctx context.Context) (down bool, err error) {
 		}
 	}
 	return failures >= 2, nil
+}
+
+// measure asks what has answered a few times more, to know the loss before anything else
+// is asked. Where a third is lost it is rather a limit, and says nothing.
+func (p *Prober) measure(ctx context.Context, s *scan, port uint16) error {
+	if p.loss.sent > 0 || s.out.At(port).ICMP {
+		return nil
+	}
+	s.controls = []uint16{port}
+	err := s.calibrate(ctx, 30, 2*time.Millisecond)
+	p.sent += s.sent
+	if p.loss.lost*3 > p.loss.sent {
+		p.loss.sent, p.loss.lost = 0, 0
+	}
+	return err
 }
 
 // settleLife looks for weaker signs of life than an answer.

@@ -2,128 +2,180 @@ package probe
 
 import (
 	"context"
+	"fmt"
+	"math"
 	"time"
 
 	model "github.com/sixfence/sixfence/internal/model/probe"
 )
 
-// A target that rations its errors (Linux: one a second to the same host, after a burst of
-// six) answers few of many probes. Silence then says nothing, unless there was an error
-// left to be sent. So a port is asked together with one that is known to be refused, right
-// behind it: when that one is answered, there was a ration when the port was asked, and
-// its silence counts. When neither is, the ration was spent, and nothing counts.
+// A target that rations its answers (Linux: one ICMP error a second to the same host, after
+// a burst of six; a rule with a limit) answers few of many probes. Silence then says
+// nothing, unless there was an answer left to be sent. So a port is asked together with one
+// that is known to answer in that way, right behind it: when that one is answered, there
+// was a ration when the port was asked, and its silence counts. When neither is, the ration
+// was spent, and nothing counts.
 //
 // Silent ports are asked in groups, at first all at once: one ration decides a group that
 // is silent as a whole. A group that takes a while to send is sent after a rest at least
 // as long, so that there was a ration from its beginning on; only its own members could
-// have spent it. A group of which some are refused is tried again in smaller ones. Ports
-// that are refused cost one ration each, and when they are more than the patience pays
-// for, those that were not asked are inferred from those that were.
+// have spent it. A group of which some answer is tried again in smaller ones. Each port
+// that answers costs one ration. What the patience does not pay for stays undecided: no
+// port gets the state of its neighbours.
 
 const (
 	firstGap = 20 * time.Millisecond
-	maxGap   = 3 * time.Second
+	maxGap   = 10 * time.Second
 	// firstRest is more than what Linux needs for one ration.
 	firstRest = 1100 * time.Millisecond
-	maxRest   = 5 * time.Second
-	// minSample is how many ports must have been decided alike before others are inferred.
-	minSample = 30
+	maxRest   = 15 * time.Second
+	// minQuiet is how often a port must keep silent beside controls that answer.
+	minQuiet = 4
+	maxQuiet = 40
+	// hostPatience is for routers that say of the whole address that there is no way.
+	hostPatience = 20 * time.Second
+	// onset is how far apart a port and its control may be sent, in parts of a ration: one
+	// that came in between would be the control's alone.
+	onset = 10
 )
 
-// paced decides ports of a target that rations its answers.
-func (s *scan) paced(ctx context.Context, controls []uint16) error {
-	quiet := make([]uint8, 65536)
-	need := uint8(min(max(minTries, s.loss.triesFor(8)), maxTries))
-	silent := &model.Ports{}
-	gap, rest, group := firstGap, firstRest, s.pend.Len()
-	started := false // the ration has been met: from here on the gap moves gently
-	decided, turn := 0, 0
-	var alike model.Reason
-	mixed := false
-	end := time.Now().Add(s.patience)
-	answered := map[uint16]bool{}
-	var ok bool
-	var slot uint8
-	s.got = func(a answer) {
-		if a.try == slot {
-			ok = true
-		} else {
-			answered[a.port] = true
+// A pace that follows the ration comes, again and again, upon the moment in which the next
+// answer is due: the port is asked before it, the control behind it. So silence beside a
+// control that answers makes the next turn wait longer, and counts only in such a turn.
+
+// turn is one group with its controls.
+type turn struct {
+	scan     *scan
+	batch    []uint16
+	slots    map[uint8]bool // of the controls; true: answered
+	answered map[uint16]bool
+}
+
+func (t *turn) heard(a answer) {
+	if _, ok := t.slots[a.try]; ok {
+		t.slots[a.try] = true
+	} else {
+		t.answered[a.port] = true
+	}
+}
+
+// ok tells that all controls have answered.
+func (t *turn) ok() bool {
+	for _, yes := range t.slots {
+		if !yes {
+			return false
 		}
 	}
-	defer func() { s.got = nil }()
-	for s.pend.Len() > 0 {
-		if left := s.pend.Len(); time.Now().After(end) ||
-			decided >= 2*minSample && !mixed && group == 1 && time.Duration(left)*gap > time.Until(end) {
-			break
+	return true
+}
+
+// ask sends the group and then a control of each class. It returns how long that took.
+func (t *turn) ask(ctx context.Context, n int, gap time.Duration, classes [][]uint16) (time.Duration, error) {
+	s := t.scan
+	begin := time.Now()
+	for _, p := range t.batch {
+		if err := s.send(ctx, key{p, uint8(n % firstCheck)}); err != nil {
+			return 0, err
 		}
+	}
+	// Packets of one moment may overtake each other, on the way or in the target.
+	if err := s.idle(ctx, min(gap/200, 500*time.Microsecond)); err != nil {
+		return 0, err
+	}
+	for i, c := range classes {
+		slot := uint8(firstCheck + (n*len(classes)+i)%(tries-firstCheck))
+		s.checks[slot%tries].at = time.Time{}
+		t.slots[slot] = false
+		if err := s.send(ctx, key{c[n%len(c)], slot}); err != nil {
+			return 0, err
+		}
+	}
+	return time.Since(begin), nil
+}
+
+// hear waits for answers, not longer than needed.
+func (t *turn) hear(ctx context.Context, w time.Duration) error {
+	s := t.scan
+	for start := time.Now(); time.Since(start) < w; {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if t.ok() && len(t.answered) >= len(t.batch) {
+			w = min(w, s.loss.short())
+		}
+		if err := s.t.receive(min(max(w-time.Since(start), time.Microsecond), 20*time.Millisecond), s.heard); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// paced decides ports of a target that rations its answers.
+func (s *scan) paced(ctx context.Context) error {
+	var classes [][]uint16
+	for _, c := range [][]uint16{s.refused, s.suspects} {
+		if len(c) > 0 {
+			classes = append(classes, c)
+		}
+	}
+	s.t.patience(s.hold())
+	quiet := make([]uint8, 65536)
+	need := uint8(min(max(minQuiet, s.loss.triesFor(8)), maxQuiet))
+	gap, rest, group := firstGap, firstRest, s.pend.Len()
+	started := false // the ration has been met: from here on the gap moves gently
+	sure := false    // this turn waits longer
+	patience := s.patience
+	if len(s.suspects) == 0 && !s.elsewise {
+		patience = min(patience, hostPatience)
+	}
+	begin, had := time.Now(), s.pend.Len()
+	defer func() { s.got = nil }()
+	for n := 1; s.pend.Len() > 0 && time.Since(begin) < patience; n++ {
 		if s.progress != nil {
 			s.progress(s.sent, s.pend.Len())
 		}
 		group = min(group, max(1, s.pend.Len()), max(1, int(s.lim.per(rest)/s.slower)))
 		// A small group is out at once: a ration at its end was one at its beginning.
-		big := float64(group) > s.lim.per(10*time.Millisecond)/s.slower
+		big := float64(group) > s.lim.per(min(gap/onset, 10*time.Millisecond))/s.slower
+		pause := time.Duration(0)
 		if big {
-			if err := s.idle(ctx, rest); err != nil {
-				return err
-			}
+			pause = rest
 		}
-		batch := make([]uint16, 0, group)
-		shuffled(s.pend, uint16(turn)*15107, func(p uint16) bool {
-			batch = append(batch, p)
-			return len(batch) < group
-		})
-		control := controls[turn%len(controls)]
-		slot = uint8(firstCheck + turn%(tries-firstCheck))
-		turn++
-		clear(answered)
-		ok = false
-		s.checks[slot].at = time.Time{}
-		begin := time.Now()
-		for _, p := range batch {
-			if err := s.send(ctx, key{p, uint8(turn % firstCheck)}); err != nil {
-				return err
-			}
+		if sure {
+			pause += max(gap, pause) / 2
 		}
-		if err := s.send(ctx, key{control, slot}); err != nil {
+		if err := s.idle(ctx, pause); err != nil {
 			return err
 		}
-		start := time.Now()
-		quick := start.Sub(begin) < 10*time.Millisecond
+		t := &turn{scan: s, slots: map[uint8]bool{}, answered: map[uint16]bool{}}
+		shuffled(s.pend, uint16(n)*15107, func(p uint16) bool {
+			t.batch = append(t.batch, p)
+			return len(t.batch) < group
+		})
+		s.got = t.heard
+		took, err := t.ask(ctx, n, gap, classes)
+		if err != nil {
+			return err
+		}
+		quick := took < min(max(gap/onset, 2*time.Millisecond), 10*time.Millisecond)
 		w := max(s.loss.short(), gap)
 		if big {
 			w = max(s.loss.short(), 50*time.Millisecond)
 		}
-		for time.Since(start) < w {
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			if ok && len(answered) == len(batch) && w > s.loss.short() {
-				w = s.loss.short()
-			}
-			if err := s.t.receive(min(max(w-time.Since(start), time.Microsecond), 20*time.Millisecond), s.heard); err != nil {
-				return err
-			}
+		if err := t.hear(ctx, w); err != nil {
+			return err
 		}
-		hits := len(answered)
-		for _, p := range batch {
-			switch {
-			case answered[p]:
-				decided++
-				if r := s.out.At(p); alike == (model.Reason{}) {
-					alike = r
-				} else if alike != r {
-					mixed = true
-				}
-			case ok && (quick || big && hits == 0):
+		ok, hits := t.ok(), len(t.answered)
+		for _, p := range t.batch {
+			if sure && ok && !t.answered[p] && (quick || big && hits == 0) {
 				if quiet[p]++; quiet[p] >= need {
 					s.pend.Del(p)
-					silent.Add(p)
-					decided++
-					mixed = true
+					s.out.Set(p, s.silence())
+					s.elsewise = true
 				}
 			}
 		}
+		sure = ok && hits == 0
 		switch {
 		case group > 1 && hits > 0:
 			group = max(1, group/8)
@@ -140,26 +192,44 @@ func (s *scan) paced(ctx context.Context, controls []uint16) error {
 			gap = max(gap*31/32, firstGap)
 		}
 	}
-	s.silent(silent)
 	if s.pend.Len() == 0 {
 		return nil
 	}
-	// What is left was not decided.
-	infer := !mixed && decided >= minSample && s.proto != protoUDP
-	for p := range s.pend.All {
-		r := model.Reason{State: model.Errored, Why: "rationed"}
-		if infer {
-			r = alike
-			r.Inferred = true
+	return s.giveUp(ctx, had, time.Since(begin))
+}
+
+// giveUp says of the ports that the patience did not pay for what is known of them.
+func (s *scan) giveUp(ctx context.Context, had int, took time.Duration) error {
+	left := s.pend.Len()
+	if len(s.suspects) == 0 && !s.elsewise && len(s.controls) == 0 {
+		// A router that has no way, or no neighbour, has it for no port.
+		s.undecided(s.out.At(s.refused[0]))
+		s.note("a router says that there is no way to the address; it rations its answers, so " + plural(left, "port", "ports") + " got none of their own")
+		return nil
+	}
+	r := model.Reason{State: model.Errored, Why: "rationed"}
+	what := "undecided"
+	if s.proto == protoTCP && len(s.suspects) == 0 {
+		// Neither SYN/ACK nor reset is an ICMP error, and they are not rationed.
+		for ; s.tried < shutTries || math.Pow(s.loss.rate(), float64(s.tried)) > maxDoubt; s.tried++ {
+			if s.tried >= maxTries {
+				break
+			}
+			if err := s.round(ctx, uint8(s.tried%firstCheck)); err != nil {
+				return err
+			}
 		}
-		s.out.Set(p, r)
+		if left = s.pend.Len(); left == 0 {
+			return nil
+		}
+		r.Blocked, what = true, "either filtered or rejected"
 	}
-	if infer {
-		s.note("the target rations its refusals: " + plural(s.pend.Len(), "port was", "ports were") + " not decided one by one, but inferred from " + plural(decided, "port", "ports") + " that were and are all alike")
-	} else {
-		s.note("the target rations its refusals: " + plural(s.pend.Len(), "port is", "ports are") + " undecided; give it more time with --patience")
+	more := "--patience"
+	if done := had - left; done > 0 {
+		more = fmt.Sprintf("about %s more, see --patience", (took * time.Duration(left) / time.Duration(done)).Round(time.Second))
 	}
-	*s.pend = model.Ports{}
+	s.undecided(r)
+	s.note("the target rations its refusals: " + plural(left, "port is", "ports are") + " " + what + "; asking one by one takes " + more)
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -55,19 +56,34 @@ func (l *loss) rate() float64 {
 	return min(0.9, float64(l.lost+1)/float64(l.sent+1))
 }
 
+// since is what part was lost since that many were sent and lost.
+func (l *loss) since(sent, lost int) float64 {
+	if l.sent == sent {
+		return 0
+	}
+	return float64(l.lost-lost) / float64(l.sent-sent)
+}
+
 // The number of tries that a silent port gets.
 const (
 	minTries = 2
-	maxTries = firstCheck
-	// maxWrong is the chance, over a whole table, that an answer was lost every time.
+	maxTries = 64
+	// shutTries without an answer show that a port is neither open nor closed where
+	// nothing measures the loss: at three lost of ten, one such port of 15,000 would be.
+	shutTries = 8
+	// maxWrong is the chance, over a whole table, that an answer was lost every time;
+	// maxDoubt for one port, when there are no more tries.
 	maxWrong = 1e-6
+	maxDoubt = 1e-4
 )
 
 // triesFor says how often a silent port is asked, when that many ports answer.
 func (l *loss) triesFor(answering int) int {
 	switch {
+	case l.sent == 0 && l.srtt == 0:
+		return 5 // nothing answers: nobody knows, and each try takes a second
 	case l.sent == 0:
-		return 5 // nothing answers: nobody knows
+		return shutTries
 	case l.lost == 0 && l.sent >= 200:
 		return minTries
 	case l.lost == 0 && l.sent >= 30:
@@ -89,7 +105,10 @@ type scan struct {
 	loss  *loss
 	// controls are ports of which an answer is sure.
 	controls []uint16
-	refused  []uint16 // ports that an ICMP error answers: their answers are rationed
+	refused  []uint16 // ports that an ICMP error answers: such answers are rationed
+	suspects []uint16 // ports whose other answers look rationed
+	late     []uint16 // ports that answered in this round, and not before
+	tried    int      // rounds
 	checks   [tries]check
 	turn     int
 	slower   float64
@@ -98,7 +117,7 @@ type scan struct {
 	progress func(sent, left int) // after every few packets
 	sent     int
 	selfDown int  // errors that this host itself made: nobody answers for the address
-	limited  bool // answers of the target are rationed
+	elsewise bool // something was heard that is no router's word about the whole address
 	patience time.Duration
 	got      func(answer) // of the paced phase
 }
@@ -125,15 +144,19 @@ func (s *scan) heard(a answer) {
 	if r.Why == "no-neighbour" {
 		s.selfDown++
 	}
-	if s.out.Set(a.port, r) && r.State != model.Unreachable {
+	if s.out.Set(a.port, r) && r.Why != "no-neighbour" {
 		switch {
 		case a.kind == icmpError:
 			if len(s.refused) < 8 {
 				s.refused = append(s.refused, a.port)
 			}
-		case len(s.controls) < 4:
-			s.controls = append(s.controls, a.port)
+		default:
+			s.late = append(s.late, a.port)
+			if len(s.controls) < 4 {
+				s.controls = append(s.controls, a.port)
+			}
 		}
+		s.elsewise = s.elsewise || r.State != model.Unreachable || !aboutHost(a)
 	}
 	if r.Why != "no-neighbour" {
 		s.pend.Del(a.port)
@@ -190,6 +213,15 @@ func (s *scan) refusal(a answer) model.Reason {
 		r.State = model.Unreachable
 	}
 	return r
+}
+
+// aboutHost tells whether an ICMP error speaks of an address or a network as a whole, not
+// of one port.
+func aboutHost(a answer) bool {
+	if a.from.Is4() {
+		return a.icmp == 3 && (a.code == 0 || a.code == 1 || a.code == 6 || a.code == 7)
+	}
+	return a.icmp == 1 && (a.code == 0 || a.code == 3)
 }
 
 // send sends one probe in its time, and listens while it waits.
@@ -346,37 +378,53 @@ func (s *scan) calibrate(ctx context.Context, n int, gap time.Duration) error {
 	return s.settle(ctx)
 }
 
+// lastRest is the least time between the last two rounds. A rule that answers one packet a
+// second and drops the others has one more answer by then.
+const lastRest = 1100 * time.Millisecond
+
 // run finds the states. Everything that is known stands in the table when it returns,
 // with an error too.
 func (s *scan) run(ctx context.Context) error {
 	if s.slower == 0 {
 		s.slower = 1
 	}
-	s.t.patience(s.loss.timeout())
-	slowed, before, strolled := false, 0.0, false
-	for try := 0; s.pend.Len() > 0 && try < maxTries; try++ {
-		had := s.pend.Len()
+	slowed, before, ended := false, 0.0, time.Time{}
+	for s.pend.Len() > 0 && s.tried < maxTries {
+		last := s.tried+1 >= s.tries()
+		if last && s.tried > 0 {
+			if err := s.idle(ctx, lastRest-time.Since(ended)); err != nil {
+				return err
+			}
+		}
 		sent0, lost0 := s.loss.sent, s.loss.lost
-		if err := s.round(ctx, uint8(try)); err != nil {
+		s.t.patience(s.hold())
+		s.late = s.late[:0]
+		if err := s.round(ctx, uint8(s.tried%firstCheck)); err != nil {
 			return err
 		}
-		s.t.patience(s.loss.timeout())
+		s.tried++
+		ended = time.Now()
 		if s.pend.Len() == 0 {
 			return nil
 		}
-		if try > 0 { // what answers now was lost before
-			late := had - s.pend.Len()
-			s.loss.sent += late
-			s.loss.lost += late
+		if s.tried == 1 {
+			if err := s.again(ctx); err != nil {
+				return err
+			}
+		} else {
+			s.latecomers()
 		}
-		if missing := 50 - s.loss.sent; missing > 0 && len(s.controls) > 0 {
+		if missing := 50 - s.loss.sent; missing > 0 && len(s.controls) > 0 && len(s.suspects) == 0 {
 			if err := s.calibrate(ctx, missing, 2*time.Millisecond); err != nil {
 				return err
 			}
 		}
-		p := 0.0
-		if n := s.loss.sent - sent0; n > 0 {
-			p = float64(s.loss.lost-lost0) / float64(n)
+		p := s.loss.since(sent0, lost0)
+		if p > 0.4 && s.loss.sent-sent0 < 20 && len(s.controls) > 0 { // of few samples
+			if err := s.calibrate(ctx, 30, 2*time.Millisecond); err != nil {
+				return err
+			}
+			p = s.loss.since(sent0, lost0)
 		}
 		switch {
 		case slowed && p > before*2/3: // it was not the rate
@@ -384,62 +432,144 @@ func (s *scan) run(ctx context.Context) error {
 		case p > 0.05 && !slowed:
 			slowed, before, s.slower = true, p, s.slower*2
 		}
-		if p > 0.4 && len(s.controls) > 0 && s.rationed(ctx) {
+		if p > 0.4 && len(s.suspects) == 0 && s.rationed(ctx) {
+			s.suspects = s.controls
+		}
+		if len(s.suspects) > 0 { // what is missing was not lost
+			s.loss.sent, s.loss.lost = sent0, lost0
+		}
+		rationed := len(s.suspects) > 0 || len(s.refused) > 0 && len(s.controls) == 0
+		if rationed && s.tried >= minTries || last && s.tried >= s.tries() && len(s.late) == 0 {
 			break
 		}
-		if try+1 >= s.loss.triesFor(s.out.Want.Len()-s.pend.Len()) {
-			if strolled || s.out.Want.Len() > strollPorts || try+1 == maxTries {
-				break
-			}
-			strolled = true
-			if err := s.stroll(ctx, uint8(try+1)); err != nil {
-				return err
-			}
-			try++
-		}
-	}
-	if s.pend.Len() == 0 {
-		return nil
 	}
 	switch {
-	case len(s.refused) > 0:
-		if err := s.paced(ctx, s.refused); err != nil {
-			return err
-		}
-	case s.limited:
-		if err := s.paced(ctx, s.controls); err != nil {
-			return err
-		}
+	case s.pend.Len() == 0:
+		return nil
+	case len(s.suspects) > 0 || len(s.refused) > 0:
+		return s.paced(ctx)
+	case s.loss.sent > 0 && math.Pow(s.loss.rate(), float64(s.tried)) > maxDoubt:
+		s.undecided(model.Reason{State: model.Errored, Why: "lossy"})
+		s.note("too much is lost on the way, or the target stopped to answer: silence means nothing")
+		return nil
 	}
 	s.silent(s.pend)
 	return nil
 }
 
-// A rule that answers a few packets a second and drops the others answers next to none
-// of a burst. So a table of few ports is asked once at a stroll, over half a second.
-const (
-	strollPorts = 4096
-	strollTime  = 500 * time.Millisecond
-	strollMost  = 250
-)
+// tries is how many rounds a silent port needs.
+func (s *scan) tries() int { return s.loss.triesFor(s.out.Want.Len() - s.pend.Len()) }
 
-func (s *scan) stroll(ctx context.Context, try uint8) (err error) {
-	had := s.pend.Len()
-	gap, n := strollTime/time.Duration(min(had, strollMost)), 0
-	shuffled(s.pend, 31337, func(port uint16) bool {
-		if err = s.send(ctx, key{port, try}); err == nil {
-			err = s.idle(ctx, gap)
-		}
-		n++
-		return err == nil && n < strollMost
-	})
-	if err == nil {
-		err = s.settle(ctx)
+// hold is how long a transport has to keep what it holds for a probe. A router says that
+// nobody is there only after it has asked three times, a second apart.
+func (s *scan) hold() time.Duration {
+	if s.loss.srtt == 0 || len(s.refused) > 0 && !s.elsewise {
+		return 3500 * time.Millisecond
 	}
-	late := had - s.pend.Len()
-	s.loss.sent += late
-	s.loss.lost += late
-	return err
+	return s.loss.timeout()
+}
+
+// again asks ports that have answered once more, and at once. Those that are silent now do
+// not answer all who ask: their answers are rationed, and others may be silent for that.
+func (s *scan) again(ctx context.Context) error {
+	sample := s.sample(64)
+	heard := map[uint16]int{}
+	s.got = func(a answer) {
+		if a.try >= firstCheck {
+			heard[a.port]++
+		}
+	}
+	defer func() { s.got = nil }()
+	ask := func(ports []uint16, slot, n uint8) error {
+		for i := range n {
+			for _, p := range ports {
+				if err := s.send(ctx, key{p, firstCheck + slot + i}); err != nil {
+					return err
+				}
+			}
+		}
+		for end := time.Now().Add(s.loss.timeout()); time.Now().Before(end); {
+			if !slices.ContainsFunc(ports, func(p uint16) bool { return heard[p] < int(n) }) {
+				break
+			}
+			if err := s.idle(ctx, 5*time.Millisecond); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := ask(sample, 0, 2); err != nil {
+		return err
+	}
+	got := 0
+	for _, n := range heard {
+		got += n
+	}
+	suspects := slices.Clone(sample)
+	if len(sample) > 8 { // few would hide among them
+		suspects = slices.DeleteFunc(suspects, func(p uint16) bool { return heard[p] > 0 })
+		suspects = suspects[:min(len(suspects), 8)]
+	}
+	clear(heard)
+	if err := ask(suspects, 2, 14); err != nil {
+		return err
+	}
+	// More than two of three are lost.
+	suspects = slices.DeleteFunc(suspects, func(p uint16) bool { return heard[p] > 4 })
+	switch {
+	case len(suspects) == 0:
+		s.loss.sent += 2 * len(sample)
+		s.loss.lost += max(0, 2*len(sample)-got)
+	case len(suspects) < len(sample) || s.rationed(ctx):
+		s.suspects = suspects
+	}
+	return nil
+}
+
+// sample are some of the ports that answered, first those that have a silent one beside
+// them: a rule that answers some packets only answers a few ports of many.
+func (s *scan) sample(most int) []uint16 {
+	var edge, other []uint16
+	prev, have := uint16(0), false
+	for p := range s.out.Want.All {
+		r := s.out.At(p)
+		answered := (r.State == model.Open || r.State == model.Closed) && !r.ICMP
+		if have && s.pend.Has(p) && len(other) > 0 && other[len(other)-1] == prev {
+			edge, other = append(edge, prev), other[:len(other)-1]
+		}
+		switch {
+		case answered && have && s.pend.Has(prev):
+			edge = append(edge, p)
+		case answered:
+			other = append(other, p)
+		}
+		prev, have = p, true
+	}
+	spread := func(ps []uint16, n int) (out []uint16) {
+		for i := range min(n, len(ps)) {
+			out = append(out, ps[i*len(ps)/min(n, len(ps))])
+		}
+		return out
+	}
+	out := spread(edge, most)
+	return append(out, spread(other, most-len(out))...)
+}
+
+// latecomers judges the ports that answered in a later round. When there are more than the
+// loss explains, answers are rationed.
+func (s *scan) latecomers() {
+	n := len(s.late)
+	if n == 0 {
+		return
+	}
+	answering := s.out.Want.Len() - s.pend.Len() - n
+	q := s.loss.rate()
+	if explained := float64(answering) * math.Pow(q, float64(s.tried-1)); explained < 0.05*float64(n) {
+		s.suspects = slices.Clone(s.late[:min(n, 8)])
+		return
+	}
+	s.loss.sent += n
+	s.loss.lost += n
 }
 
 // silent gives up on ports: nothing came back.
@@ -453,17 +583,33 @@ func (s *scan) silence() model.Reason {
 	return model.Reason{State: model.Filtered, Why: "silence", MayBeOpen: s.proto == protoUDP}
 }
 
+// undecided gives one reason to all that is left.
+func (s *scan) undecided(r model.Reason) {
+	for p := range s.pend.All {
+		s.out.Set(p, r)
+	}
+	*s.pend = model.Ports{}
+}
+
 // rationed tells whether what looks like loss is a limit: asked slowly, the controls
 // answer every time.
 func (s *scan) rationed(ctx context.Context) bool {
 	save := *s.loss
-	s.loss.sent, s.loss.lost = 0, 0
-	err := s.calibrate(ctx, 6, time.Second)
-	if err == nil && s.loss.sent >= 6 && s.loss.lost == 0 {
-		s.limited = true
-		return true
+	defer func() { s.loss.sent, s.loss.lost = save.sent, save.lost }()
+	for _, test := range []struct {
+		n   int
+		gap time.Duration
+	}{{6, time.Second}, {4, 7 * time.Second}} {
+		s.loss.sent, s.loss.lost = 0, 0
+		if err := s.calibrate(ctx, test.n, test.gap); err != nil {
+			return false
+		}
+		if s.loss.lost == 0 && s.loss.sent > 0 {
+			return true
+		}
+		if s.loss.lost*3 < s.loss.sent*2 { // a third answers: it is loss
+			return false
+		}
 	}
-	s.loss.sent += save.sent
-	s.loss.lost += save.lost
 	return false
 }

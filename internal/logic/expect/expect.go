@@ -93,7 +93,13 @@ func agrees(w Word, o Observed) answer {
 		return no
 	}
 	switch {
-	case w == Unknown, o.Self, o.State == probe.Errored, o.State == "":
+	case w == Unknown, o.Self, o.State == "":
+		return maybe
+	case o.State == probe.Errored && o.Blocked && (w == Word(probe.Open) || w == Word(probe.Closed)):
+		return no
+	case o.State == probe.Errored && o.Blocked && w == Blocked:
+		return yes
+	case o.State == probe.Errored:
 		return maybe
 	case w == Silent:
 		return is(probe.Filtered)
@@ -105,8 +111,6 @@ func agrees(w Word, o Observed) answer {
 		return maybe
 	case o.State == probe.Filtered && !o.Proven && w != Word(probe.Open):
 		return maybe // a host that is down is silent, too
-	case o.Inferred && w == Word(probe.Filtered):
-		return maybe
 	case w == Blocked:
 		return is(probe.Filtered, probe.Rejected)
 	}
@@ -142,6 +146,8 @@ func Compare(expected, predicted Word, o Observed) Verdict {
 		return Match
 	case o.MayBeOpen && o.Proven && o.State == probe.Filtered && !o.Self && blocks(expected) && blocks(predicted):
 		return Match // silence alone proves nothing; the rules say why it is silent
+	case o.Blocked && e == yes && blocks(predicted):
+		return Match
 	case e == maybe || p == maybe:
 		return Undecided
 	case e == yes:

@@ -15,7 +15,7 @@ func TestCompareNamesTheOddOneOut(t *testing.T) {
 	t.Parallel()
 	silentUDP := Observed{Reason: probe.Reason{State: probe.Filtered, MayBeOpen: true}, Proven: true}
 	dark := Observed{Reason: probe.Reason{State: probe.Filtered}}
-	inferred := Observed{Reason: probe.Reason{State: probe.Rejected, Inferred: true}, Proven: true}
+	shut := Observed{Reason: probe.Reason{State: probe.Errored, Blocked: true}, Proven: true}
 	self := Observed{Reason: probe.Reason{State: probe.Open}, Proven: true, Self: true}
 	for _, c := range []struct {
 		expected, predicted Word
@@ -53,8 +53,15 @@ func TestCompareNamesTheOddOneOut(t *testing.T) {
 		{"blocked", "", silentUDP, Undecided},
 		{"blocked", "filtered", silentUDP, Match},
 		{"closed", "", silentUDP, Differs},
-		{"blocked", "", inferred, Match},
-		{"filtered", "", inferred, Undecided},
+		// Filtered or rejected, and nobody knows which.
+		{"blocked", "", shut, Match},
+		{"blocked", "rejected", shut, Match},
+		{"blocked", "open", shut, ModelWrong},
+		{"filtered", "", shut, Undecided},
+		{"filtered", "filtered", shut, Undecided},
+		{"rejected", "", shut, Undecided},
+		{"open", "", shut, Differs},
+		{"closed", "", shut, Differs},
 		{"open", "open", self, Undecided},
 		{"open", "", seen(probe.Errored), Undecided},
 	} {
@@ -113,6 +120,7 @@ func TestTheNarrowestEntryHolds(t *testing.T) {
 		{Proto: "tcp", IPv4: "rejected", IPv6: "rejected"},
 		{Proto: "tcp", From: 1, To: 100, IPv4: "closed", IPv6: "closed"},
 		{Proto: "tcp", From: 22, To: 22, IPv4: "open"},
+		{Proto: Echo, IPv4: "open", IPv6: "filtered"},
 	}
 	for _, c := range []struct {
 		addr, proto string
@@ -124,6 +132,9 @@ func TestTheNarrowestEntryHolds(t *testing.T) {
 		{"192.0.2.2", "tcp", 23, "closed"},
 		{"192.0.2.2", "tcp", 200, "rejected"},
 		{"192.0.2.2", "udp", 53, "filtered"},
+		{"192.0.2.2", "icmp", 8, "open"},
+		{"192.0.2.2", "icmp", 13, ""},
+		{"2001:db8::2", "icmpv6", 128, "filtered"},
 	} {
 		if got := l.Expect(Question{Addr: netip.MustParseAddr(c.addr), Proto: c.proto, Port: c.port}); got != c.want {
 			t.Errorf("%+v: %q", c, got)

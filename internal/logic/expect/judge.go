@@ -25,8 +25,8 @@ type Result struct {
 	Predicted Word           `json:"predicted"` // empty: no rules were given
 	Verdict   Verdict        `json:"verdict"`
 	Why       string         `json:"why"`
-	ICMP      *ICMP          `json:"icmp,omitempty"` // the error that came back
-	Inferred  bool           `json:"inferred,omitempty"`
+	ICMP      *ICMP          `json:"icmp,omitempty"`    // the error that came back
+	Blocked   bool           `json:"blocked,omitempty"` // an error that is filtered or rejected
 	MayBeOpen bool           `json:"mayBeOpen,omitempty"`
 	from      *probe.Address // what it is about
 }
@@ -69,7 +69,7 @@ func (j *Judge) one(a *probe.Address, t *probe.Table, port uint16, r probe.Reaso
 	q := Question{Target: a.Target, Addr: a.Addr, Source: a.Vantage.Source, Proto: t.Proto, Port: port}
 	res := Result{
 		Target: a.Target, Address: a.Addr, Family: a.Family(), Proto: t.Proto, Port: port, Variant: t.Variant,
-		State: r.State, Why: r.Why, Inferred: r.Inferred, MayBeOpen: r.MayBeOpen, from: a,
+		State: r.State, Why: r.Why, Blocked: r.Blocked, MayBeOpen: r.MayBeOpen, from: a,
 	}
 	if r.ICMP {
 		res.ICMP = &ICMP{r.ICMPType, r.ICMPCode, r.From}
@@ -96,10 +96,11 @@ type Parity struct {
 	Variant probe.Variant `json:"variant,omitempty"`
 	Ports   string        `json:"ports"`
 	Count   int           `json:"count"`
-	// States are in the order of Addresses.
-	Addresses []netip.Addr  `json:"addresses"`
-	States    []probe.State `json:"states"`
-	Differ    bool          `json:"differ"` // the families do not agree
+	// States are in the order of Addresses: states, or Blocked where it could not be told
+	// whether a port is filtered or rejected.
+	Addresses []netip.Addr `json:"addresses"`
+	States    []Word       `json:"states"`
+	Differ    bool         `json:"differ"` // the families do not agree
 	set       *probe.Ports
 }
 
@@ -151,11 +152,14 @@ func (j *Judge) Parity() []Parity {
 			}
 			index := map[string]int{}
 			for p := range want.All {
-				states := make([]probe.State, len(x))
+				states := make([]Word, len(x))
 				key := ""
 				for i, t := range x {
 					if t != nil {
-						states[i] = t.At(p).State
+						r := t.At(p)
+						if states[i] = Word(r.State); r.Blocked {
+							states[i] = Blocked
+						}
 					}
 					key += string(states[i]) + "/"
 				}
@@ -216,23 +220,23 @@ func order(p Parity) int {
 	switch {
 	case p.Differ:
 		return 0
-	case slices.Contains(p.States, probe.Open):
+	case slices.Contains(p.States, Word(probe.Open)):
 		return 1
-	case slices.Contains(p.States, probe.Closed):
+	case slices.Contains(p.States, Word(probe.Closed)):
 		return 2
 	}
 	return 3
 }
 
 // differ tells whether something gets further over one family than over the other.
-func differ(as []*probe.Address, states []probe.State) bool {
+func differ(as []*probe.Address, states []Word) bool {
 	worst := map[string]int{}
 	for i, s := range states {
-		if s == "" || s == probe.Errored || as[i].Vantage.Self || as[i].Addr.IsLinkLocalUnicast() {
+		if s == "" || s == Word(probe.Errored) || as[i].Vantage.Self || as[i].Addr.IsLinkLocalUnicast() {
 			continue
 		}
 		r := 1 // nothing gets through
-		switch s {
+		switch probe.State(s) {
 		case probe.Open:
 			r = 3
 		case probe.Closed:
@@ -259,7 +263,7 @@ func (j *Judge) Findings() ([]finding.Finding, []finding.Gap) {
 		if r.Verdict.Agree() {
 			continue
 		}
-		key := fmt.Sprint(r.Address, r.Proto, r.Variant, r.State, r.Expected, r.Predicted, r.Verdict, r.MayBeOpen)
+		key := fmt.Sprint(r.Address, r.Proto, r.Variant, r.State, r.Expected, r.Predicted, r.Verdict, r.MayBeOpen, r.Blocked)
 		i, ok := index[key]
 		if !ok {
 			i = len(groups)
@@ -357,8 +361,11 @@ func (b *builder) result(r *Result, ports *probe.Ports) {
 		s.Key = strings.TrimSpace(string(r.Variant) + " " + ports.List())
 	}
 	state := string(r.State)
-	if r.MayBeOpen {
+	switch {
+	case r.MayBeOpen:
 		state = "silent, that is open or filtered"
+	case r.Blocked:
+		state = "filtered or rejected"
 	}
 	want := string(r.Expected)
 	if want == "" {
@@ -435,10 +442,10 @@ func (b *builder) parity(ps []Parity, explained map[string]*probe.Ports) {
 				continue
 			}
 			parts = append(parts, fmt.Sprintf("%s over %s (%s)", st, map[bool]string{true: "IPv4", false: "IPv6"}[p.Addresses[i].Is4()], p.Addresses[i]))
-			if st == probe.Open {
+			if st == Word(probe.Open) {
 				openIn = probe.FamilyOf(p.Addresses[i])
 			}
-			if st == probe.Open || st == probe.Closed && wide == "" {
+			if st == Word(probe.Open) || st == Word(probe.Closed) && wide == "" {
 				wide = probe.FamilyOf(p.Addresses[i])
 			}
 		}

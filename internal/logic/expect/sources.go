@@ -57,16 +57,22 @@ type List []Entry
 
 // Entry is one line of a List. The narrowest entry that names a port holds.
 type Entry struct {
-	Proto    string // empty: TCP and UDP
+	Proto    string // empty: TCP and UDP; or Echo
 	From, To uint16 // 0 and 0: every port
 	IPv4     Word
 	IPv6     Word
 }
 
+// Echo is the Proto of an Entry for the echo of both families.
+const Echo = "echo"
+
 // Expect implements Source.
 func (l List) Expect(q Question) Word {
 	best, width := Word(""), 1<<20
 	for _, e := range l {
+		if e.Proto == Echo && (q.Proto == "icmp" && q.Port == 8 || q.Proto == "icmpv6" && q.Port == 128) {
+			e.Proto, e.From, e.To = q.Proto, q.Port, q.Port
+		}
 		if e.Proto == "" && q.Proto != "tcp" && q.Proto != "udp" || e.Proto != "" && e.Proto != q.Proto || (e.From != 0 || e.To != 0) && (q.Port < e.From || q.Port > e.To) {
 			continue
 		}

@@ -50,15 +50,17 @@ func (s State) rank() int {
 type Reason struct {
 	State State `json:"state"`
 	// Why: syn-ack, rst, answer, reply, icmp, silence, no-route, no-neighbour, own-rules,
-	// no-rights, rationed.
+	// no-rights; of error also rationed (the answers are, and there was no time to ask one
+	// by one) and lossy (too much is lost on the way).
 	Why string `json:"why,omitempty"`
 	// ICMPType and ICMPCode of the error, and its sender.
 	ICMP     bool       `json:"icmp,omitempty"`
 	ICMPType uint8      `json:"icmpType,omitempty"`
 	ICMPCode uint8      `json:"icmpCode,omitempty"`
 	From     netip.Addr `json:"from,omitzero"`
-	// Inferred: this port itself was not decided. Those that were sampled were all alike.
-	Inferred bool `json:"inferred,omitempty"`
+	// Blocked, of error: nothing gets through, and whether it is filtered or rejected could
+	// not be told.
+	Blocked bool `json:"blocked,omitempty"`
 	// MayBeOpen: silence of a protocol whose open ports need not answer.
 	MayBeOpen bool `json:"mayBeOpen,omitempty"`
 }
@@ -130,7 +132,7 @@ func (t *Table) Put(port uint16, r Reason) { t.put(port, r) }
 func (t *Table) put(port uint16, r Reason) {
 	i := slices.Index(t.reasons, r)
 	if i < 0 && len(t.reasons) >= maxReasons {
-		r = Reason{State: r.State, Inferred: r.Inferred, MayBeOpen: r.MayBeOpen} // at most 24 of these
+		r = Reason{State: r.State, Blocked: r.Blocked, MayBeOpen: r.MayBeOpen} // at most 24 of these
 		i = slices.Index(t.reasons, r)
 	}
 	if i < 0 {

@@ -218,7 +218,7 @@ func verifyTables(b *bufio.Writer, j *expect.Judge) {
 			if s == "" {
 				word = "-"
 			}
-			if s == probe.Filtered && p.Proto == "udp" {
+			if s == expect.Word(probe.Filtered) && p.Proto == "udp" {
 				word = "silent"
 			}
 			if k+1 < len(p.States) {

@@ -106,9 +106,8 @@ func expectPorts(s *source, f field) (expect.Entry, bool) {
 	if rest == "*" && slices.Contains([]string{"tcp", "udp", "icmp", "icmpv6"}, proto) {
 		return expect.Entry{Proto: proto}, true
 	}
-	if f.key == "echo" {
-		s.fail(f.line, "write icmp/8 for IPv4 and icmpv6/128 for IPv6", "%q is two things", f.key)
-		return expect.Entry{}, false
+	if f.key == expect.Echo {
+		return expect.Entry{Proto: expect.Echo}, true
 	}
 	var spec probe.Spec
 	if err := spec.Parse(f.key); err != nil {
