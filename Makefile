@@ -55,13 +55,15 @@ oracle-mutants:
 		$(GO) run ./internal/testlab/oracle/mutants "$$tree/a,$$tree/b" "$$tree/cases" docs/reference/oracle-mutants.md
 
 # Apply, confirm and undo that are killed, hung up, refused and starved of disk space at
-# every crossing and at random, beside others who write, and cut off from power; and a page
+# every crossing and at random, beside others who write, and cut off from power, under a real
+# systemd too; and a page
 # about them. HARDEN_FAULTS_SEED chooses other random runs.
 harden-faults:
 	@tools/need $(TEST_PACKAGES) bird2 fail2ban
 	@d=$$(mktemp -d); trap 'rm -rf "$$d"' EXIT; \
 		HARDEN_FAULTS=520 HARDEN_CROSSINGS=1 HARDEN_DISK=5 HARDEN_REAL=24 HARDEN_CUTS=0 HARDEN_FAULTS_REPORT=$$d \
 		$(GO) test -count=1 -timeout 90m -v -run '^(TestFaults|TestCrossings|TestFullDisk|TestRealPrograms|TestPowerCuts|TestPowerCutsOnExt4|TestKeepKilled)$$' ./internal/engine/apply; \
+		HARDEN_BOOTS=0 HARDEN_FAULTS_REPORT=$$d $(GO) test -count=1 -timeout 90m -v -run '^TestSystemdPowerCuts$$' ./cmd/sixfence; \
 		cat internal/engine/apply/testdata/faults-head.md "$$d"/* >docs/reference/harden-faults.md
 
 # Real daemons, tools and raw frames against hosts of every kind, five minutes behind a

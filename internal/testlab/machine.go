@@ -38,6 +38,7 @@ type Machine struct {
 	ended  chan struct{}
 	wire   []func(pid int)
 	out    *lockedBuffer
+	disk   *disk // nil: what is written outlives every cut
 }
 
 // machineLife bounds one boot.
@@ -197,12 +198,18 @@ type stage struct {
 	Leak    string // for the test of the look: a directory that is wrongly left writable
 }
 
-// Boot starts the Machine and waits until every unit has started.
-func (m *Machine) Boot() {
+// Start starts the Machine and waits for nothing.
+func (m *Machine) Start() {
 	m.t.Helper()
 	if err := m.start(stage{}); err != nil {
 		m.t.Fatalf("boot machine: %v", err)
 	}
+}
+
+// Boot starts the Machine and waits until every unit has started.
+func (m *Machine) Boot() {
+	m.t.Helper()
+	m.Start()
 	state := ""
 	for end := time.Now().Add(90 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		out, _ := m.Command("systemctl", "is-system-running").Output()
@@ -283,16 +290,21 @@ func (m *Machine) start(s stage) error {
 	m.cmd, m.ended = c, ended
 	end := sync.OnceFunc(func() { _ = c.Process.Kill() })
 	bomb := time.AfterFunc(machineLife, end)
-	m.t.Cleanup(func() { bomb.Stop(); m.PowerCut() })
+	m.t.Cleanup(func() {
+		bomb.Stop()
+		if m.cmd == c {
+			m.end()
+		}
+	})
 	readyW.Close()
 	said := make([]byte, 1)
 	_ = readyR.SetReadDeadline(time.Now().Add(time.Minute))
 	if _, err := io.ReadFull(readyR, said); err != nil {
-		m.PowerCut()
+		m.end()
 		return fmt.Errorf("the process that becomes systemd ended early: %s", tail(m.out.String(), 2000))
 	}
 	if err := m.look(); err != nil {
-		m.PowerCut()
+		m.end()
 		return err
 	}
 	for _, w := range m.wire {
@@ -420,11 +432,19 @@ func (m *Machine) Alive() bool {
 	}
 }
 
-// PowerCut ends every process of the Machine at once. What they wrote is kept.
+// PowerCut ends every process of the Machine at once. What they wrote is kept, or, if it is
+// OnDisk, what of it had reached the disk.
 func (m *Machine) PowerCut() {
-	if m.cmd == nil {
-		return
+	switch {
+	case m.cmd == nil:
+	case m.disk != nil && m.Alive():
+		m.cut()
+	default:
+		m.end()
 	}
+}
+
+func (m *Machine) end() {
 	_ = m.cmd.Process.Kill() // the namespace's PID 1: the kernel ends all with it
 	<-m.ended
 	m.cmd = nil
