@@ -115,7 +115,7 @@ func (l *bootLab) state() []string {
 cd /proc/sys/net; grep -r . ipv6/conf ipv6/icmp ipv4/conf ipv4/ip_forward 2>/dev/null | grep -v -e stable_secret -e mc_forwarding | sort
 ip -6 address show scope global | grep inet6; ip -6 route show | grep -v fe80
 cd /etc; find . -type f -o -type l | grep -v -e '^./alternatives' | sort | xargs ls -ld --time-style=+; find . -type f | sort | xargs md5sum; find . -type d | sort
-systemctl list-units --all --no-legend --plain --no-pager '*sixfence*' | cut -c1-40`)
+[ ! -d /run/systemd/system ] || systemctl list-units --all --no-legend --plain --no-pager '*sixfence*' | cut -c1-40`)
 	return slices.DeleteFunc(strings.Split(out, "\n"), func(s string) bool { return strings.HasPrefix(s, "total") })
 }
 

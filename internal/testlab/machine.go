@@ -38,7 +38,9 @@ type Machine struct {
 	ended  chan struct{}
 	wire   []func(pid int)
 	out    *lockedBuffer
-	disk   *disk // nil: what is written outlives every cut
+	disk   *disk  // nil: what is written outlives every cut
+	init   string // a script of the Machine that is its PID 1, instead of systemd
+	hide   []string
 }
 
 // machineLife bounds one boot.
@@ -108,6 +110,33 @@ func NewMachine(t testing.TB, files map[string]string) *Machine {
 		m.Write(name, text)
 	}
 	return m
+}
+
+// bootedFile is made by the script of Script when all is up.
+const bootedFile = "/run/booted"
+
+// Script makes a script of the Machine its PID 1: no systemd runs. It makes /run/booted
+// when all is up, and must not end. Of the programs of the host those in hide are not
+// there.
+func (m *Machine) Script(text string, hide ...string) {
+	m.t.Helper()
+	const name = "/etc/lab-init"
+	m.Write(name, text)
+	m.init, m.hide = name, hide
+	if err := os.RemoveAll(m.Path("/etc/systemd")); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *Machine) bootScript() {
+	m.t.Helper()
+	end := time.Now().Add(90 * time.Second)
+	for m.Command("test", "-e", bootedFile).Run() != nil {
+		if time.Now().After(end) || !m.Alive() {
+			m.t.Fatalf("the machine did not come up\n%s", tail(m.out.String(), 3000))
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
 }
 
 // Path is where a file of the Machine (below /etc, /var, /root or /usr/local) lies on
@@ -192,6 +221,8 @@ func (m *Machine) Wire(ifname string, ns *NS, peer string) {
 
 // stage is what the process is told that becomes systemd.
 type stage struct {
+	Init    string
+	Hide    []string
 	Dir     string
 	Devices []string
 	MountNS string // of the test: not to be found here
@@ -210,6 +241,10 @@ func (m *Machine) Start() {
 func (m *Machine) Boot() {
 	m.t.Helper()
 	m.Start()
+	if m.init != "" {
+		m.bootScript()
+		return
+	}
 	state := ""
 	for end := time.Now().Add(90 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		out, _ := m.Command("systemctl", "is-system-running").Output()
@@ -232,7 +267,7 @@ func (m *Machine) start(s stage) error {
 		m.t.Fatal("the machine runs already")
 	}
 	var err error
-	s.Dir, s.Devices = m.dir, devices
+	s.Dir, s.Devices, s.Init, s.Hide = m.dir, devices, m.init, m.hide
 	if s.MountNS, err = os.Readlink("/proc/self/ns/mnt"); err != nil {
 		return err
 	}

@@ -60,6 +60,9 @@ func enterMachine(told string) error {
 	}
 	word.Close()
 	_ = unix.Sethostname([]byte("machine"))
+	if s.Init != "" {
+		return unix.Exec("/bin/sh", []string{"init", s.Init}, []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"})
+	}
 	return unix.Exec("/usr/lib/systemd/systemd", []string{"/usr/lib/systemd/systemd", "--system", "--show-status=0", "--log-target=journal"},
 		[]string{"container=sixfence", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"})
 }
@@ -124,6 +127,9 @@ func (b *mounts) build(s *stage) {
 		b.do("link "+n, func() error { return os.Symlink(to, b.root+"/"+n) })
 	}
 	b.bind("/usr", "/usr", true)
+	for _, h := range s.Hide {
+		b.bind("/dev/null", h, true)
+	}
 	for _, d := range kept {
 		b.bind(s.Dir+d, d, false)
 	}

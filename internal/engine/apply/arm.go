@@ -325,6 +325,3 @@ func (e *Engine) Expire(ctx context.Context, id string) error {
 		}
 	}
 }
-
-// SystemdInstalled tells whether units of ours would be started with the host.
-func SystemdInstalled() bool { return findProgram("systemctl") != "" }

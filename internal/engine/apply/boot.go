@@ -3,13 +3,17 @@ package apply
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sixfence/sixfence/internal/host/mutate"
 	"github.com/sixfence/sixfence/internal/host/store"
+	"github.com/sixfence/sixfence/internal/model/change"
 )
 
 // The boot hook finishes a confirmation that a power cut interrupted. It is there only
@@ -128,4 +132,44 @@ func (e *Engine) syncUnits() error {
 	}
 	defer d.Close()
 	return d.SyncAll()
+}
+
+// SystemdInstalled tells whether units of ours would be started with the host: systemd runs
+// it, or is what /sbin/init leads to, as in an image that is being made. systemctl alone
+// tells nothing: Debian keeps it beside another init.
+func SystemdInstalled() bool {
+	if findProgram("systemctl") == "" {
+		return false
+	}
+	if st, err := os.Stat("/run/systemd/system"); err == nil && st.IsDir() {
+		return true
+	}
+	to, err := filepath.EvalSymlinks("/sbin/init")
+	if err != nil || filepath.Base(to) != "systemd" {
+		return false
+	}
+	st, err := os.Stat(to)
+	return err == nil && st.Mode().IsRegular()
+}
+
+// ephemeral are the objects in force that nothing on this host sets again when it starts.
+func ephemeral(list []held) (out []string) {
+	if SystemdInstalled() {
+		return nil
+	}
+	for _, h := range list {
+		if h.step.Kind == change.Table && h.ours != mutate.Absent {
+			out = append(out, "the rules ("+h.step.ID+"): no systemd loads them when this host starts")
+		}
+	}
+	return out
+}
+
+// booted is when this boot began: when PID 1 was started, which in a container is later.
+func booted() time.Time {
+	ticks, err := strconv.ParseInt(started(1), 10, 64)
+	if err != nil {
+		return time.Time{}
+	}
+	return time.Now().Add(-time.Duration(bootTime()-10*ticks) * time.Millisecond) // USER_HZ is 100
 }

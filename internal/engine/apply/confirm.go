@@ -143,6 +143,7 @@ func (e *Engine) forward(d *store.Dir, t *transaction) (Outcome, error) {
 	if err := t.enter(done); err != nil {
 		return out, err
 	}
+	out.Ephemeral = ephemeral(t.held())
 	return out, e.finish(d, t, out)
 }
 

@@ -78,6 +78,14 @@ func keeping(past *store.Dir, rs []Record) ([]held, error) {
 	return out, nil
 }
 
+// held are the objects of one change.
+func (t *transaction) held() (out []held) {
+	for i, s := range t.j.Plan.Steps {
+		out = append(out, held{step: s, ours: t.j.Entries[i].Ours, original: t.j.Entries[i].Before})
+	}
+	return out
+}
+
 // astray is a held object that is not as it was left.
 type astray struct {
 	held

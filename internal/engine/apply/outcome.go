@@ -60,6 +60,8 @@ type Outcome struct {
 	Conflicts []string `json:"conflicts,omitempty"`
 	// Lost are objects that the change destroyed and that only the kernel can make.
 	Lost []string `json:"lost,omitempty"`
+	// Ephemeral is what was kept and will be gone after the next boot.
+	Ephemeral []string `json:"ephemeral,omitempty"`
 	// Failed are objects that could not be set; the transaction stays open for them.
 	Failed []string `json:"failed,omitempty"`
 }

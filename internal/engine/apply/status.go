@@ -22,6 +22,8 @@ type Status struct {
 	Unseen []Record `json:"unseen,omitempty"`
 	// Drift are objects that are no longer as the last kept change left them.
 	Drift []Drift `json:"drift,omitempty"`
+	// Ephemeral is what is kept and will be gone after the next boot.
+	Ephemeral []string `json:"ephemeral,omitempty"`
 	// Restored is the last time that something was brought back, and RestoredToday how often
 	// that happened in the last 24 hours.
 	Restored      *Record  `json:"restored,omitempty"`
@@ -115,7 +117,11 @@ func (e *Engine) Status() (*Status, error) {
 		s.Alerts = append(s.Alerts, err.Error())
 		return s, nil
 	}
-	for _, a := range e.strays(list) {
+	strays := e.strays(list)
+	s.Ephemeral = ephemeral(slices.DeleteFunc(list, func(h held) bool {
+		return slices.ContainsFunc(strays, func(a astray) bool { return a.step.ID == h.step.ID })
+	}))
+	for _, a := range strays {
 		x := a.drift()
 		x.By = e.culprits(a, good)
 		s.Drift = append(s.Drift, x)

@@ -124,6 +124,9 @@ func (e *Engine) culprits(a astray, well time.Time) []string {
 	if a.err != nil {
 		return nil
 	}
+	if at := booted(); a.step.Phase == change.Runtime && at.After(well) && !SystemdInstalled() {
+		return []string{"the start of this host at " + at.Local().Format(time.DateTime) + ": it has no systemd to set again what was kept"}
+	}
 	// A boot sets it, and a start of our units.
 	for _, at := range unitTimes("ActiveEnterTimestampMonotonic", "sixfence-firewall.service", "sixfence-sysctl.service", "sysinit.target") {
 		if at.After(well) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -84,7 +85,12 @@ func (a *app) ending(format string, out *apply.Outcome, err error) error {
 func outcomeText(w io.Writer, o *apply.Outcome) {
 	switch o.Result {
 	case "confirmed":
-		fmt.Fprintf(w, "Change %s is kept: the running kernel and the files agree, now and after a reboot.\n", o.ID)
+		when := ", now and after a reboot"
+		if len(o.Ephemeral) > 0 {
+			when = ""
+		}
+		fmt.Fprintf(w, "Change %s is kept: the running kernel and the files agree%s.\n", o.ID, when)
+		ephemeralText(w, o.Ephemeral)
 	case "reverted-by-reboot":
 		fmt.Fprintf(w, "Change %s was taken back by a reboot: it had not been confirmed.\n", o.ID)
 	default:
@@ -102,6 +108,13 @@ func outcomeText(w io.Writer, o *apply.Outcome) {
 	}
 	for _, c := range o.Failed {
 		fmt.Fprintf(w, "  FAILED: %s\n", report.Clean(c))
+	}
+}
+
+// ephemeralText says what the next boot takes away.
+func ephemeralText(w io.Writer, list []string) {
+	for _, x := range list {
+		fmt.Fprintf(w, "UNTIL THE NEXT BOOT ONLY: %s\n", report.Clean(x))
 	}
 }
 
@@ -421,11 +434,15 @@ func statusText(w io.Writer, s *apply.Status, acknowledged bool) {
 			fmt.Fprintln(w, "The disk and the kernel are as it left them.")
 		}
 	}
+	ephemeralText(w, s.Ephemeral)
 	if r := s.Restored; r != nil {
 		fmt.Fprintf(w, "Restored last at %s (%d times in 24 hours): %s\n  undone by %s\n", r.At.Local().Format(time.DateTime), s.RestoredToday, report.Clean(strings.Join(r.Objects, " ")), report.Clean(r.Why))
 	}
-	for _, d := range s.Drift {
+	for i, d := range s.Drift {
 		fmt.Fprintf(w, "DRIFT (%s) %s: is %s, was left %s\n", d.Where, report.Clean(d.ID), report.Clean(d.Now), report.Clean(d.Want))
+		if i+1 < len(s.Drift) && slices.Equal(d.By, s.Drift[i+1].By) {
+			continue // it stands below the last of them
+		}
 		for _, by := range d.By {
 			if !strings.HasPrefix(by, "unknown") {
 				by = "perhaps by " + by
