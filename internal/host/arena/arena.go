@@ -189,7 +189,7 @@ func Start() (*Arena, error) {
 func unavailable(err error) error {
 	hint := "user namespaces are forbidden here (a container, AppArmor, user.max_user_namespaces or kernel.unprivileged_userns_clone); allow them, or run as root"
 	if os.Geteuid() == 0 {
-		hint = "user namespaces are forbidden here (a container's seccomp filter, or user.max_user_namespaces); allow them"
+		hint = "user namespaces are forbidden here (a container's seccomp filter, a chroot, or user.max_user_namespaces); allow them"
 	}
 	return &UnavailableError{"no scratch namespace could be made: " + err.Error(), hint}
 }

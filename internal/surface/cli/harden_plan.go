@@ -172,6 +172,10 @@ func (a *app) makePlan(in intent.Intent, o planOptions, out *sink) (change.Plan,
 		opt.Decode = func(script string) (*rs.Ruleset, error) { return decodeScript(session, script, n) }
 	}
 	p := plan.New(in, snap, opt)
+	if o.snapshot == "" && scratch.FindNFT() == "" && slices.ContainsFunc(p.Steps, func(s change.Step) bool { return s.Kind == change.Table && !s.After.Absent }) {
+		p.Refusals = append(p.Refusals, change.Refusal{ID: "no-nft", Title: "The planned rules cannot be loaded: nft is not installed", WayOut: "install the package nftables"})
+		p.ID = p.Sum()
+	}
 	a.proven(context.Background(), pr, &p, snap, o.quiet)
 	return p, selectionNotes(&in, n), nil
 }

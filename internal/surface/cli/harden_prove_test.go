@@ -63,7 +63,7 @@ func TestProofText(t *testing.T) {
 	if got := text(&bad); !strings.HasPrefix(got, "NOT PROVEN: 1 of 10 shots") || !strings.Contains(r.Title, "1 shot of 10") || !strings.Contains(r.Detail, "tcp/23 at eth0: expected: is stopped; observed: comes through. The packet: a > b.") || r.WayOut == "" {
 		t.Errorf("%s\n%+v", got, r)
 	}
-	if got := text(&change.Proof{Status: change.Unproven, Reason: "no namespace", WayOut: "allow them"}); !strings.Contains(got, "NOT PROVEN: no namespace. Apply refuses it. Way out: allow them") {
+	if got := text(&change.Proof{Status: change.Unproven, Reason: "no namespace", WayOut: "allow them"}); !strings.Contains(got, "NOT PROVEN: no namespace. So nothing was fired at the planned state, and whether it does what the intent says is not known. Apply refuses it. Way out: allow them") {
 		t.Error(got)
 	}
 }

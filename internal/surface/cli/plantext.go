@@ -73,7 +73,7 @@ func (t *planText) proof(p *change.Proof) {
 			t.para("  ", fmt.Sprintf("%s %s (%s): %s, and it ought to be: %s", f.Interface, f.Shot, f.Group, f.Observed, f.Expected))
 		}
 	default:
-		t.para("NOT PROVEN: ", p.Reason+". Apply refuses it. Way out: "+p.WayOut)
+		t.para("NOT PROVEN: ", p.Reason+". So nothing was fired at the planned state, and whether it does what the intent says is not known. Apply refuses it. Way out: "+p.WayOut)
 	}
 	if len(p.Held) > 0 {
 		var names []string
