@@ -41,7 +41,7 @@ func TestManagersAreTold(t *testing.T) {
 	with := func(a intent.Addressing) intent.Intent {
 		return intent.Intent{Role: intent.RoleServer, Interfaces: map[string]intent.Interface{"eth0": {Addressing: a, Routers: []intent.Router{router}, PinGateway: true}}}
 	}
-	networkd := []fact.Manager{{Name: "systemd-networkd", Interfaces: []fact.ManagedInterface{{Names: []string{"eth*"}, InUserspace: true, File: "/run/systemd/network/10-netplan-eth0.network"}}}}
+	networkd := []fact.Manager{{Name: "systemd-networkd", Running: fact.Value(true), Interfaces: []fact.ManagedInterface{{Names: []string{"eth*"}, InUserspace: true, File: "/run/systemd/network/10-netplan-eth0.network"}}}}
 	p := New(with(intent.SLAAC), owned(networkd), Options{})
 	const dropin = "/etc/systemd/network/10-netplan-eth0.network.d/zz-sixfence.conf"
 	text, _ := textOf(p, dropin)

@@ -234,14 +234,22 @@ func (s *site) mayForward() bool {
 	return false
 }
 
-// userspace tells whether a network manager takes the RAs of an interface by itself.
+// userspace tells whether a network manager takes the RAs of an interface by itself. One
+// that is not known to run does not while the kernel does: it would have switched that off,
+// and doing so for it loses the addresses and the route that are there.
 func (s *site) userspace(name string) bool {
+	var now fact.Sysctls
+	if s.ns != nil {
+		now, _ = s.ns.Sysctls.Get()
+	}
 	for _, m := range s.managers() {
 		if !works(&m) {
 			continue
 		}
+		runs := m.Running.Or(false)
 		for _, l := range s.linksOf(name) {
-			if mi, _ := m.For(&l); mi != nil && mi.InUserspace {
+			mi, _ := m.For(&l)
+			if accept, known := now.Get(conf6 + l.Name + "/accept_ra").Get(); mi != nil && mi.InUserspace && (runs || !known || accept == "0") {
 				return true
 			}
 		}

@@ -5,8 +5,35 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/sixfence/sixfence/internal/model/fact"
 	"github.com/sixfence/sixfence/internal/model/intent"
 )
+
+// TestWhoListensNow: a manager that is installed and does not run takes no RAs. The
+// kernel, which does, goes on: or the host loses its route when the lifetime ends.
+func TestWhoListensNow(t *testing.T) {
+	t.Parallel()
+	unknown := fact.Missing[bool](fact.Gap{Reason: fact.NotCollected, What: "whether dhcpcd runs"})
+	for _, c := range []struct {
+		running fact.Known[bool]
+		live    string
+		want    string
+	}{
+		{fact.Value(true), "0", "0"},
+		{fact.Value(true), "1", "0"},
+		{fact.Value(false), "1", "1"},
+		{fact.Value(false), "0", "0"},
+		{unknown, "1", "1"},
+		{unknown, "0", "0"},
+	} {
+		in := &intent.Intent{Role: intent.RoleServer, Interfaces: map[string]intent.Interface{"eth0": {Addressing: intent.SLAAC}}}
+		s := hostOf(in, "eth0", fact.Manager{Name: "dhcpcd", Running: c.running, Interfaces: []fact.ManagedInterface{{Names: []string{"*"}, InUserspace: true, AcceptRA: fact.Value(true)}}})
+		s.ns.Sysctls = fact.Value(fact.Sysctls{Values: map[string]string{conf6 + "eth0/accept_ra": c.live}})
+		if got := valueFor(s.settings(), conf6+"eth0/accept_ra"); got != c.want {
+			t.Errorf("running %v, accept_ra=%s: %q, want %q", c.running, c.live, got, c.want)
+		}
+	}
+}
 
 // TestSysctlsComeBack: what is written is what systemd-sysctl reads, or it is refused.
 func TestSysctlsComeBack(t *testing.T) {
