@@ -226,12 +226,36 @@ func (d *drafting) forwarding() {
 		d.above("forwarding", "Others decide what is forwarded here (kube-proxy and the CNI, the manager of the guests, Docker): their rules are left alone. Published ports obey the services above all the same.")
 	case d.profile.Name == "" && (containers || on4 || on6):
 		f.Unmanaged = true
+		// Left out they mean "no", for a server.
+		if on4 {
+			f.IPv4 = &yes
+		}
+		if on6 {
+			f.IPv6 = &yes
+		}
 		why := "This host forwards"
 		if containers {
 			why = "Docker is here"
 		}
-		d.above("forwarding", "%s (net.ipv4.ip_forward=%s, net.ipv6.conf.all.forwarding=%s): what is forwarded is left to who set that up. Take this out if nothing is to pass.", why, bit(on4), bit(on6))
+		d.above("forwarding", "%s (net.ipv4.ip_forward=%s, net.ipv6.conf.all.forwarding=%s): the switches stay, and what is forwarded is left to who set that up. Take this out if nothing is to pass.", why, bit(on4), bit(on6))
+		if between := d.networks(); !containers && len(between) > 1 {
+			d.above("forwarding", "Is that its job, between %s? Then it is a router, and --profile router writes what may pass.", strings.Join(between, ", "))
+			d.Open = append(d.Open, fmt.Sprintf("say whether this host is a router: it forwards, and has addresses on %s (init --profile router)", strings.Join(between, ", ")))
+		}
 	}
+}
+
+// networks are the listed interfaces that are no inner ones, of containers or tunnels.
+func (d *drafting) networks() (out []string) {
+	for i := range d.links {
+		l := &d.links[i]
+		_, listed := d.Intent.Interfaces[l.Name]
+		if listed && mechanisms[l.Kind] == "" && !slices.Contains([]string{"bridge", "dummy", "tun"}, l.Kind) {
+			out = append(out, l.Name)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 func bit(b bool) string {
@@ -283,6 +307,14 @@ func bracketed(a netip.Addr) string {
 	return a.String()
 }
 
+// later is a day half a year from now.
+func (d *drafting) later() string {
+	if t := d.snap.Host.CollectedAt; !t.IsZero() {
+		return t.UTC().AddDate(0, 6, 0).Format("2006-01-02")
+	}
+	return "2027-01-31"
+}
+
 // rest proposes, in comments alone, what no fact can tell.
 func (d *drafting) rest() {
 	var ask []string
@@ -301,5 +333,5 @@ func (d *drafting) rest() {
 	d.above("checks", "What must answer before and after a change, or it is taken back:")
 	d.above("checks", "checks: [%s]", strings.Join(ask, ", "))
 	d.above("decision", "Who answers for this file, and when to look at it again:")
-	d.above("decision", "decision: {who: \"…\", why: \"…\", until: \"2027-01-31\"}")
+	d.above("decision", "decision: {who: \"…\", why: \"…\", until: \"%s\"}", d.later())
 }

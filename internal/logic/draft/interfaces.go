@@ -15,6 +15,7 @@ const (
 	iffLoopback = 0x8
 	unicast     = 1
 	localTable  = 255
+	fromRA      = 2 // IFAPROT_KERNEL_RA
 )
 
 // uplinks are the interfaces with a default route, by name, sorted.
@@ -136,7 +137,7 @@ func (d *drafting) iface(l *fact.Link, four, six []fact.Address) intent.Interfac
 	case i.Addressing == intent.Static && announced:
 		i.Addressing, why = intent.SLAAC, "the address is configured, but the default route comes by router advertisements alone: static would lose it"
 	case i.Addressing == intent.Static:
-		why = "its IPv6 address is permanent: no router advertisement is needed"
+		why = "an IPv6 address of it is permanent: no router advertisement is needed"
 	case i.Addressing == intent.SLAAC:
 		why = "its IPv6 address is made from a router advertisement, and has a lifetime"
 	case i.Addressing == intent.DHCPv6:
@@ -154,10 +155,43 @@ func (d *drafting) iface(l *fact.Link, four, six []fact.Address) intent.Interfac
 			d.above(p+".addressing", "%s (MAC %s) says that it is a router, and is not believed here.", r.Address, cmp.Or(r.MAC, "not known"))
 		}
 	}
+	d.others(l, &i, six, p)
 	if i.Addressing == intent.DHCPv6 {
 		d.above(p+".addressing", "Any DHCPv6 server of the link is believed until you list yours: dhcpv6Servers: [{address: \"fe80::1\"}]")
 	}
 	return i
+}
+
+// others says what is not told by how an interface gets its addresses: a DHCPv6 client
+// that asks for other things, and addresses that a program of this host gives it.
+func (d *drafting) others(l *fact.Link, i *intent.Interface, six []fact.Address, p string) {
+	if i.Addressing == intent.SLAAC && d.dhcpv6Client(l.Index) {
+		i.DHCPv6Servers = []intent.DHCPv6Server{}
+		d.above(p+".dhcpv6Servers", "A DHCPv6 client listens here (udp/546), for name servers or a delegated prefix: any server of the link is believed until you list yours: [{address: \"fe80::1\"}]")
+	}
+	if i.Addressing != intent.Static {
+		return
+	}
+	for _, a := range six {
+		// The kernel says of its own addresses what they are from, where it can.
+		if a.Valid != fact.Forever && a.Protocol != fromRA {
+			d.above(p+".addressing", "%s has a lifetime. A router that announced it would not be believed any more; a program of this host that renews it (prefix delegation, as a rule) goes on to.", a.Prefix.Addr())
+		} else if a.Valid != fact.Forever {
+			d.above(p+".addressing", "%s was announced by a router, and ends: addressing: slaac keeps it.", a.Prefix.Addr())
+		}
+	}
+}
+
+// dhcpv6Client tells that a program waits for answers of DHCPv6 on an interface.
+func (d *drafting) dhcpv6Client(index int) bool {
+	ss, _ := d.ns.Sockets.Get()
+	return slices.ContainsFunc(ss, func(s fact.Socket) bool {
+		if s.Protocol != "udp" || s.Port != 546 || s.Family != "ipv6" || s.Index != 0 && s.Index != index {
+			return false
+		}
+		here := slices.ContainsFunc(d.addrs, func(a fact.Address) bool { return a.Index == index && a.Prefix.Addr() == s.Local.WithZone("") })
+		return s.Local.IsUnspecified() || here
+	})
 }
 
 func lifetime(a *fact.Address) string {

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/sixfence/sixfence/internal/logic/packetset"
 	"github.com/sixfence/sixfence/internal/logic/reach"
 	"github.com/sixfence/sixfence/internal/model/fact"
 	"github.com/sixfence/sixfence/internal/model/intent"
@@ -36,19 +35,8 @@ type group struct {
 	interfaces     []string
 	notes          []string
 	admin, session bool
+	wider          bool // IPv6 lets in whom IPv4 does not
 }
-
-// access is who reaches a listener over one family today.
-type access struct {
-	takes bool // it takes packets of this family
-	any   bool // everybody whom the kernel lets in
-	from  []netip.Prefix
-	words string
-	maybe bool
-	long  bool
-}
-
-func (a access) closed() bool { return !a.takes || !a.any && len(a.from) == 0 }
 
 // port is a transport protocol and a port, whatever the number of sockets on it.
 type port struct {
@@ -64,7 +52,7 @@ func (d *drafting) services() {
 	if d.o.MirrorIPv4 {
 		d.above("services", "--mirror-ipv4: IPv6 is let in where IPv4 is let in today, and nowhere else.")
 	}
-	order, listeners, gap := d.listeners()
+	order, listeners, gap := d.reached()
 	if gap != nil {
 		d.above("services", "The listeners of this host are not known (%s): add your services, ssh first.", gap.What)
 		d.Open = append(d.Open, "list the services: the listeners of this host are not known")
@@ -77,27 +65,16 @@ func (d *drafting) services() {
 	var groups []group
 	var skipped []string
 	for _, k := range order {
-		g, why := d.group(k, listeners[k], loops)
-		if why != "" {
-			if why != silent {
-				skipped = append(skipped, fmt.Sprintf("%s (%s): %s", k, cmp.Or(g.program, "somebody"), why))
-			}
-			continue
+		found, who, why := d.groups(k, listeners[k], loops)
+		if why != "" && why != silent {
+			skipped = append(skipped, fmt.Sprintf("%s (%s): %s", k, who, why))
 		}
-		i := slices.IndexFunc(groups, func(o group) bool {
-			return o.name == g.name && o.program == g.program && slices.Equal(o.from, g.from) && slices.Equal(o.families, g.families) && slices.Equal(o.to, g.to) && slices.Equal(o.interfaces, g.interfaces) && o.admin == g.admin
-		})
-		if i < 0 {
-			groups = append(groups, g)
-			continue
-		}
-		groups[i].ports = append(groups[i].ports, g.ports...)
-		groups[i].session = groups[i].session || g.session
-		if len(groups[i].notes) < 6 {
-			groups[i].notes = append(groups[i].notes, fmt.Sprintf("The same for %s.", k))
+		for _, g := range found {
+			groups = join(groups, g, k)
 		}
 	}
 	d.write(groups)
+	d.lookTwice(groups)
 	for i, s := range skipped {
 		if i == 0 {
 			d.above("services", "Seen and not written:")
@@ -114,26 +91,87 @@ func (d *drafting) services() {
 	}
 }
 
-// listeners are those of transport protocols, by port, with who gets to them.
-func (d *drafting) listeners() ([]port, map[port][]*reach.Listener, *fact.Gap) {
+// join adds a group to one that differs in its ports alone, or to the list.
+func join(groups []group, g group, k port) []group {
+	i := slices.IndexFunc(groups, func(o group) bool {
+		return o.name == g.name && o.program == g.program && slices.Equal(o.from, g.from) && slices.Equal(o.families, g.families) && slices.Equal(o.to, g.to) && slices.Equal(o.interfaces, g.interfaces) && o.admin == g.admin && o.wider == g.wider
+	})
+	if i < 0 {
+		return append(groups, g)
+	}
+	groups[i].ports = append(groups[i].ports, g.ports...)
+	groups[i].session = groups[i].session || g.session
+	if len(groups[i].notes) < 6 {
+		groups[i].notes = append(groups[i].notes, fmt.Sprintf("The same for %s.", k))
+	}
+	return groups
+}
+
+// lookTwice asks for a decision about what IPv6 alone lets in: a host whose filter was
+// made for IPv4 is the reason why this program is there.
+func (d *drafting) lookTwice(groups []group) {
+	var ports []string
+	for _, g := range groups {
+		if g.wider && !d.disabled() {
+			ports = append(ports, g.ports...)
+		}
+	}
+	if len(ports) > 0 {
+		d.Open = append(d.Open, fmt.Sprintf("look twice: over IPv6 %s let in more than over IPv4, and are written as they are today; init --mirror-ipv4 writes them as IPv4 has them", several(ports, 8)))
+	}
+}
+
+// several are the first of a list, in words.
+func several(list []string, most int) string {
+	if len(list) > most {
+		return strings.Join(list[:most], ", ") + fmt.Sprintf(" and %d more", len(list)-most)
+	}
+	return strings.Join(list, ", ")
+}
+
+// reachable is what is reached at a port: by sockets here, and by what rules pass on.
+type reachable struct {
+	listeners []*reach.Listener
+	flows     []reach.Flow
+}
+
+// reached are the ports of transport protocols that something here answers, or that rules
+// pass on to a container or another host, with who gets there.
+func (d *drafting) reached() ([]port, map[port]*reachable, *fact.Gap) {
 	sp := reach.NewSpace(d.snap, d.ns, nil, false)
 	ls, gap := sp.Listeners()
 	if gap != nil {
 		return nil, nil, gap
 	}
 	var order []port
-	by := map[port][]*reach.Listener{}
+	by := map[port]*reachable{}
+	at := func(k port) *reachable {
+		if by[k] == nil {
+			by[k] = &reachable{}
+			order = append(order, k)
+		}
+		return by[k]
+	}
 	for i := range ls {
 		l := &ls[i]
 		if !slices.Contains([]string{"tcp", "udp", "sctp", "udplite"}, l.Proto) || l.Port == 0 {
 			continue
 		}
 		sp.Expose(l)
-		k := port{l.Proto, l.Port}
-		if by[k] == nil {
-			order = append(order, k)
+		x := at(port{l.Proto, l.Port})
+		x.listeners = append(x.listeners, l)
+	}
+	for _, f := range sp.Flows() {
+		if f.Kind != reach.FlowNAT {
+			continue
 		}
-		by[k] = append(by[k], l)
+		if f.Port == 0 {
+			d.above("services", "Rules pass every other %s port on to %s: list what is meant to be reached there.", f.Proto, f.Target)
+			d.Open = append(d.Open, fmt.Sprintf("list the %s ports that %s is to be reached at: rules pass all on that nothing here uses", f.Proto, f.Target))
+			continue
+		}
+		x := at(port{f.Proto, f.Port})
+		x.flows = append(x.flows, f)
 	}
 	slices.SortFunc(order, func(a, b port) int { return cmp.Or(cmp.Compare(a.number, b.number), cmp.Compare(a.proto, b.proto)) })
 	return order, by, nil
@@ -142,36 +180,80 @@ func (d *drafting) listeners() ([]port, map[port][]*reach.Listener, *fact.Gap) {
 // silent is why a listener is left out without a word.
 const silent = "-"
 
-// group makes a service of the listeners on a port, or says why they are none.
-func (d *drafting) group(k port, ls []*reach.Listener, loops map[string]bool) (group, string) {
+// groups makes services of what is reached at a port, one for each way by which it is
+// reached differently, or says why there are none.
+func (d *drafting) groups(k port, x *reachable, loops map[string]bool) (out []group, who, why string) {
 	g := group{ports: []string{k.String()}}
 	var v4, v6 []reach.V
 	var where []string
-	for _, l := range ls {
+	for _, l := range x.listeners {
 		v4, v6 = append(v4, l.IPv4...), append(v6, l.IPv6...)
 		g.program = cmp.Or(g.program, l.Process[strings.LastIndexByte(l.Process, '/')+1:])
 		if at := inWords(l.Address); !slices.Contains(where, at) {
 			where = append(where, at)
 		}
 	}
-	a4, a6 := d.access(v4, true, loops), d.access(v6, false, loops)
+	heard := fmt.Sprintf("%s listens on %s.", cmp.Or(g.program, "somebody"), strings.Join(where, ", "))
+	var to []string
+	for _, f := range x.flows {
+		v4, v6 = append(v4, f.IPv4...), append(v6, f.IPv6...)
+		if !slices.Contains(to, f.Target) {
+			to = append(to, f.Target)
+		}
+	}
+	if len(to) > 0 {
+		heard = strings.TrimPrefix(heard+" ", "somebody listens on . ") + fmt.Sprintf("Rules publish it: they pass it on to %s.", several(to, 4))
+	}
+	// Each of the two speaks one family.
+	switch k {
+	case port{"udp", 547}, port{"udp", 546}:
+		v4 = nil
+	case port{"udp", 67}, port{"udp", 68}:
+		v6 = nil
+	}
+	who = cmp.Or(g.program, "somebody")
+	if len(to) > 0 {
+		who = cmp.Or(g.program, "published")
+	}
 	g.session = d.o.Session.IsValid() && k == port{"tcp", d.o.Session.Port()}
 	g.admin = g.program == "sshd" && k.proto == "tcp" || k == port{"tcp", 22} || g.session
-	if why := leaveOut(k, g.program, a4.closed() && a6.closed() && !g.session); why != "" {
-		return g, why
+	a4, a6 := d.access(v4, true, loops), d.access(v6, false, loops)
+	if why := d.leaveOut(k, g.program, a4.closed() && a6.closed() && !g.session); why != "" {
+		return nil, who, why
 	}
-	g.notes = append(g.notes, fmt.Sprintf("%s listens on %s. Today IPv4: %s; IPv6: %s.", cmp.Or(g.program, "somebody"), strings.Join(where, ", "), a4.words, a6.words))
-	if !d.policy(&g, a4, a6) {
-		return g, fmt.Sprintf("IPv4 is closed to it, so --mirror-ipv4 closes IPv6 (%s today)", a6.words)
+	ways, shut := d.ways(v4, v6, loops)
+	if len(ways) == 0 { // nobody, but for the session
+		ways = []way{{a4: a4, a6: a6}}
 	}
-	if !d.o.MirrorIPv4 && !g.admin {
-		d.narrow(&g, ls)
-	}
-	g.name = cmp.Or(names[k.String()], g.program, "service")
+	g.name = cmp.Or(names[k.String()], g.program, strings.TrimSuffix(who, "somebody"), "service")
 	if g.admin {
 		g.name = "ssh"
 	}
-	return g, ""
+	for _, w := range ways {
+		g := g
+		g.ports, g.interfaces = slices.Clone(g.ports), w.interfaces
+		by := "Today"
+		if w.interfaces != nil {
+			by = "By " + several(w.interfaces, 6) + " today"
+		}
+		note := fmt.Sprintf("%s %s IPv4: %s; IPv6: %s.", heard, by, w.a4.words, w.a6.words)
+		if len(shut) > 0 {
+			note += fmt.Sprintf(" By %s: nobody.", several(shut, 6))
+		}
+		g.notes = append(g.notes, note)
+		if !d.policy(&g, w.a4, w.a6) {
+			why = fmt.Sprintf("IPv4 is closed to it (%s), so --mirror-ipv4 closes IPv6 (%s today)", w.a4.words, w.a6.words)
+			continue
+		}
+		if !d.o.MirrorIPv4 && !g.admin && len(x.flows) == 0 {
+			d.narrow(&g, x.listeners)
+		}
+		out = append(out, g)
+	}
+	if len(out) > 0 {
+		why = ""
+	}
+	return out, who, why
 }
 
 // inWords is an address that a program listens on, in words where it stands for many.
@@ -222,6 +304,7 @@ func (d *drafting) narrow(g *group, ls []*reach.Listener) {
 	case !changes:
 		g.to = to
 		g.notes = append(g.notes, "It listens on no other address, so none else is opened (to).")
+	case g.interfaces != nil: // it is opened no wider than that already
 	case !slices.ContainsFunc(on, func(n string) bool { _, ok := d.Intent.Interfaces[n]; return !ok }):
 		g.interfaces = on
 		g.notes = append(g.notes, "It listens on no other address, and that one may change, so it is opened on the interface alone.")
@@ -229,7 +312,7 @@ func (d *drafting) narrow(g *group, ls []*reach.Listener) {
 }
 
 // leaveOut says why a listener is no service, or nothing.
-func leaveOut(k port, program string, closed bool) string {
+func (d *drafting) leaveOut(k port, program string, closed bool) string {
 	switch {
 	case k == port{"udp", 68}, k == port{"udp", 546}:
 		return "the DHCP client, which needs no service"
@@ -237,58 +320,25 @@ func leaveOut(k port, program string, closed bool) string {
 		return "discovery among neighbours; add a service if you need it"
 	case closed:
 		return silent
+	case program == "" && k.proto == "udp" && d.carries(k.number) != "":
+		return "the kernel's own, for " + d.carries(k.number) + ": see tunnels"
 	case k.proto == "udp" && k.number >= ephemeral && names[k.String()] == "":
 		return "a port that nobody chose: " + cmp.Or(program, "a program") + " asks from it, and answers come in anyway"
 	}
 	return ""
 }
 
-// access reads what reach says of a family.
-func (d *drafting) access(vs []reach.V, is4 bool, loops map[string]bool) access {
-	a := access{words: "it does not listen"}
-	if len(vs) == 0 {
-		return a
-	}
-	must, may, local, limited := reach.Union(vs, func(i string) bool { return loops[i] })
-	if local {
-		a.words = "this host alone"
-		return a
-	}
-	a.takes = true
-	use := must
-	if len(must) == 0 && len(may) > 0 {
-		use, a.maybe = may, true
-	}
-	all := true
-	for _, v := range vs {
-		if len(v.Interfaces) > 0 && !slices.ContainsFunc(v.Interfaces, func(i string) bool { return !loops[i] }) {
-			continue
+// carries is the tunnel of this host that the kernel itself takes packets for at a port
+// which the rules for tunnels know.
+func (d *drafting) carries(number uint16) string {
+	known := map[string][]uint16{"vxlan": {4789, 8472}, "geneve": {6081}, "wireguard": {51820}}
+	for i := range d.links {
+		l := &d.links[i]
+		if l.Flags&1 != 0 && slices.Contains(known[l.Kind], number) && (l.Kind == "wireguard" || l.Tunnel != nil && l.Tunnel.Port == number) {
+			return l.Name + " (" + l.Kind + ")"
 		}
-		all = all && (v.Sources == "anywhere" || v.Sources == "perhaps anywhere")
-		a.words = v.Sources
 	}
-	a.any = len(use) > 0 && (all || reach.ClassOf(use, use, is4) == reach.Open)
-	switch {
-	case len(use) == 0:
-		a.words = "nobody"
-	case a.any && all:
-		a.words = "anybody"
-	case a.any:
-		a.words = "almost anybody (" + a.words + ")"
-	default:
-		a.from = d.sources(use, is4)
-		if len(a.from) > maxSources {
-			a.from, a.long = a.from[:maxSources], true
-		}
-		a.words = brief(a.from)
-	}
-	if a.maybe {
-		a.words = "perhaps " + a.words
-	}
-	if limited {
-		a.words += ", up to a rate"
-	}
-	return a
+	return ""
 }
 
 // brief lists prefixes in a sentence.
@@ -302,21 +352,6 @@ func brief(ps []netip.Prefix) string {
 		out = append(out, p.String())
 	}
 	return strings.Join(out, ", ")
-}
-
-// sources are the prefixes of a set, without the holes that this host's own addresses
-// make in it.
-func (d *drafting) sources(s packetset.Set, is4 bool) []netip.Prefix {
-	ivs := slices.Clone([]packetset.Interval(s))
-	own := map[netip.Prefix]bool{}
-	for _, a := range d.addrs {
-		if ip := a.Prefix.Addr(); ip.Is4() == is4 && !s.Contains(packetset.FromIP(ip)) {
-			p := netip.PrefixFrom(ip, ip.BitLen())
-			own[p] = true
-			ivs = append(ivs, packetset.PrefixInterval(p))
-		}
-	}
-	return slices.DeleteFunc(packetset.Normalise(ivs).Prefixes(is4), func(p netip.Prefix) bool { return own[p] || p.Addr().Is4In6() })
 }
 
 // policy writes who gets in of a group; false closes it.
@@ -347,12 +382,15 @@ func (d *drafting) policy(g *group, a4, a6 access) bool {
 			g.notes = append(g.notes, fmt.Sprintf("There are more than %d sources, and only these are written: complete them.", maxSources))
 		}
 	}
-	if len(g.families) == 1 && !d.disabled() {
-		note := "One family alone, as it is today; take families out to open both."
-		if g.families[0] == "ipv6" {
-			note = "LOOK TWICE: IPv6 lets in whom IPv4 does not. It is written as it is today; take it out unless it is meant."
-		}
-		g.notes = append(g.notes, note)
+	g.wider = !d.disabled() && !d.o.MirrorIPv4 && !ownFamily(g.ports[0]) && !a6.closed() && a4.takesOrNot(a6)
+	switch {
+	case g.wider:
+		g.notes = append(g.notes, "LOOK TWICE: IPv6 lets in whom IPv4 does not. It is written as it is today; take it out unless it is meant.")
+	case len(g.families) == 1 && !d.disabled() && !ownFamily(g.ports[0]):
+		g.notes = append(g.notes, "One family alone, as it is today; take families out to open both.")
+	}
+	if len(a4.kept)+len(a6.kept) > 0 {
+		g.notes = append(g.notes, fmt.Sprintf("Other rules of this host keep %s out. They stay as they are, and are not repeated here.", brief(append(slices.Clone(a4.kept), a6.kept...))))
 	}
 	if a4.maybe || a6.maybe {
 		g.notes = append(g.notes, "That it is open is not certain: sixfence reach says what stands in the way.")
@@ -369,6 +407,12 @@ func (d *drafting) mirror(g *group, a4, a6 *access) bool {
 		return g.admin
 	}
 	*a6 = access{takes: true, any: a4.any}
+	if a4.limited {
+		g.notes = append(g.notes, "IPv4 is let in up to a rate. The intent has no rate for services: over IPv6 there is none.")
+	}
+	if len(a4.kept) > 0 {
+		g.notes = append(g.notes, "Over IPv6 nobody is kept out: what those addresses are there is not known.")
+	}
 	if a4.any {
 		return true
 	}
@@ -398,6 +442,11 @@ func (d *drafting) twins(four []netip.Prefix) []netip.Prefix {
 		}
 	}
 	return out
+}
+
+// ownFamily tells that the protocol of a port is of one IP version by its nature.
+func ownFamily(p string) bool {
+	return slices.Contains([]string{"udp/67", "udp/68", "udp/546", "udp/547"}, p)
 }
 
 var notName = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
