@@ -20,6 +20,8 @@ type access struct {
 	maybe   bool
 	long    bool
 	limited bool
+	set     packetset.Set // of all of them
+	but     string        // whom other rules keep out of everybody
 }
 
 func (a access) closed() bool { return !a.takes || !a.any && len(a.from) == 0 }
@@ -74,18 +76,11 @@ func (d *drafting) ways(v4, v6 []reach.V, loops map[string]bool) (out []way, shu
 		x.has4, x.has6 = len(w4) > 0, len(w6) > 0
 		x.a4, x.a6 = d.access(w4, true, loops), d.access(w6, false, loops)
 	}
-	// Where the kernel holds sources to its routes, whoever can come by an interface at
-	// all is in what it lets in: that is no rule.
 	any4 := slices.ContainsFunc(doors, func(x door) bool { return x.a4.any })
 	any6 := slices.ContainsFunc(doors, func(x door) bool { return x.a6.any })
 	for i := range doors {
 		x := &doors[i]
-		if any4 && !x.a4.any && d.allOf(x.name, x.a4.from, true) {
-			x.a4.any, x.a4.from = true, nil
-		}
-		if any6 && !x.a6.any && d.allOf(x.name, x.a6.from, false) {
-			x.a6.any, x.a6.from = true, nil
-		}
+		x.a4, x.a6 = d.comingBy(x.name, x.a4, true, any4), d.comingBy(x.name, x.a6, false, any6)
 	}
 	for i := range doors {
 		x := &doors[i]
@@ -129,42 +124,67 @@ func (d *drafting) ways(v4, v6 []reach.V, loops map[string]bool) (out []way, shu
 	return out, shut
 }
 
-// allOf tells that sources hold everybody to whom routes lead by an interface, and that
-// there are such routes.
-func (d *drafting) allOf(iface string, from []netip.Prefix, is4 bool) bool {
+// comingBy is an access for those who can come by an interface: those to whom the routes
+// lead by it. Where the kernel holds sources to the routes nobody else does, and what it
+// leaves of everybody is no rule; nor is it one that only others than they are let in.
+func (d *drafting) comingBy(iface string, a access, is4, anyElsewhere bool) access {
+	can := d.routed(iface, is4)
+	if a.closed() || len(can) == 0 {
+		return a
+	}
+	var own []packetset.Interval
+	for _, x := range d.addrs { // its own senders are no strangers
+		if ip := x.Prefix.Addr(); ip.Is4() == is4 {
+			own = append(own, packetset.PrefixInterval(netip.PrefixFrom(ip, ip.BitLen())))
+		}
+	}
+	in := can.Intersect(a.set)
+	out := can.Intersect(packetset.Normalise(append(own, a.set...)).Complement(is4))
+	switch {
+	case len(in) == 0:
+		a.any, a.from, a.kept, a.words = false, nil, nil, "nobody who can come by it"
+	case anyElsewhere && !a.any && !slices.ContainsFunc(out, func(i packetset.Interval) bool { return i.From != i.To }) && len(out) <= 2*len(can): // network and broadcast addresses
+		a.any, a.from, a.kept = true, nil, nil
+	}
+	return a
+}
+
+// routed are the addresses that the routes lead to by an interface.
+func (d *drafting) routed(iface string, is4 bool) packetset.Set {
 	index := 0
 	for i := range d.links {
 		if d.links[i].Name == iface {
 			index = d.links[i].Index
 		}
 	}
-	var ivs []packetset.Interval
-	for _, p := range from {
-		ivs = append(ivs, packetset.PrefixInterval(p))
-	}
-	for _, a := range d.addrs { // its own senders are no strangers
-		if ip := a.Prefix.Addr(); ip.Is4() == is4 {
-			ivs = append(ivs, packetset.PrefixInterval(netip.PrefixFrom(ip, ip.BitLen())))
-		}
-	}
-	have := packetset.Normalise(ivs)
-	some := false
+	var here, there []packetset.Interval
+	least := 128
 	for _, r := range d.routes {
-		if r.Dst.Addr().Is4() != is4 || r.Type != unicast || r.Table == localTable || r.Dst.Addr().IsMulticast() || !slices.ContainsFunc(r.NextHops, func(h fact.NextHop) bool { return h.Index == index }) {
+		if r.Dst.Addr().Is4() != is4 || r.Type != unicast || r.Table == localTable || r.Dst.Addr().IsMulticast() {
 			continue
 		}
-		some = true
-		all := packetset.Set{packetset.PrefixInterval(r.Dst)}
-		if len(all.Intersect(have.Complement(is4))) > 2 { // network and broadcast addresses
-			return false
-		}
-		for _, iv := range all.Intersect(have.Complement(is4)) {
-			if iv.From != iv.To {
-				return false
-			}
+		if slices.ContainsFunc(r.NextHops, func(h fact.NextHop) bool { return h.Index == index }) {
+			here, least = append(here, packetset.PrefixInterval(r.Dst)), min(least, r.Dst.Bits())
 		}
 	}
-	return some
+	for _, r := range d.routes {
+		if r.Dst.Addr().Is4() == is4 && r.Type == unicast && r.Table != localTable && r.Dst.Bits() > least && !slices.ContainsFunc(r.NextHops, func(h fact.NextHop) bool { return h.Index == index }) && !r.Dst.Addr().IsLinkLocalUnicast() {
+			there = append(there, packetset.PrefixInterval(r.Dst))
+		}
+	}
+	return packetset.Normalise(here).Intersect(packetset.Normalise(there).Complement(is4))
+}
+
+// anybody are the addresses that somebody may have.
+func anybody(is4 bool) packetset.Set {
+	out := packetset.Set{{To: packetset.Last(is4)}}
+	for _, text := range []string{"::1/128", "::/128", "ff00::/8", "::ffff:0.0.0.0/96", "127.0.0.0/8", "224.0.0.0/4", "0.0.0.0/8", "240.0.0.0/4"} {
+		p := netip.MustParsePrefix(text)
+		if p.Addr().Is4() == is4 {
+			out = out.Intersect(packetset.Set{packetset.PrefixInterval(p)}.Complement(is4))
+		}
+	}
+	return out
 }
 
 // access reads what reach says of a family.
@@ -185,24 +205,32 @@ func (d *drafting) access(vs []reach.V, is4 bool, loops map[string]bool) access 
 	}
 	all := true
 	for _, v := range vs {
-		if len(v.Interfaces) > 0 && !slices.ContainsFunc(v.Interfaces, func(i string) bool { return !loops[i] }) {
-			continue
-		}
-		all = all && (v.Sources == "anywhere" || v.Sources == "perhaps anywhere")
-		if a.words == "it does not listen" || v.Sources != "nobody" {
-			a.words = v.Sources
+		if len(v.Interfaces) == 0 || slices.ContainsFunc(v.Interfaces, func(i string) bool { return !loops[i] }) {
+			all = all && (v.Sources == "anywhere" || v.Sources == "perhaps anywhere")
 		}
 	}
+	if a.from, a.kept = d.sources(use, is4); len(a.from) > maxSources && reach.ClassOf(may, may, is4) == reach.Open {
+		use, a.maybe = may, true // surely some, by chance: balanced over several
+		a.from, a.kept = d.sources(use, is4)
+	}
+	a.set = use
 	a.any = len(use) > 0 && (all || reach.ClassOf(use, use, is4) == reach.Open)
 	switch {
 	case len(use) == 0:
 		a.words = "nobody"
-	case a.any && (all || a.words == "anywhere" || a.words == "perhaps anywhere"):
-		a.words = "anybody"
 	case a.any:
-		a.words = "almost anybody (" + a.words + ")"
+		a.from, a.kept, a.words = nil, nil, "anybody"
+		var own []packetset.Interval
+		for _, x := range d.addrs {
+			if ip := x.Prefix.Addr(); ip.Is4() == is4 {
+				own = append(own, packetset.PrefixInterval(netip.PrefixFrom(ip, ip.BitLen())))
+			}
+		}
+		if w := reach.Describe(packetset.Normalise(append(own, use...)), anybody(is4), is4); !all && w != "anywhere" {
+			a.words = "almost anybody (" + w + ")"
+			a.but = strings.TrimPrefix(w, "anywhere except ")
+		}
 	default:
-		a.from, a.kept = d.sources(use, is4)
 		if len(a.from) > maxSources {
 			a.from, a.long = a.from[:maxSources], true
 		}

@@ -35,6 +35,7 @@ type group struct {
 	interfaces     []string
 	notes          []string
 	admin, session bool
+	published      bool // rules pass it on, and nothing here listens
 	wider          bool // IPv6 lets in whom IPv4 does not
 }
 
@@ -157,7 +158,9 @@ func (d *drafting) reached() ([]port, map[port]*reachable, *fact.Gap) {
 		if !slices.Contains([]string{"tcp", "udp", "sctp", "udplite"}, l.Proto) || l.Port == 0 {
 			continue
 		}
-		sp.Expose(l)
+		if a, err := netip.ParseAddr(l.Address); err != nil || !a.IsLoopback() {
+			sp.Expose(l) // else it is for this host alone, whatever route_localnet lets in
+		}
 		x := at(port{l.Proto, l.Port})
 		x.listeners = append(x.listeners, l)
 	}
@@ -212,6 +215,7 @@ func (d *drafting) groups(k port, x *reachable, loops map[string]bool) (out []gr
 		v6 = nil
 	}
 	who = cmp.Or(g.program, "somebody")
+	g.published = len(to) > 0 && len(x.listeners) == 0
 	if len(to) > 0 {
 		who = cmp.Or(g.program, "published")
 	}
@@ -362,7 +366,7 @@ func (d *drafting) policy(g *group, a4, a6 access) bool {
 	switch {
 	case a4.closed() && a6.closed():
 		g.notes = append(g.notes, "Nobody seems to get to it, and your session does: kept open to anybody. Narrow it with from.")
-	case a4.any && a6.any, d.o.MirrorIPv4 && a4.any:
+	case a4.any && a6.any, d.o.MirrorIPv4 && a4.any && g.families == nil:
 	case a4.any && a6.closed():
 		g.families = []string{"ipv4"}
 	case a6.any && a4.closed():
@@ -389,8 +393,16 @@ func (d *drafting) policy(g *group, a4, a6 access) bool {
 	case len(g.families) == 1 && !d.disabled() && !ownFamily(g.ports[0]):
 		g.notes = append(g.notes, "One family alone, as it is today; take families out to open both.")
 	}
-	if len(a4.kept)+len(a6.kept) > 0 {
-		g.notes = append(g.notes, fmt.Sprintf("Other rules of this host keep %s out. They stay as they are, and are not repeated here.", brief(append(slices.Clone(a4.kept), a6.kept...))))
+	var out []string
+	for _, a := range []access{a4, a6} {
+		if len(a.kept) > 0 {
+			out = append(out, brief(a.kept))
+		} else if a.but != "" {
+			out = append(out, a.but)
+		}
+	}
+	if len(out) > 0 {
+		g.notes = append(g.notes, fmt.Sprintf("Other rules of this host keep %s out. They stay as they are, and are not repeated here.", strings.Join(out, ", ")))
 	}
 	if a4.maybe || a6.maybe {
 		g.notes = append(g.notes, "That it is open is not certain: sixfence reach says what stands in the way.")
@@ -410,8 +422,14 @@ func (d *drafting) mirror(g *group, a4, a6 *access) bool {
 	if a4.limited {
 		g.notes = append(g.notes, "IPv4 is let in up to a rate. The intent has no rate for services: over IPv6 there is none.")
 	}
-	if len(a4.kept) > 0 {
+	if len(a4.kept) > 0 || a4.but != "" {
 		g.notes = append(g.notes, "Over IPv6 nobody is kept out: what those addresses are there is not known.")
+	}
+	if a4.any && g.published && a6.closed() && !a6.takes {
+		g.families = []string{"ipv4"}
+		g.notes = append(g.notes, "Rules publish it over IPv4 alone, so there is nothing to open over IPv6.")
+		*a6 = access{}
+		return true
 	}
 	if a4.any {
 		return true
