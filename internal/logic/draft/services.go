@@ -434,32 +434,41 @@ func (d *drafting) mirror(g *group, a4, a6 *access) bool {
 	if a4.any {
 		return true
 	}
-	if a6.from = d.twins(a4.from); len(a6.from) > 0 {
-		g.notes = append(g.notes, "The IPv6 prefixes are those of the same links.")
-	} else {
-		g.notes = append(g.notes, "No IPv6 prefix is known that goes with these: IPv6 is closed until you add one.")
+	var alone []netip.Prefix
+	if a6.from, alone = d.twins(a4.from); len(a6.from) > 0 {
+		g.notes = append(g.notes, fmt.Sprintf("IPv4 lets in the whole of a link of this host, so IPv6 does: %s.", brief(a6.from)))
+	}
+	if len(alone) > 0 {
+		g.notes = append(g.notes, fmt.Sprintf("What %s is over IPv6 is not known: closed there until you add it.", brief(alone)))
 	}
 	return true
 }
 
-// twins are the IPv6 prefixes of the links that IPv4 prefixes lie on.
-func (d *drafting) twins(four []netip.Prefix) []netip.Prefix {
-	var out []netip.Prefix
+// twins are the IPv6 prefixes of the links that IPv4 prefixes hold as a whole, and those
+// of which none is known: an address, or a part of a link, has no twin.
+func (d *drafting) twins(four []netip.Prefix) (six, alone []netip.Prefix) {
 	for _, p := range four {
+		found := false
 		for _, a := range d.addrs {
 			link := a.Prefix.Masked()
-			if !link.Addr().Is4() || link.Bits() > p.Bits() || !link.Contains(p.Addr()) {
+			if !link.Addr().Is4() || p.Bits() > link.Bits() || !p.Contains(link.Addr()) {
 				continue
 			}
 			for _, b := range d.addrs {
 				x := b.Prefix.Masked()
-				if b.Index == a.Index && x.Addr().Is6() && x.Addr().IsGlobalUnicast() && !x.Addr().Is4In6() && x.Bits() < 128 && !slices.Contains(out, x) {
-					out = append(out, x)
+				if b.Index != a.Index || !x.Addr().Is6() || !x.Addr().IsGlobalUnicast() || x.Addr().Is4In6() || x.Bits() == 128 {
+					continue
+				}
+				if found = true; !slices.Contains(six, x) {
+					six = append(six, x)
 				}
 			}
 		}
+		if !found {
+			alone = append(alone, p)
+		}
 	}
-	return out
+	return six, alone
 }
 
 // ownFamily tells that the protocol of a port is of one IP version by its nature.
