@@ -69,7 +69,7 @@ func (e *Engine) begin(d *store.Dir, p *change.Plan, o Options) (t *transaction,
 		o.Sockets = Sockets
 	}
 	if o.Former != "" {
-		if err := e.reconcile(p); err != nil {
+		if err := e.reconcile(d, p, o.Former); err != nil {
 			return nil, err
 		}
 	}
@@ -91,6 +91,9 @@ func (e *Engine) begin(d *store.Dir, p *change.Plan, o Options) (t *transaction,
 		Deadline: now.Add(o.Timeout).UTC().Truncate(time.Millisecond), BegunAt: at, DeadlineAt: at + o.Timeout.Milliseconds(),
 		Boot: e.bootID(), Network: mutate.Namespace(), Entries: entries, PID: os.Getpid(), Started: started(os.Getpid()),
 		Restores: o.restores, Why: o.why,
+	}
+	if j.Links, err = mutate.Links(); err != nil {
+		return nil, fmt.Errorf("read interfaces: %w", err)
 	}
 	for _, s := range sockets {
 		j.Sockets = append(j.Sockets, s.key())

@@ -2,6 +2,7 @@ package apply
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/sixfence/sixfence/internal/host/mutate"
@@ -104,7 +105,21 @@ const sinceChanged = "changed-since"
 // the change. What somebody else has changed since is theirs and is left alone, and so is
 // what hung on an interface that is gone; both are named. Out of a file of theirs in which
 // our lines stand, our lines are taken.
-func (e *Engine) reconcile(p *change.Plan) error {
+func (e *Engine) reconcile(d *store.Dir, p *change.Plan, former string) error {
+	past, err := d.Sub(pastDir)
+	if err != nil {
+		return fmt.Errorf("find change %s: %w", former, err)
+	}
+	defer past.Close()
+	dir, err := past.Sub(former)
+	if err != nil {
+		return fmt.Errorf("find change %s: %w", former, err)
+	}
+	defer dir.Close()
+	j, err := readJournal(dir)
+	if err != nil {
+		return err
+	}
 	var steps []change.Step
 	var left []string
 	for _, s := range p.Steps {
@@ -139,6 +154,12 @@ func (e *Engine) reconcile(p *change.Plan) error {
 		}
 		steps = append(steps, s)
 	}
+	later, err := e.laterInterfaces(steps, j.Links)
+	if err != nil {
+		return err
+	}
+	steps = append(steps, later...)
+	slices.SortStableFunc(steps, func(a, b change.Step) int { return rank(a) - rank(b) })
 	if len(steps) == 0 && len(p.Steps) > 0 {
 		return &RefusedError{Why: "nothing of it is as the change left it: there is nothing to take back"}
 	}
@@ -148,6 +169,47 @@ func (e *Engine) reconcile(p *change.Plan) error {
 	}
 	p.ID = p.Sum()
 	return nil
+}
+
+// laterInterfaces are steps for the interfaces that came after the change and took its
+// conf/default, or its file, for their own.
+func (e *Engine) laterInterfaces(steps []change.Step, then map[uint32]string) ([]change.Step, error) {
+	links, err := mutate.Links()
+	if err != nil {
+		return nil, fmt.Errorf("read interfaces: %w", err)
+	}
+	var names []string
+	for _, n := range links {
+		if !slices.Contains(slices.Collect(maps.Values(then)), n) && then != nil {
+			names = append(names, n)
+		}
+	}
+	slices.Sort(names)
+	var out []change.Step
+	for _, s := range steps {
+		if s.Kind != change.Sysctl || mutate.InterfaceOf(s.Target) != "default" || s.Before == s.After {
+			continue
+		}
+		for _, name := range names {
+			x := s
+			x.Target = mutate.Renamed(s.Kind, s.Target, map[string]string{"default": name})
+			x.ID, x.Restores = "sysctl:"+x.Target, nil
+			if slices.ContainsFunc(steps, func(t change.Step) bool { return t.Kind == x.Kind && t.Target == x.Target }) {
+				continue
+			}
+			now, err := e.Host.State(x.Kind, x.Target)
+			if mutate.Gone(err) {
+				continue
+			}
+			if err != nil {
+				return nil, fmt.Errorf("prepare %s: %w", x.ID, err)
+			}
+			if want, err := e.Host.Want(x.Kind, x.Target, x.Before); err == nil && now == want {
+				out = append(out, x)
+			}
+		}
+	}
+	return out, nil
 }
 
 // unmarked is a step that takes our lines out of a file, and leaves what others wrote

@@ -61,6 +61,9 @@ func keeping(past *store.Dir, rs []Record) ([]held, error) {
 			}
 			key := keyOf(s)
 			h, known := by[key]
+			if !known && r.Former != "" {
+				continue // an interface that came after the change
+			}
 			if !known {
 				h.original = j.Entries[i].Before
 				order = append(order, key)

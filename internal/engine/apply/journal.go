@@ -40,6 +40,8 @@ type Journal struct {
 	Boot       string    `json:"boot"`       // the kernel's boot_id
 	Network    string    `json:"network"`    // the network namespace, as /proc names it
 	Entries    []Entry   `json:"entries"`    // as Plan.Steps
+	// Links are the interfaces at that time, by their index: names may change.
+	Links map[uint32]string `json:"links,omitempty"`
 	// Sockets are the connections at the time of arming: none of them can confirm.
 	Sockets []string `json:"sockets"`
 	PID     int      `json:"pid"`      // of the run that applies

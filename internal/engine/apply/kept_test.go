@@ -316,6 +316,139 @@ func TestRoutesBesideEachOther(t *testing.T) {
 	}
 }
 
+// TestSeveralInterfaces switches IPv6 off on one interface after the other. A route with a
+// next hop on each comes back whole, one with its source on the other comes back at all, and
+// the addresses stand in their order, by which the kernel chooses among sources: when the
+// change is undone, and when it was kept and is taken back.
+func TestSeveralInterfaces(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.ns.IP("-6", "route", "add", "2001:db8:97::/64", "metric", "500", "nexthop", "via", "fe80::97", "dev", "eth0", "weight", "3", "nexthop", "via", "fe80::98", "dev", "eth1")
+	l.ns.IP("-6", "route", "add", "2001:db8:96::/64", "via", "fe80::98", "dev", "eth1", "src", "2001:db8:1::10")
+	for _, a := range []string{"31", "30", "32"} {
+		l.ns.IP("-6", "address", "add", "2001:db8:1::"+a+"/64", "dev", "eth0", "nodad")
+	}
+	l.ns.IP("-6", "neighbour", "add", "2001:db8:1::77", "lladdr", "02:00:00:00:00:77", "dev", "eth0", "nud", "noarp")
+	text := func() string {
+		out := l.ns.IP("-6", "route", "show", "2001:db8:97::/64") + l.ns.IP("-6", "route", "show", "2001:db8:96::/64") +
+			"neighbours " + l.ns.IP("-6", "neighbour", "show", "2001:db8:1::77", "nud", "noarp")
+		source, _ := l.ns.Command("ip", "-6", "route", "get", "2001:db8:1::5").CombinedOutput() // fails where all is off
+		out += string(source)
+		for line := range strings.Lines(l.ns.IP("-6", "-o", "address", "show", "dev", "eth0", "scope", "global")) {
+			if w := strings.Fields(line); !strings.Contains(line, "2001:db8:1::12") { // its lifetime is over when a kept change is taken back
+				out += w[3] + "\n"
+			}
+		}
+		return out
+	}
+	before := text()
+	off := func(i string) change.Step {
+		return change.Step{ID: i, Kind: change.Sysctl, Phase: change.Runtime, Target: "net/ipv6/conf/" + i + "/disable_ipv6", Before: change.Image{Text: "0"}, After: change.Image{Text: "1"}}
+	}
+	l.plan([]change.Step{off("eth0"), off("eth1")})
+	check := func(when string) {
+		t.Helper()
+		var now string
+		testlab.Eventually(t, patience, when, func() bool { now = text(); return strings.Contains(now, "2001:db8:97::") })
+		if now != before {
+			t.Errorf("%s:\n%s\nbefore:\n%s", when, now, before)
+		}
+	}
+	l.must(t, "apply")
+	if strings.Contains(text(), "2001:db8:97::/64") {
+		t.Fatalf("the route is still there:\n%s", text())
+	}
+	l.must(t, "rollback")
+	check("after the undo")
+	l.must(t, "apply")
+	l.must(t, "confirm")
+	back, id, err := l.engine().Former("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.write(back)
+	if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=60000", "SIXFENCE_TEST_FORMER="+id); err != nil {
+		t.Fatalf("apply the way back: %v\n%s", err, out)
+	}
+	l.must(t, "confirm")
+	check("taken back")
+}
+
+// TestInterfacesThatChange renames interfaces while a change waits, lets two change their
+// names, and makes a new one, which takes our default: the undo finds them, and gives the new
+// one what it would have had. So does a kept change that is taken back.
+func TestInterfacesThatChange(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	const conf = "net/ipv6/conf/"
+	step := func(i, key, before, after string) change.Step {
+		return change.Step{ID: i + " " + key, Kind: change.Sysctl, Phase: change.Runtime, Target: conf + i + "/" + key, Before: change.Image{Text: before}, After: change.Image{Text: after}}
+	}
+	l.ns.Sysctl(conf+"p1/max_addresses", "8") // by itself what the default becomes
+	l.plan([]change.Step{
+		step("default", "disable_ipv6", "0", "1"), step("default", "max_addresses", "16", "8"), step("eth0", "disable_ipv6", "0", "1"), step("eth1", "max_addresses", "16", "8"),
+		{ID: "neighbour", Kind: change.Neighbour, Phase: change.Runtime, Target: "eth1 fe80::55", Before: change.Image{Absent: true}, After: change.Image{Text: "02:00:00:00:00:55"}},
+	})
+	values := func(paths ...string) string {
+		var out []string
+		for _, p := range paths {
+			out = append(out, p+"="+l.ns.ReadSysctl(conf+p))
+		}
+		return strings.Join(out, " ")
+	}
+	l.must(t, "apply")
+	rename := func(from, to string) {
+		t.Helper()
+		l.ns.IP("link", "set", from, "down")
+		l.ns.IP("link", "set", from, "name", to)
+		l.ns.IP("link", "set", to, "up")
+	}
+	rename("eth0", "x")
+	rename("eth1", "eth0")
+	rename("x", "wan.7")
+	l.ns.IP("link", "add", "new0", "type", "veth", "peer", "name", "new1")
+	l.ns.IP("link", "set", "new0", "up")
+	l.ns.Sysctl(conf+"new1/max_addresses", "5") // somebody's own
+	if got := values("new0/disable_ipv6", "wan.7/disable_ipv6"); got != "new0/disable_ipv6=1 wan.7/disable_ipv6=1" {
+		t.Fatal(got)
+	}
+	l.must(t, "rollback")
+	check := func(when string, want string, paths ...string) {
+		t.Helper()
+		if got := values(paths...); got != want {
+			t.Errorf("%s: %s, want %s", when, got, want)
+		}
+	}
+	check("after the undo", "default/disable_ipv6=0 new0/disable_ipv6=0 new1/disable_ipv6=0 wan.7/disable_ipv6=0 eth0/max_addresses=16 new0/max_addresses=16 new1/max_addresses=5 p1/max_addresses=8",
+		"default/disable_ipv6", "new0/disable_ipv6", "new1/disable_ipv6", "wan.7/disable_ipv6", "eth0/max_addresses", "new0/max_addresses", "new1/max_addresses", "p1/max_addresses")
+	if a := l.ns.IP("-6", "address", "show", "dev", "wan.7"); !strings.Contains(a, "2001:db8:1::10/64") || !strings.Contains(a, "2001:db8:1::12/64") {
+		t.Errorf("the addresses of the renamed interface: %s", a)
+	}
+	if n := l.ns.IP("-6", "neighbour", "show", "nud", "permanent"); strings.Contains(n, "fe80::55") || !strings.Contains(n, "fe80::99 dev wan.7") {
+		t.Errorf("permanent neighbours: %s", n)
+	}
+	if rs, err := l.engine().History(); err != nil || len(rs) != 2 || len(rs[1].Conflicts) > 0 {
+		t.Errorf("history %+v, %v", rs, err)
+	}
+
+	l.plan([]change.Step{step("default", "disable_ipv6", "0", "1"), step("default", "max_addresses", "16", "8"), step("wan.7", "disable_ipv6", "0", "1")})
+	l.must(t, "apply")
+	l.must(t, "confirm")
+	l.ns.IP("link", "add", "late0", "type", "veth", "peer", "name", "late1")
+	l.ns.Sysctl(conf+"late1/max_addresses", "5")
+	back, id, err := l.engine().Former("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.write(back)
+	if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=60000", "SIXFENCE_TEST_FORMER="+id); err != nil {
+		t.Fatalf("apply the way back: %v\n%s", err, out)
+	}
+	l.must(t, "confirm")
+	check("taken back", "default/disable_ipv6=0 late0/disable_ipv6=0 late1/disable_ipv6=0 wan.7/disable_ipv6=0 late0/max_addresses=16 late1/max_addresses=5 p1/max_addresses=8",
+		"default/disable_ipv6", "late0/disable_ipv6", "late1/disable_ipv6", "wan.7/disable_ipv6", "late0/max_addresses", "late1/max_addresses", "p1/max_addresses")
+}
+
 // TestConflictsOfEveryKind lets somebody write to every kind of object while the change
 // waits: what they wrote is kept, and named.
 func TestConflictsOfEveryKind(t *testing.T) {

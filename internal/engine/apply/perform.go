@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/sixfence/sixfence/internal/host/mutate"
 	"github.com/sixfence/sixfence/internal/host/store"
@@ -15,12 +16,19 @@ func (e *Engine) run(ctx context.Context, d *store.Dir, t *transaction) error {
 	if err := t.enter(applying); err != nil {
 		return err
 	}
+	again := false // what a former change destroyed is made again, once IPv6 is on everywhere
 	for i, s := range t.j.Plan.Steps {
 		if s.Phase != change.Runtime {
 			continue
 		}
 		if err := ctx.Err(); err != nil {
 			return err
+		}
+		if rank(s) == 3 && !again {
+			again = true
+			if err := e.makeAgain(t); err != nil {
+				return err
+			}
 		}
 		if bootTime() >= t.j.DeadlineAt {
 			return errors.New("the time was up before all was applied")
@@ -33,6 +41,11 @@ func (e *Engine) run(ctx context.Context, d *store.Dir, t *transaction) error {
 		}
 		if err := e.boundary("step %d after", i); err != nil {
 			return fmt.Errorf("perform %s: %w", s.ID, err)
+		}
+	}
+	if !again {
+		if err := e.makeAgain(t); err != nil {
+			return err
 		}
 	}
 	if err := e.verify(t, true); err != nil {
@@ -110,24 +123,52 @@ func (e *Engine) perform(t *transaction, i int, s change.Step) error {
 	if err := t.note(note{What: "done", Step: i, Over: over, Entry: &fresh}); err != nil {
 		return err
 	}
-	for _, o := range s.Restores {
-		if o.Kind == change.Sysctl {
-			continue // it is done
-		}
-		err := e.Host.Restore(o, 0)
-		if errors.As(err, new(*mutate.ConflictError)) || errors.As(err, new(*mutate.LostError)) || mutate.Gone(err) {
-			e.log("not made again", "object", o.Target, "cause", err)
-			continue
-		}
-		if err != nil {
-			return err
-		}
-	}
 	if now, err = e.Host.State(s.Kind, s.Target); err != nil {
 		return err
 	}
 	if now != en.Ours {
 		return fmt.Errorf("it is %s afterwards, not %s", now, en.Ours)
+	}
+	return nil
+}
+
+// makeAgain restores what the steps of a rollback bring back: addresses first, of every
+// interface, since a route may have its source on one and its next hops on others.
+func (e *Engine) makeAgain(t *transaction) error {
+	return inOrder(func(fits func(change.Object) bool) error {
+		for _, s := range t.j.Plan.Steps {
+			for _, o := range s.Restores {
+				if !fits(o) {
+					continue
+				}
+				err := e.Host.Restore(o, 0)
+				if errors.As(err, new(*mutate.ConflictError)) || errors.As(err, new(*mutate.LostError)) || mutate.Gone(err) {
+					e.log("not made again", "object", o.Target, "cause", err)
+					continue
+				}
+				if err != nil {
+					return fmt.Errorf("make %s again: %w", o.Target, err)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// inOrder calls f for each sort of object that is made again, in the order in which they
+// need each other: addresses, neighbours, routes without a gateway, routes with one.
+func inOrder(f func(fits func(change.Object) bool) error) error {
+	for _, k := range []change.Kind{change.AddressObj, change.Neighbour} {
+		if err := f(func(o change.Object) bool { return o.Kind == k }); err != nil {
+			return err
+		}
+	}
+	for _, gateway := range []bool{false, true} {
+		if err := f(func(o change.Object) bool {
+			return o.Kind == change.RouteObj && strings.Contains(o.Target, " via ") == gateway
+		}); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -78,6 +78,12 @@ func (e *Engine) undoKernel(t *transaction, ears *mutate.Ears, out *Outcome) {
 		}
 		out.Failed = append(out.Failed, fmt.Sprintf("%s: %v", s.ID, err))
 	}
+	links, err := mutate.Links()
+	if err != nil {
+		out.Failed = append(out.Failed, err.Error())
+		return
+	}
+	t.follow(links)
 	for r := range 4 {
 		for i := len(t.j.Plan.Steps) - 1; i >= 0; i-- {
 			s := t.j.Plan.Steps[i]
@@ -148,7 +154,83 @@ func (e *Engine) undoStep(t *transaction, i int, s change.Step, out *Outcome) er
 			return fmt.Errorf("it is %s after the undo, not %s", now, en.Before)
 		}
 	}
+	if err := e.undoDefault(t, i, s); err != nil {
+		return err
+	}
 	return e.undoOverwritten(t, i, out)
+}
+
+// follow finds the interfaces that have got another name since: what was changed of them
+// is where they are now.
+func (t *transaction) follow(links map[uint32]string) {
+	to := map[string]string{}
+	for i, was := range t.j.Links {
+		if now, ok := links[i]; ok && now != was {
+			to[was] = now
+		}
+	}
+	if len(to) == 0 {
+		return
+	}
+	for i := range t.j.Plan.Steps {
+		s := &t.j.Plan.Steps[i]
+		s.Target = mutate.Renamed(s.Kind, s.Target, to)
+	}
+	values := func(vs []mutate.Value) {
+		for i := range vs {
+			vs[i].Target = mutate.Renamed(change.Sysctl, vs[i].Target, to)
+		}
+	}
+	objects := func(en Entry) {
+		values(en.Overwrites)
+		for i := range en.Saved {
+			o := &en.Saved[i]
+			o.Target = mutate.Renamed(o.Kind, o.Target, to)
+			if n, ok := to[o.Interface]; ok {
+				o.Interface = n
+			}
+		}
+	}
+	for i := range t.j.Entries {
+		objects(t.j.Entries[i])
+	}
+	for _, en := range t.p.saved {
+		objects(en)
+	}
+	for _, vs := range t.p.over {
+		values(vs)
+	}
+	for _, vs := range t.p.left {
+		values(vs)
+	}
+}
+
+// undoDefault gives interfaces that came after the change what they would have been given
+// without it: they took our conf/default when they were made.
+func (e *Engine) undoDefault(t *transaction, i int, s change.Step) error {
+	en := t.j.Entries[i]
+	if mutate.InterfaceOf(s.Target) != "default" || en.Before == en.Ours || t.j.Links == nil {
+		return nil
+	}
+	links, err := mutate.Links()
+	if err != nil {
+		return fmt.Errorf("read interfaces: %w", err)
+	}
+	var errs []error
+	for n, name := range links {
+		if _, old := t.j.Links[n]; old {
+			continue
+		}
+		target := mutate.Renamed(change.Sysctl, s.Target, map[string]string{"default": name})
+		now, err := e.Host.State(change.Sysctl, target)
+		if err == nil && now == en.Ours {
+			err = e.Host.Set(change.Sysctl, target, s.Before)
+		}
+		if err != nil && !mutate.Gone(err) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // undoOverwritten restores what the step wrote besides.
@@ -200,62 +282,58 @@ func (e *Engine) undoOverwritten(t *transaction, i int, out *Outcome) error {
 // restore makes again what steps destroyed: addresses first, then neighbours, then
 // routes, of which those without a gateway come before those that need them.
 func (e *Engine) restore(t *transaction, ears *mutate.Ears, out *Outcome) {
-	for _, k := range []change.Kind{change.AddressObj, change.Neighbour, change.RouteObj} {
-		for _, gateway := range []bool{false, true} {
-			if gateway && k != change.RouteObj {
+	_ = inOrder(func(fits func(change.Object) bool) error {
+		for i, s := range t.j.Plan.Steps {
+			if s.Phase != change.Runtime || !t.p.done[i] && !t.p.undoing[i] {
 				continue
 			}
-			for i, s := range t.j.Plan.Steps {
-				if s.Phase != change.Runtime || !t.p.done[i] && !t.p.undoing[i] {
-					continue
-				}
-				en, ok := t.p.saved[i]
-				if !ok {
-					en = t.j.Entries[i]
-				}
-				elapsed := uint32(max(0, bootTime()-en.SavedAt) / 1000)
-				for _, o := range en.Saved {
-					if o.Kind != k || k == change.RouteObj && strings.Contains(o.Target, " via ") != gateway {
-						continue
-					}
-					// An undo that is repeated restores nothing twice: somebody may have deleted
-					// it since.
-					name := string(o.Kind) + " " + o.Target
-					if t.p.restored[restoredKey(i, name)] {
-						continue
-					}
-					if mutate.Temporary(o) {
-						out.Lost = append(out.Lost, o.Target+" was a temporary address; the kernel makes another one, now or with the next Router Advertisement")
-						continue
-					}
-					var err error
-					t.touch(ears.Heard())
-					if t.p.touched[mutate.Place(o)] {
-						err = &mutate.ConflictError{Target: string(o.Kind) + " " + o.Target}
-					} else if mutate.Elsewhere(o) {
-						err = &mutate.ConflictError{Target: o.Target + " (another interface has its name)"}
-					} else {
-						err = e.Host.Restore(o, elapsed)
-					}
-					if err == nil {
-						if n := (note{What: "restored", Step: i, Object: name}); t.note(n) != nil {
-							t.p.take(n)
-						}
-					}
-					if err != nil {
-						if errors.As(err, new(*mutate.ConflictError)) || errors.As(err, new(*mutate.LostError)) {
-							out.Conflicts = append(out.Conflicts, err.Error())
-							continue
-						}
-						if mutate.Gone(err) {
-							out.Conflicts = append(out.Conflicts, o.Target+": its interface is gone")
-							continue
-						}
-						out.Failed = append(out.Failed, fmt.Sprintf("%s: %v", s.ID, err))
-					}
+			en, ok := t.p.saved[i]
+			if !ok {
+				en = t.j.Entries[i]
+			}
+			elapsed := uint32(max(0, bootTime()-en.SavedAt) / 1000)
+			for _, o := range en.Saved {
+				if fits(o) {
+					e.restoreOne(t, i, o, elapsed, ears, out)
 				}
 			}
 		}
+		return nil
+	})
+}
+
+// restoreOne makes one object again.
+func (e *Engine) restoreOne(t *transaction, i int, o change.Object, elapsed uint32, ears *mutate.Ears, out *Outcome) {
+	// An undo that is repeated restores nothing twice: somebody may have deleted it since.
+	name := string(o.Kind) + " " + o.Target
+	if t.p.restored[restoredKey(i, name)] {
+		return
+	}
+	if mutate.Temporary(o) {
+		out.Lost = append(out.Lost, o.Target+" was a temporary address; the kernel makes another one, now or with the next Router Advertisement")
+		return
+	}
+	var err error
+	t.touch(ears.Heard())
+	switch {
+	case t.p.touched[mutate.Place(o)]:
+		err = &mutate.ConflictError{Target: name}
+	case mutate.Elsewhere(o):
+		err = &mutate.ConflictError{Target: o.Target + " (another interface has its name)"}
+	default:
+		err = e.Host.Restore(o, elapsed)
+	}
+	switch {
+	case err == nil:
+		if n := (note{What: "restored", Step: i, Object: name}); t.note(n) != nil {
+			t.p.take(n)
+		}
+	case errors.As(err, new(*mutate.ConflictError)), errors.As(err, new(*mutate.LostError)):
+		out.Conflicts = append(out.Conflicts, err.Error())
+	case mutate.Gone(err):
+		out.Conflicts = append(out.Conflicts, o.Target+": its interface is gone")
+	default:
+		out.Failed = append(out.Failed, fmt.Sprintf("%s: %v", t.j.Plan.Steps[i].ID, err))
 	}
 }
 

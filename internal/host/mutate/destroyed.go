@@ -93,6 +93,9 @@ func addressesOf(covered map[uint32]string) ([]change.Object, error) {
 			out = append(out, o)
 		}
 	}
+	// The kernel names the latest first. What is made again in the order in which it was made
+	// stands as it stood: of two sources that are as good it takes the one that comes first.
+	slices.Reverse(out)
 	return out, nil
 }
 
@@ -163,10 +166,15 @@ func neighbourOf(m []byte, covered map[uint32]string) (change.Object, bool) {
 	if len(m) < unix.SizeofNdMsg || m[0] != unix.AF_INET6 {
 		return change.Object{}, false
 	}
-	if m[10]&unix.NTF_PROXY == 0 && binary.NativeEndian.Uint16(m[8:])&unix.NUD_PERMANENT == 0 {
-		return change.Object{}, false
+	o, ok := namedNeighbour(m, covered)
+	switch state := binary.NativeEndian.Uint16(m[8:]); {
+	case m[10]&unix.NTF_PROXY != 0, state&unix.NUD_PERMANENT != 0:
+		return o, ok
+	case state&unix.NUD_NOARP != 0: // of groups the kernel makes them itself
+		dst := attributes(m[unix.SizeofNdMsg:])[unix.NDA_DST]
+		return o, ok && len(dst) == 16 && dst[0] != 0xff
 	}
-	return namedNeighbour(m, covered)
+	return change.Object{}, false
 }
 
 // namedNeighbour is neighbourOf for one in any state.
@@ -182,7 +190,11 @@ func namedNeighbour(m []byte, covered map[uint32]string) (change.Object, bool) {
 		o.Target += " proxy"
 		o.Attributes = []string{"proxy"}
 	} else {
-		o.Attributes = []string{"lladdr", net.HardwareAddr(a[unix.NDA_LLADDR]).String(), "nud", "permanent"}
+		nud := "permanent"
+		if binary.NativeEndian.Uint16(m[8:])&unix.NUD_NOARP != 0 {
+			nud = "noarp"
+		}
+		o.Attributes = []string{"lladdr", net.HardwareAddr(a[unix.NDA_LLADDR]).String(), "nud", nud}
 	}
 	return o, ok
 }
@@ -335,8 +347,11 @@ func routeOf(m []byte, covered map[uint32]string, raDefault bool) (change.Object
 	left := false
 	eachHop(a[unix.RTA_MULTIPATH], func(h []byte) {
 		n, in := covered[binary.NativeEndian.Uint32(h[4:])]
-		left = left || !in
-		name, ok = n, in
+		if in {
+			name, ok = n, true
+		}
+		// A hop whose interface is off already, perhaps by an earlier step, keeps nothing.
+		left = left || !in && h[2]&unix.RTNH_F_DEAD == 0
 	})
 	if left {
 		return change.Object{}, false

@@ -57,9 +57,9 @@ func (h *Host) Restore(o change.Object, elapsed uint32) error {
 	switch {
 	case errors.Is(err, unix.EEXIST):
 		return nil
-	case errors.Is(err, unix.EACCES), o.Kind == change.RouteObj && (errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EINVAL)):
-		// IPv6 is off there, or its gateway or its source address is gone. We had made it
-		// again if that were our doing.
+	case errors.Is(err, unix.EACCES), o.Kind == change.RouteObj && (errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENETDOWN)):
+		// IPv6 is off there, the interface is down, or its gateway or its source address is gone.
+		// We had made it again if that were our doing.
 		return &LostError{Target: o.Target, Cause: err}
 	case err != nil:
 		return fmt.Errorf("restore %s: %w", o.Target, err)
@@ -247,8 +247,10 @@ func restoreRoute(o change.Object, i, elapsed uint32) error {
 		case unix.RTA_CACHEINFO:
 		case unix.RTA_OIF:
 			b = attr(b, t, u32(i))
-		case unix.RTA_METRICS, unix.RTA_MULTIPATH, unix.RTA_ENCAP:
+		case unix.RTA_METRICS, unix.RTA_ENCAP:
 			b = attr(b, t|unix.NLA_F_NESTED, v)
+		case unix.RTA_MULTIPATH:
+			b = attr(b, t|unix.NLA_F_NESTED, hops(v))
 		default:
 			b = attr(b, t, v)
 		}
@@ -266,6 +268,13 @@ func restoreRoute(o change.Object, i, elapsed uint32) error {
 		return err
 	}
 	return err
+}
+
+// hops are the next hops of a route, without what the kernel says of their state.
+func hops(v []byte) []byte {
+	out := slices.Clone(v)
+	eachHop(out, func(h []byte) { h[2] &= unix.RTNH_F_ONLINK | unix.RTNH_F_PERVASIVE })
+	return out
 }
 
 // room tells whether a route is missing. Another one to the same place that was not beside
