@@ -23,6 +23,7 @@ func keyOf(s change.Step) string { return string(s.Kind) + " " + s.Target }
 func keeping(past *store.Dir, rs []Record) ([]held, error) {
 	var order []string
 	by := map[string]held{}
+	was := map[string]map[string]held{} // by each change: what held its objects before
 	for _, r := range rs {
 		if r.Event != "confirmed" {
 			continue
@@ -36,34 +37,26 @@ func keeping(past *store.Dir, rs []Record) ([]held, error) {
 		if err != nil {
 			return nil, err
 		}
-		if r.Former != "" {
-			// What a rollback left to others is held by nobody.
-			f, err := past.Sub(r.Former)
-			if err != nil {
-				return nil, fmt.Errorf("read what change %s left: %w", r.Former, err)
-			}
-			former, err := readJournal(f)
-			f.Close()
-			if err != nil {
-				return nil, err
-			}
-			for _, s := range former.Plan.Steps {
-				key := keyOf(s)
-				if _, held := by[key]; held && !slices.ContainsFunc(j.Plan.Steps, func(x change.Step) bool { return keyOf(x) == key }) {
+		if former, ok := was[r.Former]; ok {
+			// What was given back is held as it was before. What the rollback left to others is
+			// held by nobody.
+			for key, before := range former {
+				if before.ours != "" && slices.ContainsFunc(j.Plan.Steps, func(s change.Step) bool { return keyOf(s) == key }) {
+					by[key] = before
+				} else {
 					delete(by, key)
-					order = slices.DeleteFunc(order, func(k string) bool { return k == key })
 				}
 			}
+			continue
 		}
+		was[r.Transaction] = map[string]held{}
 		for i, s := range j.Plan.Steps {
 			if s.Kind == change.Action {
 				continue
 			}
 			key := keyOf(s)
 			h, known := by[key]
-			if !known && r.Former != "" {
-				continue // an interface that came after the change
-			}
+			was[r.Transaction][key] = h
 			if !known {
 				h.original = j.Entries[i].Before
 				order = append(order, key)
@@ -74,8 +67,9 @@ func keeping(past *store.Dir, rs []Record) ([]held, error) {
 	}
 	var out []held
 	for _, key := range order {
-		if h := by[key]; h.ours != h.original {
+		if h, ok := by[key]; ok && h.ours != h.original {
 			out = append(out, h)
+			delete(by, key) // its place may be named twice
 		}
 	}
 	return out, nil

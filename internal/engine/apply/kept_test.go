@@ -166,6 +166,12 @@ func TestTakingBackLater(t *testing.T) {
 			t.Errorf("status: %+v, %v", s, err)
 		}
 	})
+	file("/etc/dhcpcd.conf", conf+"# later still\n") // is ours no longer
+	l.ns.Do(func() {
+		if s, err = l.engine().Status(); err != nil || len(s.Drift) > 0 {
+			t.Errorf("status: %+v, %v", s, err)
+		}
+	})
 	rs, err := l.engine().History()
 	if err != nil || len(rs) != 4 || len(rs[3].Conflicts) != 3 {
 		t.Errorf("history: %+v, %v", rs, err)
