@@ -13,11 +13,7 @@ import (
 // of reach of the terminal's signals, with nothing of ours open. Its output goes to
 // a file, or nowhere. It returns the process's number; nobody waits for it.
 func Detach(p Program, log *os.File) (int, error) {
-	// What the caller's shell had open for us (a lock of a script, a pipe that somebody
-	// reads to its end) would stay open for as long as the program lives.
-	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		closeOnExec() // before Linux 5.11
-	}
+	keepOpenFiles()
 	c, err := p.command()
 	if err != nil {
 		return 0, err
@@ -32,6 +28,15 @@ func Detach(p Program, log *os.File) (int, error) {
 	pid := c.Process.Pid
 	go func() { _ = c.Wait() }() // while we live, it leaves no zombie
 	return pid, nil
+}
+
+// keepOpenFiles lets programs inherit nothing: what the caller's shell had open for us (a
+// lock of a script, a pipe that somebody reads to its end) would stay open for as long as
+// such a program lives.
+func keepOpenFiles() {
+	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		closeOnExec() // before Linux 5.11
+	}
 }
 
 // closeOnExec marks every open file but the three standard ones.

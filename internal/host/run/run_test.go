@@ -117,3 +117,32 @@ func TestDetachInheritsNothing(t *testing.T) {
 		t.Errorf("read %d, %v", n, err)
 	}
 }
+
+func TestPiped(t *testing.T) {
+	sh := testlab.RequireTool(t, "sh")
+	start := func(script string) *run.Piped {
+		t.Helper()
+		p, err := run.StartPiped(run.Program{Path: sh, Args: []string{"-c", script}, MaxOutput: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	p := start("read x; echo got $x; yes 0123456789 | head -c 300000 >&2; cat >/dev/null; exit 3")
+	_, _ = io.WriteString(p.In, "it\nmore\n")
+	b := make([]byte, 7)
+	if _, err := io.ReadFull(p.Out, b); err != nil || string(b) != "got it\n" {
+		t.Errorf("%q %v", b, err)
+	}
+	if exit, said := p.Close(time.Minute); exit != 3 || said != "0123456789" {
+		t.Errorf("exit %d, %q", exit, said)
+	}
+	// One that does not end with its input is ended; it has no terminal.
+	p = start("(: </dev/tty) 2>/dev/null && echo terminal >&2; trap '' TERM HUP; while :; do sleep 1; done")
+	if exit, said := p.Close(10 * time.Millisecond); exit != -1 || said != "" {
+		t.Errorf("exit %d, %q", exit, said)
+	}
+	if _, err := run.StartPiped(run.Program{Path: "ssh"}); err == nil {
+		t.Error("a program was searched for")
+	}
+}

@@ -15,6 +15,7 @@ import (
 // Result is the answer for one port of one address.
 type Result struct {
 	Target    string         `json:"target"`
+	Via       string         `json:"via,omitempty"` // another host says so; empty: this one saw it
 	Address   netip.Addr     `json:"address"`
 	Family    string         `json:"family"`
 	Proto     string         `json:"proto"`
@@ -45,6 +46,109 @@ type Judge struct {
 	Predicted Source // nil: no rules
 	// Together: all targets are one host by different names.
 	Together bool
+	// Lost are vantages that gave no answer, and why.
+	Lost []Lost
+}
+
+// Lost is a vantage without an answer.
+type Lost struct {
+	Via string `json:"via"`
+	Why string `json:"why"`
+}
+
+// vantages is the judge of each place from where was looked.
+func (j *Judge) vantages() []*Judge {
+	var out []*Judge
+	at := map[string]int{}
+	for _, a := range j.Addresses {
+		i, ok := at[a.Via]
+		if !ok {
+			i = len(out)
+			at[a.Via] = i
+			out = append(out, &Judge{Expected: j.Expected, Predicted: j.Predicted, Together: j.Together})
+		}
+		out[i].Addresses = append(out[i].Addresses, a)
+	}
+	return out
+}
+
+// Across is ports of an address that do not look alike from everywhere.
+type Across struct {
+	Target  string        `json:"target"`
+	Address netip.Addr    `json:"address"`
+	Proto   string        `json:"proto"`
+	Variant probe.Variant `json:"variant,omitempty"`
+	Ports   string        `json:"ports"`
+	Count   int           `json:"count"`
+	// States are in the order of Vias; empty: not known from there. An empty via is here.
+	Vias   []string `json:"vias"`
+	States []Word   `json:"states"`
+	set    *probe.Ports
+}
+
+// Across lays the vantages side by side, where they do not agree.
+func (j *Judge) Across() []Across {
+	out := []Across{}
+	var vias []string
+	for _, v := range j.vantages() {
+		vias = append(vias, v.Addresses[0].Via)
+	}
+	if len(vias) < 2 {
+		return out
+	}
+	type what struct {
+		target  string
+		addr    netip.Addr
+		proto   string
+		variant probe.Variant
+	}
+	var order []what
+	tables := map[what][]*probe.Table{}
+	for _, a := range j.Addresses {
+		for _, t := range a.Tables {
+			k := what{a.Target, a.Addr, t.Proto, t.Variant}
+			if tables[k] == nil {
+				tables[k] = make([]*probe.Table, len(vias))
+				order = append(order, k)
+			}
+			tables[k][slices.Index(vias, a.Via)] = t
+		}
+	}
+	for _, k := range order {
+		index := map[string]int{}
+		var want probe.Ports
+		for _, t := range tables[k] {
+			if t != nil {
+				want = t.Want
+			}
+		}
+		for p := range want.All {
+			states, key, known := make([]Word, len(vias)), "", map[Word]bool{}
+			for i, t := range tables[k] {
+				if t != nil {
+					states[i] = wordOf(t.At(p))
+				}
+				key += string(states[i]) + "/"
+				if states[i] != "" {
+					known[states[i]] = true
+				}
+			}
+			if len(known) < 2 {
+				continue
+			}
+			at, ok := index[key]
+			if !ok {
+				at = len(out)
+				index[key] = at
+				out = append(out, Across{Target: k.target, Address: k.addr, Proto: k.proto, Variant: k.variant, Vias: vias, States: states, set: &probe.Ports{}})
+			}
+			out[at].set.Add(p)
+		}
+	}
+	for i := range out {
+		out[i].Ports, out[i].Count = out[i].set.List(), out[i].set.Len()
+	}
+	return out
 }
 
 // Results goes through the ports that have a state, address by address. Nothing is
@@ -68,7 +172,7 @@ func (j *Judge) Results(yield func(*Result) bool) {
 func (j *Judge) one(a *probe.Address, t *probe.Table, port uint16, r probe.Reason) Result {
 	q := Question{Target: a.Target, Addr: a.Addr, Source: a.Vantage.Source, Proto: t.Proto, Port: port}
 	res := Result{
-		Target: a.Target, Address: a.Addr, Family: a.Family(), Proto: t.Proto, Port: port, Variant: t.Variant,
+		Target: a.Target, Via: a.Via, Address: a.Addr, Family: a.Family(), Proto: t.Proto, Port: port, Variant: t.Variant,
 		State: r.State, Why: r.Why, Blocked: r.Blocked, MayBeOpen: r.MayBeOpen, from: a,
 	}
 	if r.ICMP {
@@ -92,6 +196,7 @@ func (j *Judge) one(a *probe.Address, t *probe.Table, port uint16, r probe.Reaso
 // Parity is ports that answer alike over each address of a host.
 type Parity struct {
 	Target  string        `json:"target"`
+	Via     string        `json:"via,omitempty"`
 	Proto   string        `json:"proto"`
 	Variant probe.Variant `json:"variant,omitempty"`
 	Ports   string        `json:"ports"`
@@ -102,6 +207,14 @@ type Parity struct {
 	States    []Word       `json:"states"`
 	Differ    bool         `json:"differ"` // the families do not agree
 	set       *probe.Ports
+}
+
+// wordOf is a state, or Blocked where it could not be told which of two it is.
+func wordOf(r probe.Reason) Word {
+	if r.Blocked {
+		return Blocked
+	}
+	return Word(r.State)
 }
 
 // groups are the addresses of each host.
@@ -130,9 +243,17 @@ func (j *Judge) groups() (names []string, of map[string][]*probe.Address) {
 	return names, of
 }
 
-// Parity lays the families of each host side by side.
+// Parity lays the families of each host side by side, for each vantage.
 func (j *Judge) Parity() []Parity {
 	out := []Parity{}
+	for _, v := range j.vantages() {
+		out = append(out, v.parity()...)
+	}
+	return out
+}
+
+func (j *Judge) parity() []Parity {
+	var out []Parity
 	names, of := j.groups()
 	for _, name := range names {
 		as := of[name]
@@ -156,10 +277,7 @@ func (j *Judge) Parity() []Parity {
 				key := ""
 				for i, t := range x {
 					if t != nil {
-						r := t.At(p)
-						if states[i] = Word(r.State); r.Blocked {
-							states[i] = Blocked
-						}
+						states[i] = wordOf(t.At(p))
 					}
 					key += string(states[i]) + "/"
 				}
@@ -168,7 +286,7 @@ func (j *Judge) Parity() []Parity {
 					at = len(out)
 					index[key] = at
 					proto, variant := head(x)
-					out = append(out, Parity{Target: name, Proto: proto, Variant: variant, Addresses: addrs, States: states, Differ: differ(as, states), set: &probe.Ports{}})
+					out = append(out, Parity{Target: name, Via: as[0].Via, Proto: proto, Variant: variant, Addresses: addrs, States: states, Differ: differ(as, states), set: &probe.Ports{}})
 				}
 				out[at].set.Add(p)
 			}
@@ -250,6 +368,20 @@ func differ(as []*probe.Address, states []Word) bool {
 // Findings are what is wrong, and what could not be told, as the audit says it.
 func (j *Judge) Findings() ([]finding.Finding, []finding.Gap) {
 	b := &builder{gaps: map[string]int{}}
+	for _, v := range j.vantages() {
+		b.via = v.Addresses[0].Via
+		b.judge(v)
+	}
+	b.via = ""
+	for _, l := range j.Lost {
+		b.add(Vantage, finding.High, finding.Unknown, finding.Subject{Key: l.Via}, "nothing is known from "+l.Via+": "+l.Why)
+	}
+	finding.Sort(b.findings)
+	return b.findings, b.list
+}
+
+// judge adds what one vantage has seen.
+func (b *builder) judge(j *Judge) {
 	for _, a := range j.Addresses {
 		b.vantage(a)
 	}
@@ -285,20 +417,28 @@ func (j *Judge) Findings() ([]finding.Finding, []finding.Gap) {
 			explained[k].Add(r.Port)
 		}
 	}
-	b.parity(j.Parity(), explained)
+	b.parity(j.parity(), explained)
 	b.wrapped(j)
-	finding.Sort(b.findings)
-	return b.findings, b.list
 }
 
 type builder struct {
 	findings []finding.Finding
 	list     []finding.Gap
 	gaps     map[string]int
+	via      string // who says so; empty: this host has seen it
 }
 
 func (b *builder) add(control string, s finding.Severity, status finding.Status, subject finding.Subject, message string, evidence ...finding.Evidence) {
 	c := control
+	if b.via != "" {
+		subject.Key = strings.TrimSpace(b.via + " " + subject.Key)
+		message = b.via + " claims: " + message
+		for i, e := range evidence {
+			if e.Source == "probe" || e.Source == "ICMP" {
+				evidence[i].Source = e.Source + ", as " + b.via + " claims"
+			}
+		}
+	}
 	f := finding.Finding{
 		Control: c, Status: status, Effective: status, Compliance: status, Severity: s, Subject: subject, Message: message,
 		Fingerprint: finding.FingerprintOf(c, subject), Evidence: evidence, Remediation: []finding.Remediation{}, References: []finding.Reference{},
@@ -326,7 +466,7 @@ func (b *builder) add(control string, s finding.Severity, status finding.Status,
 func (b *builder) vantage(a *probe.Address) {
 	s := finding.Subject{Family: a.Family(), Address: a.Addr.String()}
 	if a.Vantage.Self {
-		b.add(Vantage, finding.High, finding.Unknown, s, a.Addr.String()+" is an address of this host: the probes went over loopback, where other rules hold; look from another host")
+		b.add(Vantage, finding.High, finding.Unknown, s, a.Addr.String()+" is an address of the host that asks: the probes went over loopback, where other rules hold; look from another host")
 	}
 	if a.Complete && a.Life == probe.NoLife && !a.Vantage.Self && a.Problem == "" {
 		b.add(Life, finding.High, finding.Unknown, s, "nothing at "+a.Addr.String()+" gives a sign of life: a host that is down is as silent as a firewall")

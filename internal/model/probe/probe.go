@@ -201,6 +201,7 @@ type Vantage struct {
 // Address is everything about one address of a target.
 type Address struct {
 	Target  string // as the user wrote it
+	Via     string // another host that claims all this; empty: this host has seen it
 	Addr    netip.Addr
 	Vantage Vantage
 	Life    Life

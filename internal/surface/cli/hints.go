@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/sixfence/sixfence/internal/engine/apply"
+	"github.com/sixfence/sixfence/internal/engine/vantage"
 	"github.com/sixfence/sixfence/internal/host/store"
 	"github.com/sixfence/sixfence/internal/surface/config"
 )
@@ -25,9 +26,13 @@ func hints(err error) []string {
 		snapshot *store.SnapshotError
 		conf     *config.Error
 		unsafe   *store.UnsafeError
+		far      *vantage.Error
 	)
 	if errors.As(err, &usage) {
 		add(usage.hint)
+	}
+	if errors.As(err, &far) {
+		add(far.Hint)
 	}
 	if errors.As(err, &rules) {
 		add(rules.hint)

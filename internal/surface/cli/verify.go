@@ -35,7 +35,8 @@ type verifyOptions struct {
 	ports, variants                             []string
 	format, output, failOn                      string
 	expect, intent, snapshot, netns, previous   string
-	state                                       string
+	state, program                              string
+	via                                         []string
 	rate                                        int
 	patience                                    time.Duration
 	connect, together, apart, quiet, noColor, v bool
@@ -58,11 +59,15 @@ func (a *app) verifyCommand() *cobra.Command {
 			"sends bare SYNs, otherwise it connects.\n\n" +
 			"A TARGET is a name (all its A and AAAA are asked) or an address, fe80::1%eth0\n" +
 			"too. At most 50,000 packets a second are sent on a link and 5,000 through a\n" +
-			"router; --rate says otherwise. Ctrl-C ends the run and prints what is known.",
+			"router; --rate says otherwise. Ctrl-C ends the run and prints what is known.\n\n" +
+			"With --via ssh://host another host looks: this program is copied there, runs, and\n" +
+			"is gone; nothing is kept there. It is told addresses and ports, not what is expected\n" +
+			"of them, and its answer is shown as its claim. Names are resolved here.",
 		Example: "  sudo sixfence verify www.example.org\n" +
 			"  sudo sixfence verify 192.0.2.2 2001:db8::2 --ports tcp/1-65535\n" +
 			"  sudo sixfence verify web1 --intent web1.yaml --snapshot web1.json\n" +
-			"  sixfence verify web1 --expect web1-expect.yaml --format junit -o verify.xml",
+			"  sixfence verify web1 --expect web1-expect.yaml --format junit -o verify.xml\n" +
+			"  sudo sixfence verify web1 --via here --via ssh://admin@probe.example.net",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return &usageError{msg: "verify needs a target", hint: "a name or an address: sixfence verify www.example.org"}
@@ -85,6 +90,8 @@ func (a *app) verifyCommand() *cobra.Command {
 	f.StringVar(&o.netns, "netns", "", "the network namespace `NAME` of the Snapshot; by default the target's own")
 	f.IntVar(&o.rate, "rate", 0, "send at most `N` packets a second")
 	f.DurationVar(&o.patience, "patience", 2*time.Minute, "how long to ask one by one where a target rations its refusals, as `TIME` an address and protocol")
+	f.StringArrayVar(&o.via, "via", nil, "look from another host, `ssh://[user@]host[:port]`, instead of from here; may be repeated, and \"here\" is this host")
+	f.StringVar(&o.program, "via-binary", "", "run this sixfence `FILE` there, where the architecture is another one")
 	f.StringVar(&o.state, "state", "", "keep what is known in `FILE`, and go on from there when it exists")
 	f.BoolVar(&o.connect, "connect", false, "connect like an ordinary client, as root too")
 	f.BoolVar(&o.together, "together", false, "all targets are one host: compare their families")
@@ -124,6 +131,10 @@ func (o *verifyOptions) check() (failOn finding.Severity, spec *probe.Spec, vari
 		return fail(&usageError{msg: "--netns needs --snapshot", hint: "it names a namespace of the Snapshot"})
 	case o.together && o.apart:
 		return fail(&usageError{msg: "--together and --apart exclude each other", hint: "choose one"})
+	case o.program != "" && len(o.via) == 0:
+		return fail(&usageError{msg: "--via-binary needs --via", hint: "it is the program that runs there"})
+	case o.state != "" && len(o.via) > 0:
+		return fail(&usageError{msg: "--state and --via exclude each other", hint: "what another host claims is not kept for the next run"})
 	case o.rate < 0 || o.rate > maxRate:
 		return fail(&usageError{msg: fmt.Sprintf("--rate %d is not between 1 and %d", o.rate, maxRate), hint: "leave it out for the polite default"})
 	case o.patience < 0:
@@ -249,6 +260,10 @@ func (a *app) verify(o verifyOptions, args []string) (int, error) {
 	if err != nil {
 		return exitUsage, err
 	}
+	places, here, err := viaPlaces(o.via)
+	if err != nil {
+		return exitUsage, err
+	}
 	together := o.together || !o.apart && pair(targets)
 	// An interrupted run still has something to write, so its output is not thrown away as
 	// that of others is.
@@ -260,16 +275,25 @@ func (a *app) verify(o verifyOptions, args []string) (int, error) {
 		}
 		out.w, out.file = f, f
 	}
-	run, err := verify.Open(verify.Options{
-		Targets: targets, Spec: spec, Variants: variants, Connect: o.connect, Rate: o.rate, Patience: o.patience,
-		Progress: a.verifyProgress(o.quiet), Save: a.saver(o.state),
-	})
+	progress := a.verifyProgress(o.quiet)
+	var run *verify.Run
+	if here {
+		if run, err = verify.Open(verify.Options{
+			Targets: targets, Spec: spec, Variants: variants, Connect: o.connect, Rate: o.rate, Patience: o.patience,
+			Progress: progress, Save: a.saver(o.state),
+		}); err != nil {
+			out.abort()
+			return exitUsage, &usageError{msg: "verify", cause: err, hint: "check the address, and the zone of a link-local one"}
+		}
+		defer run.Close()
+	}
+	far, err := openVia(places, o.program)
 	if err != nil {
 		out.abort()
-		return exitUsage, &usageError{msg: "verify", cause: err, hint: "check the address, and the zone of a link-local one"}
+		return exitUsage, err
 	}
-	defer run.Close()
-	seal := sealing{output: out.file, network: !run.Raw()}
+	defer far.close()
+	seal := sealing{output: out.file, network: here && !run.Raw() || len(places) > 0}
 	if o.state != "" {
 		seal.writable = filepath.Dir(o.state)
 	}
@@ -287,16 +311,32 @@ func (a *app) verify(o verifyOptions, args []string) (int, error) {
 			}
 		}
 	}
-	if !run.Raw() && !o.connect {
+	if here && !run.Raw() && !o.connect {
 		a.log.Info("without CAP_NET_RAW: connecting instead of sending bare packets")
 	}
 	begin := time.Now()
-	if err := run.Do(ctx); err != nil {
-		out.abort()
-		return exitUsage, &usageError{msg: "verify", cause: err, hint: "sixfence verify --connect needs no privilege"}
+	// What others see is asked for while this host looks.
+	said := progress
+	if here {
+		said = nil
 	}
+	answers := far.ask(ctx, targets, spec, variants, o, said)
+	if here {
+		if err := run.Do(ctx); err != nil {
+			out.abort()
+			return exitUsage, &usageError{msg: "verify", cause: err, hint: "sixfence verify --connect needs no privilege"}
+		}
+		j.Addresses = run.Found()
+	}
+	lost := a.claims(answers(), j)
 	a.clearProgress()
-	j.Addresses = run.Found()
+	if len(j.Addresses) == 0 {
+		out.abort()
+		return exitUsage, errors.Join(lost...)
+	}
+	for _, err := range lost {
+		a.complain(err)
+	}
 	fs, gaps := j.Findings()
 	rep := finding.Report{
 		SchemaVersion: finding.SchemaVersion, Tool: a.build.Tool(), At: begin.UTC(), Findings: fs, Gaps: gaps,
@@ -305,7 +345,7 @@ func (a *app) verify(o verifyOptions, args []string) (int, error) {
 	if err := out.write(func(w io.Writer) error {
 		switch o.format {
 		case "json":
-			return writeVerifyJSON(w, j, rep, time.Since(begin), ctx.Err() == nil)
+			return writeVerifyJSON(w, j, rep, time.Since(begin), ctx.Err() == nil && len(j.Lost) == 0)
 		case "sarif":
 			return report.SARIF(w, rep, expect.Controls())
 		case "junit":
@@ -362,7 +402,7 @@ func (a *app) judge(o verifyOptions, files inputs, run *verify.Run, source expec
 			err = fmt.Errorf("schemaVersion is %q, not %q", s.SchemaVersion, probe.SavedVersion)
 		}
 		if err == nil {
-			err = run.Know(&s)
+			err = run.Know(&s) // there is a run: --state and --via exclude each other
 		}
 		if err != nil {
 			return nil, &usageError{msg: "read --state " + o.state, cause: err, hint: "it is no state of sixfence verify: delete it, or name another file"}
@@ -395,6 +435,9 @@ func previous(b []byte) (expect.Before, error) {
 	}
 	out := expect.Before{}
 	for _, r := range doc.Results {
+		if r.Via != doc.Results[0].Via {
+			return nil, errors.New("it was seen from several places, which may differ")
+		}
 		if !slices.Contains([]string{"tcp", "udp", "icmp", "icmpv6"}, r.Proto) {
 			return nil, fmt.Errorf("%q is no protocol of a result", r.Proto)
 		}

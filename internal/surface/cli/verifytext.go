@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -24,6 +25,7 @@ const verifyVersion = "1.0"
 // verifyAddress is an address in JSON.
 type verifyAddress struct {
 	Target    string     `json:"target"`
+	Via       string     `json:"via,omitempty"` // the host that claims this
 	Address   netip.Addr `json:"address"`
 	Family    string     `json:"family"`
 	Source    netip.Addr `json:"source,omitzero"`
@@ -45,7 +47,7 @@ func verifyAddresses(j *expect.Judge) []verifyAddress {
 	for _, a := range j.Addresses {
 		v := a.Vantage
 		out = append(out, verifyAddress{
-			Target: report.Clean(a.Target), Address: a.Addr, Family: a.Family(), Source: v.Source, Interface: report.Clean(v.Interface), Gateway: v.Gateway, OnLink: v.OnLink, Self: v.Self,
+			Target: report.Clean(a.Target), Via: a.Via, Address: a.Addr, Family: a.Family(), Source: v.Source, Interface: report.Clean(v.Interface), Gateway: v.Gateway, OnLink: v.OnLink, Self: v.Self,
 			Life: a.Life, Problem: report.Clean(a.Problem), Sent: a.Sent, Controls: a.Controls, Lost: a.Lost, Complete: a.Complete, Notes: cleanEach(a.Notes),
 		})
 	}
@@ -85,6 +87,8 @@ func writeVerifyJSON(w io.Writer, j *expect.Judge, r finding.Report, took time.D
 		{"complete", complete},
 		{"addresses", verifyAddresses(j)},
 		{"parity", j.Parity()},
+		{"across", j.Across()},
+		{"lost", cleanLost(j.Lost)},
 		{"findings", r.Findings},
 		{"gaps", r.Gaps},
 	} {
@@ -108,9 +112,18 @@ func writeVerifyJSON(w io.Writer, j *expect.Judge, r finding.Report, took time.D
 	return b.Flush()
 }
 
+func cleanLost(ls []expect.Lost) []expect.Lost {
+	out := []expect.Lost{}
+	for _, l := range ls {
+		out = append(out, expect.Lost{Via: l.Via, Why: report.Clean(l.Why)})
+	}
+	return out
+}
+
 // passed are names for what was compared and agrees.
 func passed(j *expect.Judge) []string {
 	type row struct {
+		via               string
 		addr              netip.Addr
 		proto             string
 		expected, predict expect.Word
@@ -121,7 +134,7 @@ func passed(j *expect.Judge) []string {
 		if r.Verdict != expect.Match || r.Variant != probe.Plain {
 			continue
 		}
-		k := row{r.Address, r.Proto, r.Expected, r.Predicted}
+		k := row{r.Via, r.Address, r.Proto, r.Expected, r.Predicted}
 		if sets[k] == nil {
 			sets[k] = &probe.Ports{}
 			rows = append(rows, k)
@@ -134,7 +147,11 @@ func passed(j *expect.Judge) []string {
 		if want == "" {
 			want = k.predict
 		}
-		out = append(out, fmt.Sprintf("%s/%s of %s is %s, as expected", k.proto, sets[k].List(), k.addr, want))
+		name := fmt.Sprintf("%s/%s of %s is %s, as expected", k.proto, sets[k].List(), k.addr, want)
+		if k.via != "" {
+			name = k.via + " claims: " + name
+		}
+		out = append(out, name)
 	}
 	return out
 }
@@ -154,6 +171,7 @@ func (a *app) verifyText(w io.Writer, j *expect.Judge, r finding.Report, o verif
 	}
 	if !o.quiet {
 		verifyTables(b, j)
+		verifyAcross(b, j)
 		verifyFindings(b, "What is wrong", r.Findings, finding.Fail)
 		verifyFindings(b, "What could not be told", r.Findings, finding.Unknown)
 		verifyNotes(b, j, guessed)
@@ -182,16 +200,32 @@ const portCell = 26
 
 func verifyTables(b *bufio.Writer, j *expect.Judge) {
 	rows := j.Parity()
-	about := map[netip.Addr]*probe.Address{}
+	type place struct {
+		via  string
+		addr netip.Addr
+	}
+	about := map[place]*probe.Address{}
+	several := false
 	for _, x := range j.Addresses {
-		about[x.Addr] = x
+		about[place{x.Via, x.Addr}] = x
+		several = several || x.Via != ""
+	}
+	begins := func(i int) bool {
+		return i == 0 || rows[i-1].Target != rows[i].Target || rows[i-1].Via != rows[i].Via
 	}
 	for i, p := range rows {
-		if i == 0 || rows[i-1].Target != p.Target {
+		if several && (i == 0 || rows[i-1].Via != p.Via) {
+			if p.Via == "" {
+				fmt.Fprintln(b, "Seen from here")
+			} else {
+				fmt.Fprintf(b, "Seen from %s: it says so, and nothing here checks it\n", p.Via)
+			}
+		}
+		if begins(i) {
 			fmt.Fprintln(b, report.Clean(p.Target))
 			names := columns(p.Addresses)
 			for k, x := range p.Addresses {
-				fmt.Fprintf(b, "  %-8s %s%s\n", names[k], x, way(about[x]))
+				fmt.Fprintf(b, "  %-8s %s%s\n", names[k], x, way(about[place{p.Via, x}]))
 			}
 			line := fmt.Sprintf("  %-*s", portCell+6, "PORT")
 			for _, n := range names {
@@ -203,14 +237,7 @@ func verifyTables(b *bufio.Writer, j *expect.Judge) {
 		if p.Differ {
 			mark = "! "
 		}
-		name := p.Proto + "/" + p.Ports
-		if len(name) > portCell+6 {
-			cut := strings.LastIndexByte(name[:portCell-4], ',')
-			name = name[:max(cut, 5)] + "… (" + strconv.Itoa(p.Count) + ")"
-		}
-		if p.Variant != probe.Plain {
-			name += " " + string(p.Variant)
-		}
+		name := portName(p.Proto, p.Variant, p.Ports, p.Count)
 		// A cell counts letters, not bytes.
 		fmt.Fprint(b, mark+name+strings.Repeat(" ", max(0, portCell+6-len([]rune(name)))))
 		for k, s := range p.States {
@@ -228,10 +255,49 @@ func verifyTables(b *bufio.Writer, j *expect.Judge) {
 			}
 		}
 		fmt.Fprintln(b)
-		if i+1 == len(rows) || rows[i+1].Target != p.Target {
+		if i+1 == len(rows) || begins(i+1) {
 			fmt.Fprintln(b)
 		}
 	}
+}
+
+// verifyAcross lays the vantages side by side.
+func verifyAcross(b *bufio.Writer, j *expect.Judge) {
+	rows := j.Across()
+	if len(rows) == 0 {
+		return
+	}
+	fmt.Fprintln(b, "What does not look alike from everywhere")
+	for i, r := range rows {
+		if i == 0 || rows[i-1].Address != r.Address || rows[i-1].Target != r.Target {
+			fmt.Fprintf(b, "  %s, %s\n", report.Clean(r.Target), r.Address)
+		}
+		line := "    " + portName(r.Proto, r.Variant, r.Ports, r.Count) + ": "
+		var parts []string
+		for k, v := range r.Vias {
+			parts = append(parts, fmt.Sprintf("%s from %s", cmp.Or(string(r.States[k]), "not known"), cmp.Or(v, "here")))
+		}
+		for n, l := range wrapText(line+strings.Join(parts, ", "), 76) {
+			if n > 0 {
+				l = "      " + l
+			}
+			fmt.Fprintln(b, l)
+		}
+	}
+	fmt.Fprintln(b)
+}
+
+// portName is ports as a cell of a table has room for them.
+func portName(proto string, v probe.Variant, ports string, count int) string {
+	name := proto + "/" + ports
+	if len(name) > portCell+6 {
+		cut := strings.LastIndexByte(name[:portCell-4], ',')
+		name = name[:max(cut, 5)] + "… (" + strconv.Itoa(count) + ")"
+	}
+	if v != probe.Plain {
+		name += " " + string(v)
+	}
+	return name
 }
 
 // columns names addresses: IPv4, IPv6, IPv6 #2.
@@ -260,7 +326,7 @@ func way(a *probe.Address) string {
 	case a.Problem != "":
 		parts = append(parts, "no way there")
 	case v.Self:
-		parts = append(parts, "this host itself: what follows is loopback, not what others see")
+		parts = append(parts, "the host that asks: what follows is loopback, not what others see")
 	case v.OnLink:
 		parts = append(parts, "on the link of "+report.Clean(v.Interface)+", so nothing is between")
 	default:
@@ -304,7 +370,11 @@ func verifyNotes(b *bufio.Writer, j *expect.Judge, guessed bool) {
 	var notes []string
 	for _, a := range j.Addresses {
 		for _, n := range a.Notes {
-			notes = append(notes, a.Addr.String()+": "+report.Clean(n))
+			lead := a.Addr.String()
+			if a.Via != "" {
+				lead = a.Via + " says of " + lead
+			}
+			notes = append(notes, lead+": "+report.Clean(n))
 		}
 	}
 	why := map[string]string{
@@ -312,7 +382,7 @@ func verifyNotes(b *bufio.Writer, j *expect.Judge, guessed bool) {
 	}
 	icmp := map[string]bool{}
 	for r := range j.Results {
-		if n := why[r.Why]; n != "" && !slices.Contains(notes, n) {
+		if n := why[r.Why]; n != "" && r.Via == "" && !slices.Contains(notes, n) {
 			notes = append(notes, n)
 		}
 		if r.ICMP != nil && r.State == probe.Rejected && len(icmp) < 8 {

@@ -1,0 +1,174 @@
+package probe
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+// seen is an honest claim with everything in it, and its errand.
+func seen(t testing.TB) (Errand, []byte, []*Address) {
+	t.Helper()
+	six, four := netip.MustParseAddr("fe80::2%eth0"), netip.MustParseAddr("192.0.2.2")
+	var s Spec
+	for _, w := range []string{"tcp/20-30", "udp/53", "echo"} {
+		if err := s.Parse(w); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e := NewErrand([]netip.Addr{six, four}, &s, []Variant{Plain, HopByHop})
+	var as []*Address
+	for _, a := range e.Addresses {
+		x := &Address{Addr: a, Life: Answered, Sent: 30, Controls: 4, Lost: 1, Complete: true, Notes: []string{"a note"}, Vantage: Vantage{Interface: "eth0", OnLink: true}}
+		for _, p := range protocols {
+			for _, v := range e.Variants {
+				if !asks(&s, a, p, v) {
+					continue
+				}
+				tb := &Table{Proto: p, Variant: v, Want: *s.Of(p)}
+				for port := range tb.Want.All {
+					tb.Put(port, Reason{State: Closed, Why: "rst"})
+				}
+				x.Tables = append(x.Tables, tb)
+			}
+		}
+		x.Tables[0].Put(22, Reason{State: Rejected, Why: "icmp", ICMP: true, ICMPType: 1, ICMPCode: 4, From: a.WithZone("")})
+		as = append(as, x)
+	}
+	b, err := json.Marshal(NewClaim(as, true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e, b, as
+}
+
+func TestClaimIsReadBack(t *testing.T) {
+	t.Parallel()
+	e, b, want := seen(t)
+	wire, err := json.Marshal(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := DecodeErrand(wire)
+	if err != nil {
+		t.Fatal(err)
+	}
+	as, raw, err := DecodeClaim(b, got)
+	if err != nil || !raw || len(as) != len(want) {
+		t.Fatalf("%v %v %d\n%s", err, raw, len(as), b)
+	}
+	for i, a := range as {
+		if a.Addr != want[i].Addr || a.Vantage != want[i].Vantage || a.Life != Answered || !a.Complete || len(a.Tables) != len(want[i].Tables) {
+			t.Errorf("%+v", a)
+		}
+		for k, tb := range a.Tables {
+			for p := range tb.Want.All {
+				if tb.At(p) != want[i].Tables[k].At(p) {
+					t.Errorf("%s %s/%d: %+v", a.Addr, tb.Proto, p, tb.At(p))
+				}
+			}
+		}
+	}
+	if most, err := got.Limit(); err != nil || len(b) > most {
+		t.Errorf("%d bytes, and at most %d (%v) are read", len(b), most, err)
+	}
+}
+
+// TestClaimsThatAreRefused: each is an honest claim with one thing changed.
+func TestClaimsThatAreRefused(t *testing.T) {
+	t.Parallel()
+	e, b, _ := seen(t)
+	for name, c := range map[string]struct{ old, new, want string }{
+		"another target":     {`"address":"192.0.2.2"`, `"address":"192.0.2.3"`, "was asked for"},
+		"another zone":       {`"address":"fe80::2%eth0"`, `"address":"fe80::2%eth1"`, "was asked for"},
+		"no address":         {`"address":"192.0.2.2",`, ``, "was asked for"},
+		"a port not asked":   {`"ports":"20-21`, `"ports":"19-21`, "tcp/19 was not asked for"},
+		"a port twice":       {`"ports":"22"`, `"ports":"22-23"`, "twice"},
+		"a port is missing":  {`"ports":"20-21,`, `"ports":"20,`, "complete"},
+		"ports backwards":    {`"ports":"20-21,23-30"`, `"ports":"23-30,20-21"`, "no range of ports"},
+		"too many ranges":    {`"ports":"53"`, `"ports":"53` + strings.Repeat(",53", 100000) + `"`, "no range of ports"},
+		"another protocol":   {`"proto":"udp"`, `"proto":"sctp"`, "was not asked for"},
+		"another family":     {`"proto":"icmpv6"`, `"proto":"icmp"`, "was not asked for"},
+		"another variant":    {`"variant":"hop"`, `"variant":"dst"`, "was not asked for"},
+		"a table twice":      {`"proto":"tcp","variant":"hop"`, `"proto":"tcp"`, "twice"},
+		"another state":      {`"state":"rejected"`, `"state":"\u001b[2J"`, "no state"},
+		"another reason":     {`"why":"icmp"`, `"why":"\u001b]0;x\u0007"`, "no reason"},
+		"another life":       {`"life":"answered"`, `"life":"yes"`, "sign of life"},
+		"a zone that paints": {`"complete":true`, `"source":"fe80::1%\u001b[2J","complete":true`, "source"},
+		"a gateway's zone":   {`"complete":true`, `"gateway":"fe80::1%\u001b[2J","complete":true`, "gateway"},
+		"a sender's zone":    {`"from":"fe80::2"`, `"from":"fe80::2%\u001b[2J"`, "sender"},
+		"a sender of IPv4":   {`"from":"fe80::2"`, `"from":"192.0.2.2"`, "sender"},
+		"more lost":          {`"lost":1`, `"lost":5`, "lost"},
+		"less than nothing":  {`"sent":30`, `"sent":-1`, "packets"},
+		"a huge number":      {`"sent":30`, `"sent":4611686018427387904`, "packets"},
+		"no number":          {`"sent":30`, `"sent":1e999`, "JSON"},
+		"a long name":        {`"interface":"eth0"`, `"interface":"` + strings.Repeat("x", 65) + `"`, "too long"},
+		"a long note":        {`"a note"`, `"` + strings.Repeat("x", 1001) + `"`, "too long"},
+		"many notes":         {`"a note"`, `"a note"` + strings.Repeat(`,""`, 32), "more than 32"},
+		"an unknown key":     {`"lost":1`, `"lost":1,"exec":"x"`, "unknown field"},
+		"another version":    {`"schemaVersion":"1.0"`, `"schemaVersion":"2.0"`, "schemaVersion"},
+		"many states":        {`"states":[`, `"states":[` + strings.Repeat(`{},`, 300), "no state"},
+		"not a list":         {`"notes":["a note"]`, `"notes":{}`, "not a list"},
+		"something follows":  {`"raw":true,`, `"raw":true}{`, "something follows"},
+	} {
+		x := bytes.Replace(b, []byte(c.old), []byte(c.new), 1)
+		if bytes.Equal(x, b) {
+			t.Errorf("%s: %s is not in it:\n%s", name, c.old, b)
+			continue
+		}
+		if _, _, err := DecodeClaim(x, &e); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want an error about %q", name, err, c.want)
+		} else if len(err.Error()) > 400 {
+			t.Errorf("%s: %d bytes of error", name, len(err.Error()))
+		}
+	}
+	if _, _, err := DecodeClaim([]byte(`{"schemaVersion":"1.0","addresses":[]}`), &e); err == nil || !strings.Contains(err.Error(), "nothing about") {
+		t.Errorf("an empty claim: %v", err)
+	}
+}
+
+func TestErrandsThatAreRefused(t *testing.T) {
+	t.Parallel()
+	e, _, _ := seen(t)
+	good, err := json.Marshal(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct{ old, new string }{
+		"no address":      {`["fe80::2%eth0","192.0.2.2"]`, `[]`},
+		"65 addresses":    {`["fe80::2%eth0"`, `["::1"` + strings.Repeat(`,"::1"`, 64)},
+		"another variant": {`"hop"`, `"hip"`},
+		"a rate":          {`"rate":0`, `"rate":-1`},
+		"another version": {`"1.0"`, `"3.0"`},
+	} {
+		x := bytes.Replace(good, []byte(c.old), []byte(c.new), 1)
+		if bytes.Equal(x, good) {
+			t.Errorf("%s: %s is not in it: %s", name, c.old, good)
+		}
+		if _, err := DecodeErrand(x); err == nil {
+			t.Errorf("%s was taken", name)
+		}
+	}
+}
+
+// FuzzClaim: whoever is at the other end may send anything.
+func FuzzClaim(f *testing.F) {
+	e, b, _ := seen(f)
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		as, _, err := DecodeClaim(b, &e)
+		if err != nil {
+			return
+		}
+		if len(as) != len(e.Addresses) {
+			t.Fatalf("%d addresses", len(as))
+		}
+		for i, a := range as {
+			if a.Addr != e.Addresses[i] {
+				t.Fatalf("%s in place of %s", a.Addr, e.Addresses[i])
+			}
+		}
+	})
+}
