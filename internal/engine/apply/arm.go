@@ -201,11 +201,16 @@ func (e *Engine) Supervise(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	if err := p.Write(readyFile, fmt.Appendf(nil, "%d\n", os.Getpid()), store.Attr{}); err != nil {
-		p.Close()
-		return err
+	// Its lock says in every namespace that we live.
+	alive, err := p.Lock(readyFile+".new", false)
+	if err == nil {
+		defer alive()
+		err = p.Rename(readyFile+".new", readyFile)
 	}
 	p.Close()
+	if err != nil {
+		return err
+	}
 	ears := &witness{ears: mutate.Listen()}
 	defer ears.close()
 	wait := poll

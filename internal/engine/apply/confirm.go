@@ -175,7 +175,7 @@ func (e *Engine) advance(t *transaction, out *Outcome) error {
 			return err
 		}
 	}
-	if t.j.Boot != e.bootID() {
+	if e.restarted(t) {
 		// The host was started in the middle of the promotion: the boot may have read one
 		// file and not the other. What was confirmed is what it shall be.
 		for i, s := range t.j.Plan.Steps {

@@ -108,6 +108,25 @@ func (e *Engine) bootID() string {
 	return strings.TrimSpace(string(b))
 }
 
+// restarted tells whether the kernel state that a transaction changed is gone: after a
+// boot, and after a container was started again, whose network namespace is another one
+// then, on the same kernel.
+func (e *Engine) restarted(t *transaction) bool {
+	if t.j.Boot != e.bootID() {
+		return true
+	}
+	if t.j.Network == mutate.Namespace() || mutate.NamespaceSeen(t.j.Network) {
+		return false
+	}
+	// The process that waits holds this lock for as long as it lives, wherever it is.
+	unlock, err := t.dir.Lock(readyFile, false)
+	if err != nil {
+		return false
+	}
+	unlock()
+	return true
+}
+
 // bootTime is CLOCK_BOOTTIME in milliseconds: it goes on while the host sleeps, and
 // nobody can set it.
 func bootTime() int64 {

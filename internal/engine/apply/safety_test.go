@@ -372,6 +372,44 @@ func TestNothingTouchesAnotherNamespace(t *testing.T) {
 	}
 }
 
+// TestContainerStartedAgain applies a change in a namespace that goes, with all that runs in
+// it: on the same kernel, as when a container is started again.
+func TestContainerStartedAgain(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	p := l.plan(l.all(false)[1:3])
+	if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=600000"); err != nil {
+		t.Fatalf("apply: %v\n%s", err, out)
+	}
+	next := newLab(t)
+	before := next.projection(p)
+	again := *l
+	again.ns = next.ns
+	var s *Status
+	var err error
+	again.ns.Do(func() { s, err = again.engine().Status() })
+	if err != nil || s.Pending == nil || len(s.Alerts) == 0 {
+		t.Errorf("while it lives: %+v, %v", s, err)
+	}
+	l.end()
+	if out, err := exec.Command("ip", "netns", "delete", l.ns.Name).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	again.ns.Do(func() { s, err = again.engine().Status() })
+	if err != nil || s.Pending != nil || len(s.Alerts) > 0 || len(s.Unseen) != 1 || s.Unseen[0].Event != "reverted-by-reboot" {
+		t.Errorf("afterwards: %+v, %v", s, err)
+	}
+	if d := diff(before, next.projection(p)); d != "" {
+		t.Errorf("the new namespace was changed:\n%s", d)
+	}
+	if out, err := again.play("apply", "SIXFENCE_TEST_TIMEOUT=600000"); err != nil {
+		t.Errorf("apply there: %v\n%s", err, out)
+	}
+	if out, err := again.play("rollback"); err != nil {
+		t.Errorf("rollback there: %v\n%s", err, out)
+	}
+}
+
 // TestSuspects names the files that may have undone us.
 func TestSuspects(t *testing.T) {
 	root := t.TempDir()

@@ -34,7 +34,7 @@ func (e *Engine) undo(d *store.Dir, t *transaction, why string, unattended bool)
 		if err := e.undoFiles(t, &out); err != nil {
 			return out, err
 		}
-		if t.j.Boot != e.bootID() {
+		if e.restarted(t) {
 			out.Result = "reverted-by-reboot" // the kernel of then is gone, and with it all that we changed in it
 			if t.dir.Has("is-" + string(committed)) {
 				e.undoBoot(t, &out)
@@ -471,7 +471,7 @@ func (e *Engine) resume(d *store.Dir) (*Outcome, error) {
 	}
 	defer t.close()
 	var out Outcome
-	same := t.j.Boot == e.bootID()
+	same := !e.restarted(t)
 	if same && t.j.Network != mutate.Namespace() {
 		return nil, &RefusedError{Why: "the change that is under way belongs to another network namespace (" + t.j.Network + ")", Hint: "use the command there, or another --state-dir here"}
 	}

@@ -12,6 +12,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -126,6 +129,22 @@ func Namespace() string {
 		return ""
 	}
 	return s
+}
+
+// NamespaceSeen tells whether anything that this process can see keeps a network namespace
+// alive: a process in it, or a mount of it, as `ip netns` makes.
+func NamespaceSeen(name string) bool {
+	if b, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(b), " "+name+" ") {
+		return true
+	}
+	ps, err := filepath.Glob("/proc/[0-9]*/ns/net")
+	if err != nil {
+		return true
+	}
+	return slices.ContainsFunc(ps, func(p string) bool {
+		s, err := os.Readlink(p)
+		return err == nil && s == name
+	})
 }
 
 // Gone tells whether an error of State or Set means that what the object hangs on
