@@ -143,6 +143,9 @@ func (r *proof) beside(ctx context.Context, a *arena.Arena, ours table, others *
 		switch {
 		case v.seen && !v.shot.Pass:
 			r.fail(v.misfire("comes through beside the tables of others"))
+		case !v.seen && v.shot.Led && r.lost > 0:
+			n := fmt.Sprintf("what leads %s elsewhere: the way there is not made again", v.shot.Name)
+			r.p.NotTogether = append(r.p.NotTogether, n)
 		case !v.seen && v.shot.Pass && alone[i].seen:
 			m := v.misfire("is stopped by another table")
 			if v.shot.Group == "services" || v.shot.Group == "sessions" {

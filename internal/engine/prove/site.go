@@ -12,6 +12,7 @@ import (
 	"github.com/sixfence/sixfence/internal/host/arena"
 	"github.com/sixfence/sixfence/internal/logic/attack"
 	"github.com/sixfence/sixfence/internal/logic/ndisc"
+	"github.com/sixfence/sixfence/internal/logic/reach"
 	"github.com/sixfence/sixfence/internal/model/change"
 	"github.com/sixfence/sixfence/internal/model/fact"
 	"github.com/sixfence/sixfence/internal/model/intent"
@@ -40,6 +41,8 @@ type site struct {
 	setup   arena.Setup
 	targets []target
 	limits  []string
+	ports   []uint16 // that others may lead elsewhere
+	lost    int      // routes that are not made again
 	// notFired are interfaces that nothing is fired at, and why.
 	notFired []string
 	sel      intent.Selection
@@ -83,12 +86,20 @@ func newSite(p *change.Plan, in intent.Intent, snap *fact.Snapshot, ns *fact.Nam
 		}
 	}
 	slices.SortStableFunc(use, func(a, b fact.Link) int { return s.rank(a) - s.rank(b) })
-	use = s.alike(use)
+	// One rule is for all interfaces that lead to containers and that the intent does not
+	// name: at the first of them is fired, the others are there.
+	aims := len(use)
+	for aims > 1 && s.rank(use[aims-2]) == anyContainer {
+		aims--
+	}
+	if more := len(use) - aims; more > 0 {
+		s.limit("%s is fired at for %d more of its kind", use[aims-1].Name, more)
+	}
 	if n := arena.MaxLinks - 1; len(use) > n {
-		for _, l := range use[n:] {
+		for _, l := range use[n:max(aims, n)] {
 			s.notFired = append(s.notFired, fmt.Sprintf("%s: a proof has room for %d interfaces", l.Name, n))
 		}
-		use = use[:n]
+		use, aims = use[:n], min(aims, n)
 	}
 	if len(use) == 0 {
 		return nil, fmt.Errorf("the host has no Ethernet interface that could be fired at")
@@ -99,7 +110,8 @@ func newSite(p *change.Plan, in intent.Intent, snap *fact.Snapshot, ns *fact.Nam
 	s.setup.Links = append(s.setup.Links, arena.Link{Name: elsewhere, Addresses: []netip.Prefix{netip.MustParsePrefix("2001:db8:51fe::1/64"), netip.MustParsePrefix("198.19.254.1/24")}})
 	s.routes()
 	s.settings()
-	for n := range use {
+	s.led()
+	for n := range use[:aims] {
 		s.aim(n, use[n])
 	}
 	rules, _ := ns.Rules.Get()
@@ -153,6 +165,9 @@ func (s *site) neighbour(index int, a netip.Addr) string {
 	return ""
 }
 
+// anyContainer is the last rank: an interface to a container that the intent does not name.
+const anyContainer = 3
+
 // rank sorts interfaces: those of default routes, those that the intent names, others.
 func (s *site) rank(l fact.Link) int {
 	switch {
@@ -160,28 +175,26 @@ func (s *site) rank(l fact.Link) int {
 		return 0
 	case s.sel.Keys[l.Name] != "":
 		return 1
+	case l.Kind == "veth":
+		return anyContainer
 	}
 	return 2
 }
 
-// alike leaves out all but the first of the interfaces that lead to containers and that the
-// intent does not name: one rule is for all of them.
-func (s *site) alike(use []fact.Link) (out []fact.Link) {
-	first, more := "", 0
-	for _, l := range use {
-		if l.Kind == "veth" && s.rank(l) == 2 {
-			if first != "" {
-				more++
-				continue
-			}
-			first = l.Name
+// maxLed is how many ports are fired at because rules of others name them.
+const maxLed = 16
+
+// led finds the ports that others may lead elsewhere. Which of them they do lead the kernel
+// decides.
+func (s *site) led() {
+	s.ports = reach.NewSpace(s.snap, s.ns, nil, false).NATPorts()
+	if n := len(s.ports); n > maxLed {
+		s.limit("of %d ports that NAT of others names %d are fired at", n, maxLed)
+		for i := range maxLed {
+			s.ports[i] = s.ports[i*n/maxLed]
 		}
-		out = append(out, l)
+		s.ports = s.ports[:maxLed]
 	}
-	if more > 0 {
-		s.limit("%s is fired at for %d more of its kind", first, more)
-	}
-	return out
 }
 
 // gateway is that of the default route of a family by an interface.
@@ -287,7 +300,7 @@ func (s *site) routes() {
 			s.know(l.Name, h.Via.WithZone(""), mac(s.neighbour(h.Index, h.Via), routerMAC))
 		}
 	}
-	if left > 0 {
+	if s.lost = left; left > 0 {
 		s.limit("%d routes are not made again", left)
 	}
 	for _, st := range s.plan.Steps {
@@ -422,8 +435,12 @@ func (s *site) aim(n int, l fact.Link) {
 	i := s.in.Of(s.sel, l.Name)
 	t := target{name: l.Name, off: s.in.Families == intent.Disabled || s.in.Families == intent.DisabledKeepLoopback || i.Addressing == intent.NoIPv6}
 	r := attack.Range{Interface: l.Name, Key: key, Effective: true, Host: attack.Peer{MAC: made.MAC}}
-	if key == "" {
-		r.Key = "\x00" // no entry selects it
+	if r.Led = s.ports; key == "" {
+		// No entry selects it. By its kind it is a container's here, whatever it is there.
+		r.Key, r.Theirs = "\x00", true
+		if len(s.ports) > 0 && l.Kind != "veth" && l.Kind != "bridge" {
+			s.limit("ports that NAT leads elsewhere are not fired at %s, which the intent does not name", l.Name)
+		}
 	}
 	var p4, p6 netip.Prefix
 	for _, p := range made.Addresses {

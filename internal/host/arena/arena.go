@@ -33,7 +33,7 @@ const maxLife = 60 * time.Second
 
 // Bounds of what a caller may ask for.
 const (
-	MaxLinks  = 16
+	MaxLinks  = 64
 	maxFrames = 200_000
 )
 

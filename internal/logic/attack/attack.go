@@ -38,6 +38,11 @@ type Range struct {
 	// ElsewhereInterface is the interface behind which Elsewhere is, ElsewhereKey its key
 	// of Intent.Interfaces, when it has one.
 	ElsewhereInterface, ElsewhereKey string
+	// Led are ports that rules of others may lead elsewhere, to a container or another
+	// host: the services are about what the sender asked for.
+	Led []uint16
+	// Theirs: what comes in here and is led elsewhere is not for the intent to decide.
+	Theirs bool
 	// Transit4 and Transit6: the host passes packets on ("on"), or is to pass none
 	// ("off"). Empty: that is not for the intent to decide.
 	Transit4, Transit6 string
@@ -63,6 +68,8 @@ type Shot struct {
 	Pass bool
 	// Refused: the kernel itself does not take it, with rules or without.
 	Refused bool
+	// Led: its port is one that others may lead elsewhere.
+	Led bool
 }
 
 // Corpus are the shots for an intent.
@@ -93,7 +100,7 @@ func Corpus(in *intent.Intent, r Range) []Shot {
 		{"services", c.ports},
 		{"transit", c.transit},
 	} {
-		c.group = g.name
+		c.group, c.led = g.name, false
 		g.add()
 	}
 	return c.shots
@@ -104,6 +111,7 @@ type corpus struct {
 	r           Range
 	v4, v6, off bool
 	group       string
+	led         bool // the port of the next shots is one of Range.Led
 	shots       []Shot
 }
 
@@ -121,7 +129,7 @@ func (c *corpus) six(name string, pass, refused bool, make func(f ndisc.Frame) [
 	if !c.v6 {
 		pass = true
 	}
-	s := Shot{ID: uint32(len(c.shots) + 1), Group: c.group, Name: name, Pass: pass && !refused, Refused: refused}
+	s := Shot{ID: uint32(len(c.shots) + 1), Group: c.group, Name: name, Pass: pass && !refused, Refused: refused, Led: c.led}
 	f := ndisc.Frame{SrcMAC: c.r.Rogue.MAC, DstMAC: c.r.Host.MAC, Src: c.r.Rogue.LL, Dst: c.r.Host.LL, FlowLabel: s.ID}
 	s.Frames = make(f)
 	c.shots = append(c.shots, s)
@@ -134,7 +142,7 @@ func (c *corpus) four(name string, pass, refused bool, make func(f ndisc.Frame4)
 	if !c.v4 {
 		pass = true
 	}
-	s := Shot{ID: uint32(len(c.shots) + 1), IPv4: true, Group: c.group, Name: name, Pass: pass && !refused, Refused: refused}
+	s := Shot{ID: uint32(len(c.shots) + 1), IPv4: true, Group: c.group, Name: name, Pass: pass && !refused, Refused: refused, Led: c.led}
 	f := make(ndisc.Frame4{SrcMAC: c.r.Neighbour.MAC, DstMAC: c.r.Host.MAC, Src: c.r.Neighbour.Address, Dst: c.r.Host.Address, ID: uint16(s.ID)})
 	s.Frames = [][]byte{f.Bytes()}
 	c.shots = append(c.shots, s)

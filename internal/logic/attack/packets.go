@@ -192,6 +192,13 @@ func (c *corpus) ports() {
 			}
 		}
 	}
+	for _, n := range c.r.Led {
+		for _, proto := range []string{"tcp", "udp"} {
+			if !slices.Contains(list, port{proto, n}) {
+				list = append(list, port{proto, n})
+			}
+		}
+	}
 	slices.SortFunc(list, func(a, b port) int { return cmp.Or(strings.Compare(a.proto, b.proto), cmp.Compare(a.n, b.n)) })
 	n := c.r.Neighbour
 	for _, v := range c.in.Services {
@@ -199,6 +206,9 @@ func (c *corpus) ports() {
 			for _, text := range v.Ports {
 				x, err := intent.ParsePort(text)
 				if err != nil || x.Name != "tcp" && x.Name != "udp" || x.From == 0 {
+					continue
+				}
+				if c.led = slices.Contains(c.r.Led, x.From); c.led && c.r.Theirs {
 					continue
 				}
 				name := x.Name + "/" + num(int(x.From)) + " from " + src.String()
@@ -223,11 +233,17 @@ func (c *corpus) ports() {
 		}
 	}
 	for _, p := range list {
+		if c.led = slices.Contains(c.r.Led, p.n); c.led && c.r.Theirs {
+			continue
+		}
 		for _, src := range []struct {
 			name string
 			mac  ndisc.MAC
 			addr netip.Addr
 		}{{"the link", n.MAC, n.Global}, {"afar", c.r.Router.MAC, c.r.Far}, {"a link-local address", n.MAC, n.LL}} {
+			if c.led && src.addr.IsLinkLocalUnicast() {
+				continue // which nobody passes on
+			}
 			for _, e := range []string{"", " behind destination options"} {
 				c.six(p.proto+"/"+num(int(p.n))+" from "+src.name+e, c.accepts(p.proto, p.n, src.addr), false, func(f ndisc.Frame) [][]byte {
 					f.SrcMAC, f.Src, f.HopLimit = src.mac, src.addr, 64

@@ -15,8 +15,9 @@ import (
 // maxFlows bounds the ports that are asked about: a set of a map may hold many.
 const maxFlows = 1024
 
-// natPorts are the ports that the rules of tables with destination NAT name.
-func (sp *Space) natPorts() []uint16 {
+// NATPorts are the ports that the rules of tables with destination NAT name: what may be
+// led elsewhere is among them, unless every port is.
+func (sp *Space) NATPorts() []uint16 {
 	var nat []*rs.Table
 	for _, t := range sp.Model.Set.Tables {
 		if !t.Dormant && slices.ContainsFunc(t.Chains, func(c *rs.Chain) bool {
@@ -163,7 +164,7 @@ func (sp *Space) Flows() []Flow {
 			by[key].IPv6 = merge(by[key].IPv6, v)
 		}
 	}
-	ports := sp.natPorts()
+	ports := sp.NATPorts()
 	if sp.translates() && !slices.Contains(ports, otherPort) {
 		ports = append(ports, otherPort)
 	}
