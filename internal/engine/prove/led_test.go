@@ -86,3 +86,62 @@ table ip kube { chain pre { type nat hook prerouting priority dstnat; policy acc
 		})
 	}
 }
+
+// TestGuests: what passes a bridge to its guests is theirs, unless the intent puts the
+// guards before them.
+func TestGuests(t *testing.T) {
+	hypervisor := func(guard bool) intent.Intent {
+		return intent.Intent{Role: intent.RoleHypervisor, Interfaces: map[string]intent.Interface{"br0": {Addressing: intent.Static, GuardBridged: guard}}, Services: []intent.Service{ssh()}, Forwarding: intent.Forwarding{Unmanaged: true}}
+	}
+	r := hypervisor(false)
+	yes := true
+	r.Role, r.Forwarding = intent.RoleRouter, intent.Forwarding{IPv4: &yes, IPv6: &yes, Allow: []intent.Flow{{InInterface: "br0", Ports: []string{"tcp/25"}}}}
+	for _, c := range []struct {
+		name, script, call string // call: bridged frames meet the rules of IP
+		in                 intent.Intent
+		plant              func(t *testing.T, p *change.Plan)
+		status             change.ProofStatus
+		through            int // of the guests' shots; 0: any
+		shots              []string
+	}{
+		{"nobody guards them", "", "1", hypervisor(false), nil, change.Proven, 29, nil},
+		{"behind the guards", "", "1", hypervisor(true), nil, change.Proven, 22, nil},
+		{"behind guards that nothing comes to", "", "0", hypervisor(true), nil, change.Failed, 0, []string{"rogue RA to a guest", "rogue RA of a guest", "redirect to a guest"}},
+		{"of a router that passes little on", "", "1", r, nil, change.Proven, 29, nil},
+		{"and the router takes them for its own", "", "1", r, minus("bridged guests"), change.Failed, 0, []string{"tcp/22 to a guest", "tcp/445 (IPv4) of a guest"}},
+		{"and others keep some in", "table bridge other { chain f { type filter hook forward priority 0; policy accept; ip6 nexthdr tcp tcp dport 445 drop; }; }", "1", hypervisor(false), nil, change.Proven, 29, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			v, far := testlab.NewNS(t, "guev"), testlab.NewNS(t, "guea")
+			testlab.Link(v, "port0", far, "a0")
+			v.IP("link", "add", "br0", "type", "bridge")
+			v.IP("link", "set", "port0", "master", "br0")
+			v.IP("link", "set", "br0", "up")
+			v.AddAddr("br0", "2001:db8:1::10/64")
+			v.IP("addr", "add", "192.0.2.10/24", "dev", "br0")
+			v.IP("-6", "route", "add", "default", "via", "2001:db8:1::1", "dev", "br0")
+			for _, k := range []string{"iptables", "ip6tables"} {
+				v.Sysctl("net/bridge/bridge-nf-call-"+k, c.call)
+			}
+			if c.script != "" {
+				load(t, v, c.script)
+			}
+			s := hostview.Snapshot(t, v)
+			p := planFor(t, c.in, s)
+			if c.plant != nil {
+				c.plant(t, p)
+			}
+			got := proof(t, p, s)
+			missed := slices.DeleteFunc(c.shots, func(w string) bool {
+				return slices.ContainsFunc(got.Failures, func(m change.Misfire) bool { return m.Group == "guests" && m.Shot == w })
+			})
+			i := slices.IndexFunc(got.Groups, func(g change.Group) bool { return g.Name == "guests" })
+			held := slices.ContainsFunc(got.Held, func(m change.Misfire) bool { return m.Shot == "tcp/445 of a guest" })
+			if got.Status != c.status || len(missed) > 0 || i < 0 || c.through > 0 && got.Groups[i].Through != c.through || held != (c.script != "") {
+				t.Errorf("want %s, missed %q, groups %+v, held %v", c.status, missed, got.Groups, got.Held)
+				report(t, got)
+			}
+		})
+	}
+}

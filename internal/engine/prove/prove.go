@@ -332,6 +332,19 @@ func (r *proof) fireAll(ctx context.Context, a *arena.Arena) ([]verdict, error) 
 		for _, s := range shots {
 			out = append(out, verdict{t.name, s, seen[s.ID]})
 		}
+		if t.guest.MAC == (ndisc.MAC{}) {
+			continue
+		}
+		for _, from := range []bool{false, true} {
+			shots := attack.Guests(r.in, g, t.guest, from)
+			seen, err := r.again(ctx, shots, func(frames [][]byte) ([]uint32, []uint16, error) { return a.Pass(ctx, t.name, from, frames) })
+			if err != nil {
+				return nil, fmt.Errorf("fire at the guests of %s: %w", t.name, err)
+			}
+			for _, s := range shots {
+				out = append(out, verdict{t.name, s, seen[s.ID]})
+			}
+		}
 	}
 	return out, nil
 }
@@ -342,6 +355,15 @@ const maxAgain = 10
 
 // fire fires shots and says which came through.
 func (r *proof) fire(ctx context.Context, a *arena.Arena, link string, shots []attack.Shot) (map[uint32]bool, error) {
+	seen, err := r.again(ctx, shots, func(frames [][]byte) ([]uint32, []uint16, error) { return a.Fire(ctx, link, frames) })
+	if err != nil {
+		return nil, fmt.Errorf("fire at %s: %w", link, err)
+	}
+	return seen, nil
+}
+
+// again fires shots, and some of those that were lost once more.
+func (r *proof) again(ctx context.Context, shots []attack.Shot, fire func(frames [][]byte) ([]uint32, []uint16, error)) (map[uint32]bool, error) {
 	seen := map[uint32]bool{}
 	left := shots
 	for try := range 3 {
@@ -356,9 +378,9 @@ func (r *proof) fire(ctx context.Context, a *arena.Arena, link string, shots []a
 		for _, s := range left {
 			frames = append(frames, s.Frames...)
 		}
-		six, four, err := a.Fire(ctx, link, frames)
+		six, four, err := fire(frames)
 		if err != nil {
-			return nil, fmt.Errorf("fire at %s: %w", link, err)
+			return nil, err
 		}
 		for _, s := range left {
 			seen[s.ID] = seen[s.ID] || !s.IPv4 && slices.Contains(six, s.ID) || s.IPv4 && slices.Contains(four, uint16(s.ID))

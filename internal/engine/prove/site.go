@@ -30,6 +30,8 @@ type target struct {
 	// still: it is to take none. Neither: somebody else takes them.
 	slaac, still bool
 	off          bool // no IPv6 here
+	// guest is somebody on a bridge.
+	guest attack.Peer
 }
 
 // site is a host as it is made again elsewhere.
@@ -317,6 +319,7 @@ func (s *site) routes() {
 var (
 	routerMAC    = ndisc.MAC{0x02, 0x51, 0xfe, 0, 0, 1}
 	neighbourMAC = ndisc.MAC{0x02, 0x51, 0xfe, 0, 0, 7}
+	guestMAC     = ndisc.MAC{0x02, 0x51, 0xfe, 0, 0, 9}
 	rogueMAC     = ndisc.MAC{0x02, 0x51, 0xfe, 6, 6, 6}
 )
 
@@ -514,6 +517,9 @@ func (s *site) aim(n int, l fact.Link) {
 	t.still = !t.off && !s.by("accept_ra", "autoconf") && i.Addressing != intent.SLAAC && i.Addressing != intent.DHCPv6
 	t.slaac = !s.by("accept_ra", "autoconf") && i.Addressing == intent.SLAAC && len(i.Routers) > 0 && !s.userspace(l)
 	t.shots = r
+	if l.Kind == "bridge" {
+		t.guest = peer(guestMAC, 0x99)
+	}
 	s.targets = append(s.targets, t)
 }
 

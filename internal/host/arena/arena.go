@@ -43,7 +43,7 @@ type Link struct {
 	Index uint32 // 0: any
 	MAC   [6]byte
 	MTU   uint32 // 0: the default
-	// Bridge makes it a bridge; the wire is at its only port.
+	// Bridge makes it a bridge; the wire is at its first port, a guest's at its second.
 	Bridge    bool
 	Addresses []netip.Prefix
 }
@@ -135,6 +135,8 @@ type request struct {
 type fire struct {
 	Link   string
 	Frames [][]byte
+	// Guest: they are for the guest of a bridge, or from it.
+	Guest, From bool
 }
 
 // answer is what came of it.
@@ -278,7 +280,14 @@ func (a *Arena) Replay(ctx context.Context, f Foreign) ([]Refused, error) {
 // Fire sends frames to an interface and returns the flow labels and IPv4 identifications
 // of those that came through every rule, to the host itself or past it.
 func (a *Arena) Fire(ctx context.Context, link string, frames [][]byte) (six []uint32, four []uint16, err error) {
-	r, err := a.call(ctx, request{Fire: &fire{link, frames}})
+	r, err := a.call(ctx, request{Fire: &fire{Link: link, Frames: frames}})
+	return r.Six, r.Four, err
+}
+
+// Pass sends frames through a bridge, to its guest or from it, and returns the flow labels
+// and IPv4 identifications of those that came out at the other side.
+func (a *Arena) Pass(ctx context.Context, bridge string, from bool, frames [][]byte) (six []uint32, four []uint16, err error) {
+	r, err := a.call(ctx, request{Fire: &fire{bridge, frames, true, from}})
 	return r.Six, r.Four, err
 }
 

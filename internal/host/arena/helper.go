@@ -31,12 +31,13 @@ type helper struct {
 	far   chan func() // runs in the namespace of the far ends
 	farID int         // its thread
 	wires map[string]*wire
+	guest map[string]*wire // of bridges
 	names map[uint32]string
 	conns []net.Conn
 }
 
 func help(nft string, in io.Reader, out io.Writer) int {
-	h := &helper{wires: map[string]*wire{}, names: map[uint32]string{}}
+	h := &helper{wires: map[string]*wire{}, guest: map[string]*wire{}, names: map[uint32]string{}}
 	enc := gob.NewEncoder(out)
 	if err := h.init(nft); err != nil {
 		return exit(enc.Encode(answer{Why: err.Error(), Unavailable: true, Hint: "allow namespaces, or run as root on the host itself"}))
@@ -155,6 +156,10 @@ func (h *helper) do(r request, a *answer) (err error) {
 			a.Refused = replay(&f)
 		}
 	case r.Fire != nil:
+		if f := r.Fire; f.Guest {
+			a.Six, a.Four, err = h.pass(f)
+			break
+		}
 		a.Six, a.Four, err = h.fire(r.Fire)
 	case r.Begin != nil:
 		var c net.Conn

@@ -166,12 +166,14 @@ func (h *helper) setup(s *Setup) (failed []string, err error) {
 			return nil, err
 		}
 	}
-	for _, l := range s.Links {
+	for n, l := range s.Links {
 		far := func() (yes bool) {
 			_ = h.there(func() error { yes = running(l.Name); return nil })
 			return yes
 		}
-		if err := until("the carrier of "+l.Name, func() bool { return running(l.Name) && far() }); err != nil {
+		if err := until("the carrier of "+l.Name, func() bool {
+			return running(l.Name) && far() && (!l.Bridge || running(fmt.Sprintf("sixfence-g%d", n)))
+		}); err != nil {
 			return nil, err
 		}
 		i, err := net.InterfaceByName(l.Name)
@@ -220,23 +222,38 @@ func (h *helper) attach(n int, l *Link) error {
 	}
 	// Addresses are those that are given, and no other.
 	_ = h.write("net/ipv6/conf/"+l.Name+"/addr_gen_mode", "1")
-	_ = h.write("net/ipv6/conf/"+port+"/addr_gen_mode", "1")
-	var w *wire
-	if err := h.there(func() (err error) {
-		if err = up(l.Name, 0); err == nil {
-			w, err = openWire(l.Name)
-		}
-		return err
-	}); err != nil {
+	var err error
+	if h.wires[l.Name], err = h.wire(l.Name, port); err != nil {
 		return err
 	}
-	h.wires[l.Name] = w
 	if l.Bridge {
 		if err := up(l.Name, 0); err != nil {
 			return err
 		}
+		guest, far := fmt.Sprintf("sixfence-g%d", n), fmt.Sprintf("sixfence-h%d", n)
+		if err := h.veth(guest, far, &Link{}, 0); err != nil {
+			return err
+		}
+		if h.guest[l.Name], err = h.wire(far, guest); err != nil {
+			return err
+		}
+		if err := up(guest, master); err != nil {
+			return err
+		}
 	}
 	return up(port, master)
+}
+
+// wire opens the far end of an interface.
+func (h *helper) wire(far, port string) (w *wire, err error) {
+	_ = h.write("net/ipv6/conf/"+port+"/addr_gen_mode", "1")
+	err = h.there(func() (err error) {
+		if err = up(far, 0); err == nil {
+			w, err = openWire(far)
+		}
+		return err
+	})
+	return w, err
 }
 
 // settings writes what differs. What this kernel, or a namespace of it, does not have is

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -76,9 +77,15 @@ func (h *helper) fire(f *fire) (six []uint32, four []uint16, err error) {
 	if w == nil || len(f.Frames) > maxFrames {
 		return nil, nil, fmt.Errorf("fire at %s: no such interface, or too much at once", f.Link)
 	}
-	if err := h.load("destroy table inet " + witnessTable + "\n" + witness); err != nil {
+	see := witness
+	for name := range h.guest {
+		// What a bridge hands to a guest is shown to the rules of IP, too (br_netfilter), and
+		// has not come past the host.
+		see += fmt.Sprintf("insert rule inet %s past iifname %q oifname %q ether daddr != %s return\n", witnessTable, name, name, ndisc.MAC(h.wires[name].mac))
+	}
+	if err := h.load("destroy table inet " + witnessTable + "\n" + see); err != nil {
 		// Before nft 1.0.9 there is no destroy.
-		if err = h.load("table inet " + witnessTable + "\ndelete table inet " + witnessTable + "\n" + witness); err != nil {
+		if err = h.load("table inet " + witnessTable + "\ndelete table inet " + witnessTable + "\n" + see); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -131,6 +138,53 @@ func (h *helper) fire(f *fire) (six []uint32, four []uint16, err error) {
 	return six, four, nil
 }
 
+// marker is the Ethernet type of a frame that is no packet (local experimental).
+const marker = 0x88b5
+
+// pass sends frames through a bridge, and says what came out at the other side.
+func (h *helper) pass(f *fire) (six []uint32, four []uint16, err error) {
+	in, out := h.wires[f.Link], h.guest[f.Link]
+	if f.From {
+		in, out = out, in
+	}
+	if in == nil || out == nil || len(f.Frames) > maxFrames {
+		return nil, nil, fmt.Errorf("pass through %s: no such bridge, or too much at once", f.Link)
+	}
+	out.drain(nil)
+	deadline := time.Now().Add(settle)
+	last := append(append(append([]byte{}, out.from[:]...), in.from[:]...), marker>>8, marker&0xff)
+	last = append(last, make([]byte, 46)...)
+	err = h.there(func() error {
+		for _, b := range append(slices.Clone(f.Frames), last) {
+			if err := in.send(b, deadline); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	for done := false; !done; {
+		out.drain(func(b []byte) {
+			switch {
+			case len(b) < 20:
+			case binary.BigEndian.Uint16(b[12:]) == marker:
+				done = true
+			case binary.BigEndian.Uint16(b[12:]) == unix.ETH_P_IPV6:
+				six = append(six, binary.BigEndian.Uint32(b[14:])&0xfffff)
+			case binary.BigEndian.Uint16(b[12:]) == unix.ETH_P_IP:
+				four = append(four, binary.BigEndian.Uint16(b[18:]))
+			}
+		})
+		if time.Now().After(deadline) {
+			return nil, nil, fmt.Errorf("nothing of what was sent through %s arrived", f.Link)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return six, four, nil
+}
+
 // send sends from the host itself, and looks for each packet on every wire.
 func (h *helper) send(list []Packet) ([]Sent, error) {
 	var out []Sent
@@ -160,22 +214,31 @@ func (h *helper) send(list []Packet) ([]Sent, error) {
 
 // drain reads what the host has sent.
 func (h *helper) drain(f func(link string, frame []byte)) {
-	buf := make([]byte, 65536)
 	for name, w := range h.wires {
-		for range 100_000 {
-			n, from, err := unix.Recvfrom(w.fd, buf, 0)
-			if errors.Is(err, unix.EINTR) {
-				continue
-			}
-			if err != nil {
-				break
-			}
-			if ll, ok := from.(*unix.SockaddrLinklayer); ok && ll.Pkttype == unix.PACKET_OUTGOING {
-				continue
-			}
+		w.drain(func(b []byte) {
 			if f != nil {
-				f(name, buf[:n])
+				f(name, b)
 			}
+		})
+	}
+}
+
+// drain reads what has come to a far end.
+func (w *wire) drain(f func(frame []byte)) {
+	buf := make([]byte, 65536)
+	for range 100_000 {
+		n, from, err := unix.Recvfrom(w.fd, buf, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return
+		}
+		if ll, ok := from.(*unix.SockaddrLinklayer); ok && ll.Pkttype == unix.PACKET_OUTGOING {
+			continue
+		}
+		if f != nil {
+			f(buf[:n])
 		}
 	}
 }

@@ -66,6 +66,9 @@ func refusal(p *change.Proof) change.Refusal {
 	if f.Packet != "" {
 		r.Detail += " The packet: " + f.Packet + "."
 	}
+	if f.Group == "guests" && f.Observed == "comes through" {
+		r.WayOut = "frames of bridged guests meet the rules only where br_netfilter is loaded and net.bridge.bridge-nf-call-ip6tables is 1: see to both, or take guardBridged out of the intent"
+	}
 	if strings.Contains(f.Observed, "another table") {
 		r.WayOut = "another firewall of this host keeps it out: let it in there as well, or take it out of the intent"
 	}
