@@ -180,6 +180,19 @@ func (m *Machine) Enable(unit string) {
 	run(m.t, "systemctl", "--root="+m.enableRoot(), "enable", unit)
 }
 
+// Bus lets the Machine have a system bus, with the users that who speaks on it needs.
+func (m *Machine) Bus() {
+	m.t.Helper()
+	for _, u := range []string{"dbus.socket", "dbus.service"} {
+		if err := os.Remove(m.Path("/etc/systemd/system/" + u)); err != nil && !os.IsNotExist(err) {
+			m.t.Fatal(err)
+		}
+	}
+	m.Write("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nmessagebus:x:990:990::/nonexistent:/usr/sbin/nologin\nsystemd-network:x:991:991::/:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n")
+	m.Write("/etc/group", "root:x:0:\nadm:x:4:\ntty:x:5:\nnetdev:x:6:\nsystemd-journal:x:101:\nmessagebus:x:990:\nsystemd-network:x:991:\nnogroup:x:65534:\n")
+	m.link("/etc/systemd/system/sockets.target.wants/dbus.socket", "/usr/lib/systemd/system/dbus.socket")
+}
+
 // enableRoot is a tree in which systemctl finds the units of both.
 func (m *Machine) enableRoot() string {
 	root := m.dir + "/tree"

@@ -24,6 +24,9 @@ type Arming struct {
 	How  string `json:"how"` // "systemd timer" or "process"
 	Unit string `json:"unit,omitempty"`
 	PID  int    `json:"pid,omitempty"`
+	// Listener is the unit that hears what others do while the change waits; the undo does not
+	// need it.
+	Listener string `json:"listener,omitempty"`
 }
 
 // Armer arms the undo outside of this process.
@@ -40,6 +43,7 @@ type Armer interface {
 const (
 	SuperviseVerb = "undo-supervise"
 	ExpireVerb    = "undo-expire"
+	ListenVerb    = "undo-listen"
 )
 
 const armingFile = "arming"
@@ -141,7 +145,24 @@ func timer(program, stateDir, id string, after time.Duration) (Arming, error) {
 	if s, err := systemTool("systemctl", "is-active", unit+".timer"); err != nil || s != "active" {
 		return Arming{}, errors.Join(fmt.Errorf("the timer %s is %q", unit, s), err)
 	}
-	return Arming{How: "systemd timer", Unit: unit}, nil
+	return Arming{How: "systemd timer", Unit: unit, Listener: listener(program, stateDir, id)}, nil
+}
+
+// listener starts the service that listens while the timer runs, and waits until it does.
+// Where it does not start the undo is the same, and knows less.
+func listener(program, stateDir, id string) string {
+	unit := "sixfence-undo-" + id + "-listen"
+	if _, err := systemTool("systemd-run", "--quiet", "--collect", "--unit="+unit, "--description=Hear what others do while a change of sixfence waits",
+		"--property=Restart=on-failure", "--property=RestartSec=1", program, "harden", ListenVerb, "--state-dir", stateDir, "--id", id); err != nil {
+		return ""
+	}
+	ready := filepath.Join(stateDir, pendingDir, listeningFile)
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Stat(ready); err == nil {
+			break
+		}
+	}
+	return unit
 }
 
 // supervisor starts our own process and waits until it says that it is deaf to the
@@ -179,6 +200,9 @@ const readyFile = "ready"
 func (hostArmer) Disarm(a Arming) {
 	if a.Unit != "" {
 		_, _ = systemTool("systemctl", "stop", a.Unit+".timer")
+	}
+	if a.Listener != "" {
+		_, _ = systemTool("systemctl", "stop", a.Listener+".service")
 	}
 	// The process sees that its transaction is gone, and ends.
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/sixfence/sixfence/internal/host/mutate"
 	"github.com/sixfence/sixfence/internal/host/store"
+	"github.com/sixfence/sixfence/internal/logic/plan"
 	"github.com/sixfence/sixfence/internal/model/change"
 )
 
@@ -103,6 +104,16 @@ func (e *Engine) strays(list []held) []astray {
 			// Another kernel may tell the same rules in other words.
 			if want, err := e.Host.Want(h.step.Kind, h.step.Target, h.step.After); err == nil && want == now {
 				continue
+			}
+		}
+		if block := plan.Block(h.step.After.Text); err == nil && h.step.Kind == change.File && block != "" && now != mutate.Absent {
+			// A file of somebody else's: the lines around ours are his.
+			i, err := e.Host.Image(h.step.Target)
+			if err == nil && plan.Block(i.Text) == block {
+				continue
+			}
+			if h.ours = "with our lines"; err == nil {
+				now = "without them, or with others between the marks"
 			}
 		}
 		out = append(out, astray{held: h, now: now, err: err})

@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sixfence/sixfence/internal/host/mutate"
+	"github.com/sixfence/sixfence/internal/host/run"
+	"github.com/sixfence/sixfence/internal/logic/bootconf"
 	"github.com/sixfence/sixfence/internal/model/change"
 )
 
@@ -103,19 +106,61 @@ func sudone(t time.Time) []string {
 	}
 	var out []string
 	for line := range strings.Lines(said) {
-		var m struct {
-			Message string `json:"MESSAGE"`
-			At      string `json:"__REALTIME_TIMESTAMP"`
-		}
-		if json.Unmarshal([]byte(line), &m) != nil {
-			continue
-		}
-		µs, _ := strconv.ParseInt(m.At, 10, 64)
-		if at := time.UnixMicro(µs); at.After(t) && commands.MatchString(m.Message) {
-			out = append(out, "sudo at "+at.Local().Format(time.TimeOnly)+": "+strings.Join(strings.Fields(m.Message), " "))
+		if at, message, ok := journalLine(line); ok && at.After(t) && commands.MatchString(message) {
+			out = append(out, "sudo at "+at.Local().Format(time.TimeOnly)+": "+strings.Join(strings.Fields(message), " "))
 		}
 	}
 	return out[max(0, len(out)-5):]
+}
+
+// managerWords are in what a network manager writes into the journal when it sets an interface
+// again: nothing is started or reloaded then that systemd would know of.
+var managerWords = regexp.MustCompile(`Reconfiguring with|Configuring with|audit: op=|(?i)\breload`)
+
+// reconfigured lists what network managers say that they did since a moment, the last of
+// each, and what netplan wrote for them.
+func reconfigured(t time.Time) (out []string) {
+	if !mutate.SystemdHere() || t.IsZero() {
+		return nil
+	}
+	for _, unit := range []string{"systemd-networkd", "NetworkManager"} {
+		text, err := systemTool("journalctl", "--no-pager", "--quiet", "-b", "-o", "json", "--output-fields=MESSAGE,__REALTIME_TIMESTAMP", fmt.Sprintf("--since=@%d", t.Unix()), "-u", unit)
+		if err != nil {
+			continue
+		}
+		last := ""
+		for line := range strings.Lines(text) {
+			if at, message, ok := journalLine(line); ok && at.After(t) && managerWords.MatchString(message) {
+				last = unit + ".service, which said at " + at.Local().Format(time.TimeOnly) + ": " + strings.Join(strings.Fields(message), " ")
+			}
+		}
+		if last != "" {
+			out = append(out, last)
+		}
+	}
+	for _, pattern := range []string{"/run/systemd/network/*netplan-*", "/run/NetworkManager/system-connections/netplan-*"} {
+		names, _ := filepath.Glob(pattern)
+		for _, n := range names {
+			if st, err := os.Stat(n); err == nil && st.ModTime().After(t) {
+				out = append(out, "netplan apply, or another that made netplan write "+n+" at "+st.ModTime().Local().Format(time.TimeOnly))
+				break
+			}
+		}
+	}
+	return out
+}
+
+// journalLine reads a line of journalctl -o json.
+func journalLine(line string) (at time.Time, message string, ok bool) {
+	var m struct {
+		Message string `json:"MESSAGE"`
+		At      string `json:"__REALTIME_TIMESTAMP"`
+	}
+	if json.Unmarshal([]byte(line), &m) != nil {
+		return at, "", false
+	}
+	µs, err := strconv.ParseInt(m.At, 10, 64)
+	return time.UnixMicro(µs), m.Message, err == nil
 }
 
 // culprits says who may have undone an object since it was surely well: by what systemd
@@ -138,6 +183,9 @@ func (e *Engine) culprits(a astray, well time.Time) []string {
 		if slices.Contains(actors[a.step.Kind], strings.TrimSuffix(u.name, ".service")) {
 			out = append(out, u.String())
 		}
+	}
+	if a.step.Kind == change.Sysctl || a.step.Kind == change.Neighbour {
+		out = append(out, reconfigured(well)...)
 	}
 	out = append(out, sudone(well)...)
 	out = append(out, e.suspects(a.step, a.now, well)...)
@@ -162,7 +210,7 @@ func (e *Engine) suspects(s change.Step, now string, well time.Time) []string {
 			for line := range strings.Lines(string(b)) {
 				k, v, ok := strings.Cut(line, "=")
 				k = strings.ReplaceAll(strings.TrimLeft(strings.TrimSpace(k), "-"), "/", ".")
-				if ok && k == key && strings.Join(strings.Fields(v), " ") == mutate.Text(now) {
+				if ok && (k == key || bootconf.Match(strings.ReplaceAll(k, ".", "/"), s.Target)) && strings.Join(strings.Fields(v), " ") == mutate.Text(now) {
 					out = append(out, "a run of sysctl that read "+f)
 					break
 				}
@@ -172,8 +220,11 @@ func (e *Engine) suspects(s change.Step, now string, well time.Time) []string {
 		if now != mutate.Absent {
 			return nil
 		}
+		if e.Host.Root == "" {
+			out = append(out, flushed()...)
+		}
 		if e.Host.Root == "" && mutate.SystemdHere() && !unitTimes("StateChangeTimestampMonotonic", "nftables.service")["nftables.service"].After(well) {
-			return nil
+			return out
 		}
 		for _, f := range e.glob(nftFiles) {
 			if b, err := os.ReadFile(filepath.Join(e.Host.Root, f)); err == nil && flushes.Match(b) {
@@ -182,6 +233,15 @@ func (e *Engine) suspects(s change.Step, now string, well time.Time) []string {
 		}
 	}
 	return out
+}
+
+// flushed tells what the tables that are left say of how ours went.
+func flushed() []string {
+	r, err := run.Run(context.Background(), run.Program{Path: mutate.NFTPath(), Args: []string{"list", "tables"}, Env: []string{"LC_ALL=C"}})
+	if err != nil || r.Exit != 0 || strings.TrimSpace(string(r.Stdout)) != "" {
+		return nil
+	}
+	return []string{"nft flush ruleset, or what does the same: no table of anybody is left"}
 }
 
 // glob lists files below the root, without it.

@@ -1,7 +1,11 @@
 package apply
 
 import (
+	"context"
+	"errors"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sixfence/sixfence/internal/host/mutate"
 	"github.com/sixfence/sixfence/internal/host/store"
@@ -13,6 +17,42 @@ import (
 type witness struct {
 	ears   *mutate.Ears
 	places map[string]bool // of what the change destroyed, once it destroys no more
+}
+
+// listeningFile is in the directory of a transaction when Listen listens.
+const listeningFile = "listening"
+
+// Listen is what runs beside a timer: it hears to which places others lead routes while the
+// change waits, and notes it for the undo. It undoes nothing, and ends with the change.
+func (e *Engine) Listen(ctx context.Context, id string) error {
+	d, err := e.layer().OpenPrivate(e.stateDir())
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	w := &witness{ears: mutate.Listen()}
+	defer w.close()
+	p, err := d.Sub(pendingDir)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err == nil {
+		err = p.Replace(listeningFile, nil, store.Attr{})
+		p.Close()
+	}
+	if err != nil {
+		return err
+	}
+	for ctx.Err() == nil {
+		t, err := openTransaction(d)
+		if err == nil && (t == nil || t.j.ID != id) {
+			t.close()
+			return nil
+		}
+		t.close()
+		w.wait(d, id, time.Second)
+	}
+	return nil
 }
 
 func (w *witness) close() { w.ears.Close() }

@@ -57,6 +57,25 @@ func unmark(text string) (out string, had bool, err error) {
 // around them stays. had tells whether there were any.
 func Unmark(text string) (out string, had bool, err error) { return unmark(text) }
 
+// Block is our block of a file, with its two lines; empty where there is none, or not a
+// whole one.
+func Block(text string) string {
+	if _, had, err := Unmark(text); err != nil || !had {
+		return ""
+	}
+	var b strings.Builder
+	inside := false
+	for line := range strings.Lines(text) {
+		t := strings.TrimRight(line, "\r\n")
+		inside = inside || t == markBegin || t == markBare
+		if inside {
+			b.WriteString(t + "\n")
+		}
+		inside = inside && t != markEnd
+	}
+	return b.String()
+}
+
 // marked replaces lines of a file, given with their ends, by a block of ours at that
 // place; none: it is appended. The file must not have a block yet.
 func marked(before string, replaced []string, after string, lines ...string) string {

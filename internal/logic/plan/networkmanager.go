@@ -75,6 +75,8 @@ func (s *site) networkManager(_ []setting, read reader) []file {
 		switch {
 		case doubt != nil:
 			why = "Whether " + mi.File + " is its profile is not sure."
+		case strings.HasPrefix(base(mi.File), "ifcfg-"):
+			why = mi.File + " is an ifcfg file: sixfence writes none, and nmcli does."
 		case e == nil:
 			why = mi.File + " is written by something else, which would write it again."
 		case now.Absent || now.Mode == 0o777:

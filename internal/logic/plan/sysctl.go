@@ -348,7 +348,7 @@ func (s *site) live(list []setting) (steps []change.Step, gap *fact.Gap) {
 	slices.SortStableFunc(keys, func(a, b string) int { return weight(a) - weight(b) })
 	for _, k := range keys {
 		old, there := now.Values[k]
-		if !there || old == want[k].value || strings.HasPrefix(k, conf6+"lo/") && !strings.HasSuffix(k, "/disable_ipv6") {
+		if !there || old == want[k].value {
 			continue
 		}
 		st := change.Step{ID: "sysctl:" + k, Kind: change.Sysctl, Phase: change.Runtime, Target: k, Before: change.Image{Text: old}, After: change.Image{Text: want[k].value}, Why: want[k].why}

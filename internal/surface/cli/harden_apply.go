@@ -41,7 +41,7 @@ func (a *app) engine(f *hardenFlags) *apply.Engine {
 func (a *app) hardenApplyCommands() []*cobra.Command {
 	return []*cobra.Command{
 		a.applyCommand(), a.confirmCommand(), a.rollbackCommand(), a.statusCommand(), a.historyCommand(),
-		a.undoCommand(apply.SuperviseVerb), a.undoCommand(apply.ExpireVerb), a.undoCommand(apply.ResumeVerb), a.undoCommand(apply.KeepVerb),
+		a.undoCommand(apply.SuperviseVerb), a.undoCommand(apply.ExpireVerb), a.undoCommand(apply.ListenVerb), a.undoCommand(apply.ResumeVerb), a.undoCommand(apply.KeepVerb),
 	}
 }
 
@@ -506,6 +506,8 @@ func (a *app) undoCommand(verb string) *cobra.Command {
 				return e.Supervise(cmd.Context(), id)
 			case apply.ExpireVerb:
 				return e.Expire(cmd.Context(), id)
+			case apply.ListenVerb:
+				return e.Listen(cmd.Context(), id)
 			case apply.KeepVerb:
 				return e.Keep(cmd.Context())
 			}
