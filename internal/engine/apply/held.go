@@ -106,14 +106,14 @@ func (e *Engine) strays(list []held) []astray {
 				continue
 			}
 		}
-		if block := plan.Block(h.step.After.Text); err == nil && h.step.Kind == change.File && block != "" && now != mutate.Absent {
-			// A file of somebody else's: the lines around ours are his.
+		if block := plan.FromBlock(h.step.After.Text); err == nil && h.step.Kind == change.File && block != "" && now != mutate.Absent {
+			// A file of somebody else's: the lines above ours are his.
 			i, err := e.Host.Image(h.step.Target)
-			if err == nil && plan.Block(i.Text) == block {
+			if err == nil && plan.FromBlock(i.Text) == block {
 				continue
 			}
 			if h.ours = "with our lines"; err == nil {
-				now = "without them, or with others between the marks"
+				now = "without them, or with others among or below them"
 			}
 		}
 		out = append(out, astray{held: h, now: now, err: err})

@@ -231,3 +231,22 @@ func TestSecretsStayOut(t *testing.T) {
 		t.Errorf("nobody says what is not done: %+v", s.byHand)
 	}
 }
+
+// TestIfcfgIsLeftToItsOwner: an ifcfg file of RHEL's is not written, and nothing is said to
+// be: a person gets the command, with the right reason.
+func TestIfcfgIsLeftToItsOwner(t *testing.T) {
+	t.Parallel()
+	const file = "/etc/sysconfig/network-scripts/ifcfg-w0"
+	in := &intent.Intent{Role: intent.RoleServer, Interfaces: map[string]intent.Interface{"w0": {Addressing: intent.Static}}}
+	mi := fact.ManagedInterface{Names: []string{"w0"}, File: file, InUserspace: true, AcceptRA: fact.Value(true)}
+	s := hostOf(in, "w0", fact.Manager{Name: "NetworkManager", Interfaces: []fact.ManagedInterface{mi}})
+	text := "DEVICE=w0\nIPV6INIT=yes\n"
+	for _, f := range s.networkManager(nil, func(string) change.Image { return change.Image{Text: text, Mode: 0o644} }) {
+		if f.path == file || strings.Contains(f.text, "method=") {
+			t.Errorf("%s: %s", f.path, f.text)
+		}
+	}
+	if len(s.byHand) != 1 || !strings.Contains(s.byHand[0].Detail, file+" is an ifcfg file: sixfence writes none, and nmcli does.") || !strings.Contains(s.byHand[0].Remedy, "ipv6.method link-local (of w0)") {
+		t.Errorf("what is said: %+v", s.byHand)
+	}
+}

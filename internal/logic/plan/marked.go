@@ -57,23 +57,20 @@ func unmark(text string) (out string, had bool, err error) {
 // around them stays. had tells whether there were any.
 func Unmark(text string) (out string, had bool, err error) { return unmark(text) }
 
-// Block is our block of a file, with its two lines; empty where there is none, or not a
-// whole one.
-func Block(text string) string {
+// FromBlock is a file from our block on: what stands above it is others', and what came
+// below may override it. Empty where there is no block, or not a whole one.
+func FromBlock(text string) string {
 	if _, had, err := Unmark(text); err != nil || !had {
 		return ""
 	}
-	var b strings.Builder
-	inside := false
+	at := 0
 	for line := range strings.Lines(text) {
-		t := strings.TrimRight(line, "\r\n")
-		inside = inside || t == markBegin || t == markBare
-		if inside {
-			b.WriteString(t + "\n")
+		if t := strings.TrimRight(line, "\r\n"); t == markBegin || t == markBare {
+			break
 		}
-		inside = inside && t != markEnd
+		at += len(line)
 	}
-	return b.String()
+	return strings.TrimSuffix(text[at:], "\n")
 }
 
 // marked replaces lines of a file, given with their ends, by a block of ours at that
