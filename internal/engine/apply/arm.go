@@ -169,6 +169,9 @@ func listener(program, stateDir, id string) string {
 // session's end.
 func supervisor(program, stateDir, id string) (Arming, error) {
 	pid, err := run.Detach(run.Program{Path: program, Name: "sixfence", Args: []string{"harden", SuperviseVerb, "--state-dir", stateDir, "--id", id}, Env: passed()}, nil)
+	if errors.Is(err, unix.EACCES) {
+		return Arming{}, &RefusedError{Why: "nothing may be executed in " + stateDir + ", where the copy of this program lies that undoes the change: " + err.Error(), Hint: "mount it without noexec, or keep changes elsewhere: --state-dir DIR"}
+	}
 	if err != nil {
 		return Arming{}, err
 	}

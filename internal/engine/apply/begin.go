@@ -47,7 +47,10 @@ func (e *Engine) prepare(p *change.Plan) ([]Entry, error) {
 				en.Saved, err = e.Host.Destroys(s.Target, s.After)
 			}
 			en.SavedAt = bootTime()
-		case s.Kind == change.File:
+		case s.Kind == change.File && en.Before != en.Ours:
+			if err := e.Host.Writable(s.Target); err != nil {
+				return nil, &RefusedError{Why: "confirm could not write " + s.Target + ": " + err.Error(), Hint: "mount it writable: what is in the running kernel only is gone with the next boot"}
+			}
 			en.Dirs, err = e.Host.MissingDirs(s.Target)
 		}
 		if err != nil {

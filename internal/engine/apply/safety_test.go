@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sixfence/sixfence/internal/host/mutate"
 	"github.com/sixfence/sixfence/internal/host/store"
 	"github.com/sixfence/sixfence/internal/model/change"
@@ -407,6 +409,46 @@ func TestContainerStartedAgain(t *testing.T) {
 	}
 	if out, err := again.play("rollback"); err != nil {
 		t.Errorf("rollback there: %v\n%s", err, out)
+	}
+}
+
+// TestWhereNothingCanBeWritten refuses, before anything is changed, what confirm could not
+// finish, and what could not be undone.
+func TestWhereNothingCanBeWritten(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	p := l.plan(l.all(false))
+	before := l.projection(p)
+	mount := func(dir string, flags uintptr) func() {
+		t.Helper()
+		if err := unix.Mount("tmpfs", dir, "tmpfs", flags, "mode=755"); err != nil {
+			t.Fatal(err)
+		}
+		end := func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }
+		t.Cleanup(end)
+		return end
+	}
+	end := mount(l.host.Root+"/etc/modprobe.d", unix.MS_RDONLY)
+	p.Steps[len(p.Steps)-2].Before = change.Image{Absent: true} // what is mounted over it hides it
+	p.Steps[len(p.Steps)-2].After = change.Image{Text: "x", Mode: 0o644}
+	l.write(p)
+	if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=60000"); err == nil || !strings.Contains(out, "confirm could not write") {
+		t.Errorf("a read-only directory: %v\n%s", err, out)
+	}
+	end()
+	l.plan(l.all(false))
+	if err := os.MkdirAll(l.state(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	mount(l.state(), unix.MS_NOEXEC)
+	if err := os.Chmod(l.state(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=60000"); err == nil || !strings.Contains(out, "nothing may be executed") {
+		t.Errorf("a state directory that is noexec: %v\n%s", err, out)
+	}
+	if d := diff(before, l.projection(p)); d != "" {
+		t.Errorf("changed:\n%s", d)
 	}
 }
 

@@ -100,6 +100,20 @@ func (h *Host) MissingDirs(target string) ([]string, error) {
 	return out, nil
 }
 
+// Writable tells why no file could be put in that place; nil where one can, for all that is
+// seen. What is mounted read-only is so for root, too.
+func (h *Host) Writable(target string) error {
+	for dir := filepath.Dir(target); ; dir = filepath.Dir(dir) {
+		err := unix.Access(filepath.Join(h.Root, dir), unix.W_OK)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.ENOENT) || dir == "/" {
+			return fmt.Errorf("write in %s: %w", dir, err)
+		}
+	}
+}
+
 // makeDirs makes the directories of a file, with the labels that they are to have.
 func (h *Host) makeDirs(target string) error {
 	missing, err := h.MissingDirs(target)

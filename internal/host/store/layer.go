@@ -508,6 +508,9 @@ func (d *Dir) Copy(name string, from io.Reader, durable bool) error {
 	}
 	f := os.NewFile(uintptr(fd), d.in(name))
 	_, err = io.Copy(f, from)
+	if err == nil {
+		err = f.Chmod(0o700) // the umask is the caller's
+	}
 	if err == nil && durable {
 		err = f.Sync()
 	}

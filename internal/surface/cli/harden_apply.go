@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -48,8 +49,10 @@ func (a *app) hardenApplyCommands() []*cobra.Command {
 // document prints what a verb found: JSON, or text by f.
 func (a *app) document(format string, v any, text func(io.Writer)) error {
 	if format != "json" {
-		text(a.stdout)
-		return nil
+		var b bytes.Buffer
+		text(&b)
+		_, err := a.stdout.Write(b.Bytes())
+		return outputError(err)
 	}
 	e := json.NewEncoder(a.stdout)
 	e.SetEscapeHTML(false)
