@@ -41,7 +41,7 @@ var ErrNothing = errors.New("no change waits for a confirmation")
 
 // Confirm keeps the change that waits: it puts the staged files in their places.
 func (e *Engine) Confirm(ctx context.Context, o ConfirmOptions) (*Outcome, error) {
-	d, unlock, err := e.open()
+	d, unlock, err := e.begun()
 	if err != nil {
 		return nil, err
 	}
@@ -284,6 +284,10 @@ func (e *Engine) proveConnections(t *transaction, o ConfirmOptions) error {
 	if err != nil {
 		return fmt.Errorf("find our own connection: %w", err)
 	}
+	old, err := t.oldSockets()
+	if err != nil {
+		return err
+	}
 	if len(need) == 0 {
 		// Nobody administered it over a network when it was planned. Whoever comes over one all
 		// the same proves nothing by a connection that is as old as the change.
@@ -292,7 +296,7 @@ func (e *Engine) proveConnections(t *transaction, o ConfirmOptions) error {
 			return err
 		}
 		for _, s := range now {
-			if held[s.Inode] && incoming(s) && !s.Remote.Addr().IsLoopback() && slices.Contains(t.j.Sockets, s.key()) {
+			if held[s.Inode] && incoming(s) && !s.Remote.Addr().IsLoopback() && slices.Contains(old, s.key()) {
 				return &UnprovenError{Missing: []string{s.family()}, Why: "the connection this command came over, from " + s.Remote.String() + ", is as old as the change"}
 			}
 		}
@@ -316,7 +320,7 @@ func (e *Engine) proveConnections(t *transaction, o ConfirmOptions) error {
 			continue
 		}
 		switch {
-		case slices.Contains(t.j.Sockets, s.key()):
+		case slices.Contains(old, s.key()):
 			why = "the connection this command came over, from " + s.Remote.String() + ", is as old as the change"
 		case !ports[s.Local.Port()]:
 			why = fmt.Sprintf("the connection this command came over is to port %d, through which nobody administered this host", s.Local.Port())

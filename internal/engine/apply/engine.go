@@ -100,6 +100,19 @@ func (e *Engine) open() (*store.Dir, func(), error) {
 	return d, func() { unlock(); d.Close() }, nil
 }
 
+// begun is open where a change was made before; ErrNothing elsewhere, where nothing is
+// made for the question.
+func (e *Engine) begun() (*store.Dir, func(), error) {
+	d, err := e.layer().Open(e.stateDir())
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil, ErrNothing
+	}
+	if err == nil {
+		d.Close()
+	}
+	return e.open() // which says what is wrong with it
+}
+
 func (e *Engine) bootID() string {
 	if e.BootID != "" {
 		return e.BootID

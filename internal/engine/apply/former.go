@@ -1,9 +1,12 @@
 package apply
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sixfence/sixfence/internal/host/mutate"
 	"github.com/sixfence/sixfence/internal/host/store"
@@ -15,6 +18,9 @@ import (
 // round. Without an id it is the last one. It is applied and confirmed as any other.
 func (e *Engine) Former(id string) (*change.Plan, string, error) {
 	d, err := e.layer().Open(e.stateDir())
+	if errors.Is(err, unix.ENOENT) {
+		return nil, "", ErrNothing
+	}
 	if err != nil {
 		return nil, "", fmt.Errorf("open state directory: %w", err)
 	}

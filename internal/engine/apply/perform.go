@@ -56,6 +56,11 @@ func (e *Engine) run(ctx context.Context, d *store.Dir, t *transaction) error {
 			return fmt.Errorf("check %s: %w", c, err)
 		}
 	}
+	if t.j.Restores == nil {
+		if err := t.noteSockets(); err != nil {
+			return err
+		}
+	}
 	if err := e.boundary("wait"); err != nil {
 		return err
 	}

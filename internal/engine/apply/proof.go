@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sixfence/sixfence/internal/engine/connect"
 	"github.com/sixfence/sixfence/internal/host/store"
 )
@@ -144,6 +146,45 @@ func Ancestors(pid int) (map[uint64]bool, error) {
 		}
 	}
 	return out, nil
+}
+
+// socketsFile has the connections that were there when all was applied: one that came
+// after the arming, and before the rules, was let in by none of them.
+const socketsFile = "sockets"
+
+func (t *transaction) noteSockets() error {
+	now, err := Sockets()
+	if err != nil {
+		return err
+	}
+	keys := []string{}
+	for _, s := range now {
+		keys = append(keys, s.key())
+	}
+	b, err := json.Marshal(keys)
+	if err != nil {
+		return fmt.Errorf("encode connections: %w", err)
+	}
+	if err := t.dir.Replace(socketsFile, b, store.Attr{}); err != nil {
+		return fmt.Errorf("note the connections: %w", err)
+	}
+	return nil
+}
+
+// oldSockets are the connections that prove nothing.
+func (t *transaction) oldSockets() ([]string, error) {
+	b, _, err := t.dir.Read(socketsFile, maxJournal)
+	if errors.Is(err, unix.ENOENT) { // an older program applied it
+		return t.j.Sockets, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var keys []string
+	if err := json.Unmarshal(b, &keys); err != nil {
+		return nil, fmt.Errorf("read the connections of then: %w", err)
+	}
+	return append(keys, t.j.Sockets...), nil
 }
 
 func (t *transaction) readProof() (p proof) {

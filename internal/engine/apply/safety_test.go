@@ -3,6 +3,7 @@ package apply
 import (
 	"bytes"
 	"errors"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -315,6 +316,64 @@ func TestNobodyAdministeredIt(t *testing.T) {
 	}
 }
 
+// TestConnectionsBeforeTheRules opens a connection after the undo was armed and before the
+// rules are there: nothing of the change has let it in, and it confirms nothing.
+func TestConnectionsBeforeTheRules(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	p := l.plan(l.all(false))
+	way := change.Way{Family: "ipv6", Local: netip.MustParseAddrPort("[2001:db8:1::10]:22"), Remote: netip.MustParseAddrPort("[2001:db8::2]:1")}
+	p.Administered = []change.Way{way}
+	l.write(p)
+	c := l.command("apply", "SIXFENCE_TEST_FAULT=stop:step 0 before", "SIXFENCE_TEST_TIMEOUT=60000")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	testlab.Eventually(t, patience, "the run to stop", func() bool { return stopped(c.Process.Pid) })
+	var conn net.Conn
+	var err error
+	l.ns.Do(func() {
+		var n net.Listener
+		if n, err = net.Listen("tcp6", "[::1]:0"); err == nil {
+			conn, err = net.Dial("tcp6", n.Addr().String())
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	d, err := (&store.Layer{}).Open(l.state())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	tr, err := openTransaction(d)
+	if err != nil || tr == nil {
+		t.Fatal(err)
+	}
+	defer tr.close()
+	key := conn.RemoteAddr().String() + " " + conn.LocalAddr().String()
+	if old, err := tr.oldSockets(); err != nil || slices.Contains(tr.j.Sockets, key) || !slices.Contains(old, key) {
+		t.Errorf("%s is not in %v, %v", key, old, err)
+	}
+	s := Socket{Local: netip.MustParseAddrPort(conn.RemoteAddr().String()), Remote: netip.MustParseAddrPort(conn.LocalAddr().String()), Inode: 1}
+	l.ns.Do(func() {
+		err = (&Engine{}).proveConnections(tr, ConfirmOptions{
+			Sockets:   func() ([]Socket, error) { return []Socket{s}, nil },
+			Ancestors: func(int) (map[uint64]bool, error) { return map[uint64]bool{1: true}, nil },
+		})
+	})
+	if !errors.As(err, new(*UnprovenError)) || !strings.Contains(err.Error(), "as old as the change") {
+		t.Errorf("confirm over it: %v", err)
+	}
+	l.must(t, "rollback")
+}
+
 // TestStoppedRuns stops a confirm, and an apply, that have the lock (ctrl-Z at the wrong
 // moment, and the network is gone): the undo comes all the same.
 func TestStoppedRuns(t *testing.T) {
@@ -449,6 +508,26 @@ func TestWhereNothingCanBeWritten(t *testing.T) {
 	}
 	if d := diff(before, l.projection(p)); d != "" {
 		t.Errorf("changed:\n%s", d)
+	}
+}
+
+// TestQuestionsLeaveNothing asks every verb on a host on which nothing was ever changed.
+func TestQuestionsLeaveNothing(t *testing.T) {
+	testlab.RequireRoot(t)
+	e := &Engine{StateDir: t.TempDir() + "/a/b", Host: &mutate.Host{Layer: &store.Layer{}}}
+	_, confirm := e.Confirm(t.Context(), ConfirmOptions{})
+	_, rollback := e.Rollback(t.Context())
+	_, _, former := e.Former("")
+	if !errors.Is(confirm, ErrNothing) || !errors.Is(rollback, ErrNothing) || !errors.Is(former, ErrNothing) {
+		t.Errorf("confirm %v, rollback %v, former %v", confirm, rollback, former)
+	}
+	out, resume := e.Resume()
+	_, status := e.Status()
+	if seen := e.Acknowledge(); out != nil || resume != nil || status != nil || seen != nil {
+		t.Errorf("resume %v, status %v, acknowledge %v", resume, status, seen)
+	}
+	if _, err := os.Stat(filepath.Dir(e.StateDir)); !os.IsNotExist(err) {
+		t.Errorf("it was made: %v", err)
 	}
 }
 

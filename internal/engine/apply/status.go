@@ -132,7 +132,10 @@ func (e *Engine) Status() (*Status, error) {
 // Acknowledge marks every undo that nobody saw as seen, and lets be restored again what
 // was fought over.
 func (e *Engine) Acknowledge() error {
-	d, unlock, err := e.open()
+	d, unlock, err := e.begun()
+	if errors.Is(err, ErrNothing) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -191,7 +194,7 @@ func (e *Engine) describe(t *transaction) *Pending {
 // Rollback takes the change back that waits, at once. When none waits it returns
 // ErrNothing: what was kept is taken back by a plan, see Former.
 func (e *Engine) Rollback(_ context.Context) (*Outcome, error) {
-	d, unlock, err := e.open()
+	d, unlock, err := e.begun()
 	if err != nil {
 		return nil, err
 	}
@@ -213,7 +216,10 @@ func (e *Engine) Rollback(_ context.Context) (*Outcome, error) {
 
 // Resume finishes what an interrupted run left: the boot does so, and every verb.
 func (e *Engine) Resume() (*Outcome, error) {
-	d, unlock, err := e.open()
+	d, unlock, err := e.begun()
+	if errors.Is(err, ErrNothing) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -469,6 +469,9 @@ func (a *app) historyCommand() *cobra.Command {
 				return err
 			}
 			rs, err := a.engine(&f).History()
+			if err != nil && rs == nil {
+				return err
+			}
 			if rs == nil {
 				rs = []apply.Record{}
 			}
