@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sixfence/sixfence/internal/host/arena"
 	"github.com/sixfence/sixfence/internal/logic/plan"
+	"github.com/sixfence/sixfence/internal/logic/reach"
 	"github.com/sixfence/sixfence/internal/model/fact"
 )
 
@@ -136,6 +138,7 @@ func (r *proof) beside(ctx context.Context, a *arena.Arena, ours table, others *
 	if err != nil {
 		return err
 	}
+	published := r.published()
 	for i, v := range both {
 		if i >= len(alone) || alone[i].shot.Name != v.shot.Name || alone[i].seen == v.seen {
 			continue
@@ -148,7 +151,10 @@ func (r *proof) beside(ctx context.Context, a *arena.Arena, ours table, others *
 			r.p.NotTogether = append(r.p.NotTogether, n)
 		case !v.seen && v.shot.Pass && alone[i].seen:
 			m := v.misfire("is stopped by another table")
-			if v.shot.Group == "services" || v.shot.Group == "sessions" {
+			port, from, _ := strings.Cut(v.shot.Name, " ")
+			// What is passed on to a container is routed, and link-local senders are not.
+			routed := published[port] && strings.HasPrefix(from, "from a link-local address")
+			if v.shot.Group == "services" && !routed || v.shot.Group == "sessions" {
 				r.fail(m)
 				continue
 			}
@@ -157,4 +163,15 @@ func (r *proof) beside(ctx context.Context, a *arena.Arena, ours table, others *
 		}
 	}
 	return nil
+}
+
+// published are the ports that rules of others pass on to another address.
+func (r *proof) published() map[string]bool {
+	out := map[string]bool{}
+	for _, f := range reach.NewSpace(r.snap, r.ns, nil, false).Flows() {
+		if f.Kind == reach.FlowNAT {
+			out[fmt.Sprintf("%s/%d", f.Proto, f.Port)] = true
+		}
+	}
+	return out
 }

@@ -3,6 +3,8 @@ package prove_test
 import (
 	"context"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -137,7 +139,7 @@ func TestGoodPlans(t *testing.T) {
 }
 
 // TestGoodPlanOfABridge: a bridge that snoops stops some packets by itself, on every
-// host with containers.
+// host with containers, and what is passed on to one is routed.
 func TestGoodPlanOfABridge(t *testing.T) {
 	v, far := testlab.NewNS(t, "bridgev"), testlab.NewNS(t, "bridgea")
 	testlab.Link(v, "v0", far, "a0")
@@ -150,6 +152,17 @@ func TestGoodPlanOfABridge(t *testing.T) {
 	v.IP("addr", "add", "192.0.2.10/24", "dev", "v0")
 	v.IP("addr", "add", "172.17.0.1/16", "dev", "docker0")
 	v.IP("-6", "route", "add", "default", "via", "2001:db8:1::1", "dev", "v0")
+	v.Sysctl("net/ipv6/conf/all/forwarding", "1")
+	f := filepath.Join(t.TempDir(), "nat")
+	if err := os.WriteFile(f, []byte(`table ip6 nat {
+	chain pre { type nat hook prerouting priority dstnat;
+		iifname != "docker0" fib daddr type local tcp dport 443 dnat to [fd00:1::2]:443
+	}
+}
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	v.Run(testlab.RequireTool(t, "nft"), "-f", f)
 	s := hostview.Snapshot(t, v)
 	got := proof(t, planFor(t, intent.Intent{Role: intent.RoleServer, Interfaces: map[string]intent.Interface{"v0": {Addressing: intent.Static}, "docker0": {Addressing: intent.Static}}, Services: []intent.Service{web()}, Forwarding: intent.Forwarding{Unmanaged: true}}, s), s)
 	if got.Status != change.Proven || !slices.Contains(got.Interfaces, "docker0") {

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net/netip"
 	"path"
 	"slices"
 	"strings"
@@ -341,7 +340,6 @@ func (b *builder) sameMAC(h fact.NextHop, mac string) bool {
 
 // risks are the trade-offs that apply to this host.
 func (b *builder) risks(settings []setting, live []change.Step) {
-	text := func(p netip.Prefix) string { return p.String() }
 	if disabled(b.in) {
 		var gone []string
 		for _, st := range live {
@@ -367,19 +365,8 @@ func (b *builder) risks(settings []setting, live []change.Step) {
 			b.risk(change.Risk{ID: "loopback-services", Severity: "high", Title: "Services that listen on ::1 can no longer be reached", Evidence: sortedUnique(on), Remedy: "families: disabled-keep-loopback, or let them listen on 127.0.0.1"})
 		}
 	}
-	// Addresses that RAs gave.
-	as, _ := b.ns.Addresses.Get()
-	var expiring []string
-	for _, a := range as {
-		name := b.linkName(a.Index)
-		f := b.in.Of(b.sel, name)
-		if a.Prefix.Addr().Is6() && !a.Prefix.Addr().IsLinkLocalUnicast() && a.Flags&fact.AddrPermanent == 0 && a.Valid != fact.Forever && f.Addressing != intent.SLAAC && f.Addressing != intent.DHCPv6 && !disabled(b.in) {
-			expiring = append(expiring, fmt.Sprintf("%s on %s", text(a.Prefix), name))
-		}
-	}
-	if len(expiring) > 0 {
-		b.risk(change.Risk{ID: "ra-addresses-expire", Severity: "high", Title: "Addresses that came from Router Advertisements or DHCPv6 end with their lifetime", Evidence: expiring, Remedy: "configure them statically, or write addressing: slaac or dhcpv6"})
-	}
+	b.lifetimes(live)
+	b.forwardingEnds(live)
 	for _, f := range b.ifaces {
 		for _, r := range f.Routers {
 			if f.LearnOnce && r.Accepted != nil && !*r.Accepted {
@@ -397,9 +384,7 @@ func (b *builder) risks(settings []setting, live []change.Step) {
 	b.tunnelRisks()
 	b.uplinkRisks()
 	b.moduleRisks()
-	if b.ours() == nil && b.hasRules() {
-		b.risk(change.Risk{ID: "idle-flows", Severity: "medium", Title: "Connections that are open now are new to connection tracking", Detail: "Those that end on this host are listed when the rules are loaded, and stay. What is only forwarded, and what containers hold open, is cut when the far side speaks first.", Remedy: "let those who are connected through this host know"})
-	}
+	b.idleFlows()
 	var others []string
 	for i := range b.snap.Namespaces {
 		if n := &b.snap.Namespaces[i]; n != b.ns && n.Users > 0 {

@@ -365,6 +365,37 @@ func (b *builder) exposure(before, after *reach.Space) {
 			b.p.Exposure = append(b.p.Exposure, e)
 		}
 	}
+	b.publishedPorts(before, after)
+}
+
+// publishedPorts are the ports that rules pass on to somebody else, before and after.
+func (b *builder) publishedPorts(before, after *reach.Space) {
+	type key struct {
+		proto, target string
+		port          uint16
+	}
+	var order []key
+	was, is := map[key]reach.Flow{}, map[key]reach.Flow{}
+	for _, x := range []struct {
+		flows []reach.Flow
+		by    map[key]reach.Flow
+	}{{before.Flows(), was}, {after.Flows(), is}} {
+		for _, f := range x.flows {
+			k := key{f.Proto, f.Target, f.Port}
+			if f.Kind != reach.FlowNAT || f.Port == 0 {
+				continue
+			}
+			if !slices.Contains(order, k) {
+				order = append(order, k)
+			}
+			x.by[k] = f
+		}
+	}
+	for _, k := range order {
+		e := change.Exposure{Proto: k.proto, Port: k.port, Published: k.target}
+		e.IPv4, e.IPv6 = beforeAfter(before, after, was[k].IPv4, is[k].IPv4, true), beforeAfter(before, after, was[k].IPv6, is[k].IPv6, false)
+		b.p.Exposure = append(b.p.Exposure, e)
+	}
 }
 
 func beforeAfter(before, after *reach.Space, was, is []reach.V, is4 bool) change.BeforeAfter {

@@ -151,6 +151,8 @@ type Exposure struct {
 	IPv4    BeforeAfter  `json:"ipv4"`
 	IPv6    BeforeAfter  `json:"ipv6"`
 	Address []netip.Addr `json:"address,omitempty"`
+	// Published is where rules pass the port on to: who gets there is then in here.
+	Published string `json:"published,omitempty"`
 }
 
 // BeforeAfter are sources that surely get in, and that may.

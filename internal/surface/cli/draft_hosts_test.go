@@ -13,15 +13,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sixfence/sixfence/internal/host/collect"
-	"github.com/sixfence/sixfence/internal/host/scratch"
 	"github.com/sixfence/sixfence/internal/logic/draft"
 	"github.com/sixfence/sixfence/internal/logic/plan"
 	"github.com/sixfence/sixfence/internal/model/change"
 	"github.com/sixfence/sixfence/internal/model/fact"
 	"github.com/sixfence/sixfence/internal/model/intent"
-	rs "github.com/sixfence/sixfence/internal/model/ruleset"
 	"github.com/sixfence/sixfence/internal/testlab"
+	"github.com/sixfence/sixfence/internal/testlab/hostview"
 )
 
 // listen opens TCP sockets in a namespace: ports on every address of both families, and
@@ -87,27 +85,10 @@ func all(t *testing.T, list []attempt) map[attempt]bool {
 	return out
 }
 
-// hostFacts reads one namespace, and nothing else of the machine.
-func hostFacts(t *testing.T, ns *testlab.NS) *fact.Snapshot {
-	t.Helper()
-	c, err := collect.Run(collect.Options{Elements: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := c.Snapshot()
-	s.Namespaces = slices.DeleteFunc(s.Namespaces, func(n fact.Namespace) bool { return n.ID.Inode != ns.Inode() })
-	if len(s.Namespaces) != 1 {
-		t.Fatal("the namespace was not collected")
-	}
-	s.Namespaces[0].IsSelf = true
-	s.Host.Runtimes, s.Host.Managers, s.Host.Files.UFW = fact.Runtimes{}, fact.Absent[[]fact.Manager](), fact.Absent[fact.UFW]()
-	return s
-}
-
 // drawn is what init writes of a namespace, and the plan of that.
 func drawn(t *testing.T, ns *testlab.NS, o draft.Options) (string, *draft.Draft, change.Plan) {
 	t.Helper()
-	s := hostFacts(t, ns)
+	s := hostview.Snapshot(t, ns)
 	n := &s.Namespaces[0]
 	d, err := draft.New(s, n, o)
 	if err != nil {
@@ -117,12 +98,7 @@ func drawn(t *testing.T, ns *testlab.NS, o draft.Options) (string, *draft.Draft,
 	if err != nil {
 		t.Fatal(err)
 	}
-	session, err := scratch.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer session.Close()
-	p := plan.New(d.Intent, s, plan.Options{Namespace: n.Name, Decode: func(script string) (*rs.Ruleset, error) { return decodeScript(session, script, n) }})
+	p := plan.New(d.Intent, s, plan.Options{Namespace: n.Name, Decode: hostview.Decode})
 	return string(b), d, p
 }
 

@@ -3,14 +3,11 @@ package cli
 import (
 	"fmt"
 	"io"
-	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/rogpeppe/go-internal/diff"
 
-	"github.com/sixfence/sixfence/internal/logic/packetset"
-	"github.com/sixfence/sixfence/internal/logic/reach"
 	"github.com/sixfence/sixfence/internal/model/change"
 	"github.com/sixfence/sixfence/internal/surface/report"
 )
@@ -29,7 +26,7 @@ const shortFile = 12
 func (t *planText) write(w io.Writer, p *change.Plan) error {
 	switch {
 	case len(p.Refusals) > 0:
-		fmt.Fprintf(&t.b, "REFUSED: %s stands in the way. Nothing was changed, and apply would not change it either.\n", plural(len(p.Refusals), "thing", "things"))
+		fmt.Fprintf(&t.b, "REFUSED: %s in the way. Nothing was changed, and apply would not change it either.\n", plural(len(p.Refusals), "thing stands", "things stand"))
 	case len(p.Steps) == 0:
 		fmt.Fprintf(&t.b, "Nothing to do: this host is as its intent says.\n")
 	default:
@@ -268,73 +265,15 @@ func (t *planText) text(s, twin *change.Step) {
 	}
 }
 
-// exposure is the table of who gets in, before and after.
-func (t *planText) exposure(p *change.Plan) {
-	if len(p.Exposure) == 0 {
-		return
-	}
-	t.title("WHO REACHES WHAT", "before → after, through every table of the host")
-	type line struct{ port, four, six string }
-	var changed, same []line
-	for _, e := range p.Exposure {
-		l := line{fmt.Sprintf("%s/%d", e.Proto, e.Port), t.cell(&e.IPv4, true), t.cell(&e.IPv6, false)}
-		if e.Process != "" {
-			l.port += " " + e.Process[strings.LastIndexByte(e.Process, '/')+1:]
-		}
-		if strings.Contains(l.four+l.six, "→") {
-			changed = append(changed, l)
-		} else {
-			same = append(same, l)
-		}
-	}
-	put := func(list []line) {
-		for _, l := range slices.Compact(list) {
-			fmt.Fprintf(&t.b, "  %s\n", cleaned(l.port))
-			t.para("    IPv4  ", l.four)
-			t.para("    IPv6  ", l.six)
-		}
-	}
-	put(changed)
-	if t.Options.verbose {
-		put(same)
-	} else if len(same) > 0 {
-		fmt.Fprintf(&t.b, "  %s as before (--verbose lists them)\n", plural(len(same), "other is", "others are"))
-	}
-}
-
-// cell is one family of one port.
-func (t *planText) cell(x *change.BeforeAfter, is4 bool) string {
-	was, will := sourceWords(x.BeforeMust, x.BeforeMay, is4), sourceWords(x.AfterMust, x.AfterMay, is4)
-	if was == will {
-		return was
-	}
-	return was + " → " + will
-}
-
-func sourceWords(must, may []netip.Prefix, is4 bool) string {
-	all := packetset.Set{{To: packetset.Last(is4)}}
-	for _, bad := range []string{"::1/128", "::/128", "ff00::/8", "127.0.0.0/8", "224.0.0.0/4", "0.0.0.0/8", "240.0.0.0/4"} {
-		if p := netip.MustParsePrefix(bad); p.Addr().Is4() == is4 {
-			all = all.Intersect(packetset.Set{packetset.PrefixInterval(p)}.Complement(is4))
-		}
-	}
-	a, b := setOf(must), setOf(may)
-	switch {
-	case len(b) == 0:
-		return "nobody"
-	case slices.Equal(a, b):
-		return reach.Describe(a, all, is4)
-	case len(a) == 0:
-		return "perhaps " + reach.Describe(b, all, is4)
-	}
-	return reach.Describe(a, all, is4) + ", perhaps " + reach.Describe(b, all, is4)
-}
-
 func (t *planText) risks(p *change.Plan) {
 	if len(p.Risks) == 0 {
 		return
 	}
-	t.title("WHAT MAY BREAK", "on this host")
+	if len(p.Steps) > 0 || len(p.Refusals) > 0 {
+		t.title("WHAT MAY BREAK", "on this host")
+	} else {
+		t.title("WORTH KNOWING", "as long as this intent is in force")
+	}
 	for _, r := range p.Risks {
 		fmt.Fprintf(&t.b, "  %-7s %s\n", r.Severity, cleaned(r.Title))
 		t.para("          ", r.Detail)
