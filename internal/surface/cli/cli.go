@@ -99,7 +99,7 @@ func (a *app) root() *cobra.Command {
 	root.SetHelpFunc(func(cmd *cobra.Command, _ []string) { fmt.Fprint(a.stdout, helpText(cmd)) })
 	root.SetUsageFunc(func(cmd *cobra.Command) error { fmt.Fprint(a.stderr, helpText(cmd)); return nil })
 	root.AddCommand(a.auditCommand(), a.snapshotCommand(), a.explainCommand(), a.schemaCommand(),
-		a.reachCommand(), a.traceCommand(), a.verifyCommand(), a.vantageCommand(), a.intentCommand(), a.hardenCommand(), a.completionCommand(), a.versionCommand(), a.docsCommand())
+		a.reachCommand(), a.traceCommand(), a.verifyCommand(), a.targetsCommand(), a.vantageCommand(), a.intentCommand(), a.hardenCommand(), a.completionCommand(), a.versionCommand(), a.docsCommand())
 	root.SetHelpCommand(a.helpCommand())
 	return root
 }

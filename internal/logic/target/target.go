@@ -1,0 +1,154 @@
+// Package target lists the addresses of a host for those who are to look at it from
+// outside. IPv6 is not found by trying: a scanner asks what it is told.
+package target
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"github.com/sixfence/sixfence/internal/model/fact"
+)
+
+// Target is one address of the host.
+type Target struct {
+	Address   netip.Addr `json:"address"` // without a zone
+	Family    string     `json:"family"`
+	Scope     string     `json:"scope"` // global | ula | private | link-local | loopback
+	NetNS     string     `json:"netns"`
+	Interface string     `json:"interface"`
+	// Labels: temporary, deprecated, optimistic.
+	Labels []string `json:"labels"`
+	// ValidSeconds is for how long it stays; absent: until somebody removes it.
+	ValidSeconds uint32 `json:"validSeconds,omitempty"`
+	// Excluded is why no scanner is told of it: loopback, tentative, duplicate,
+	// interface-down, namespace, link-local. Empty: it is a target.
+	Excluded string `json:"excluded,omitempty"`
+}
+
+// Document is what `sixfence targets --format json` prints.
+type Document struct {
+	SchemaVersion string   `json:"schemaVersion"`
+	Host          string   `json:"host"`
+	Targets       []Target `json:"targets"`
+}
+
+// Version is the schemaVersion of a Document.
+const Version = "1.0"
+
+// Options of Of.
+type Options struct {
+	// NetNS is a namespace by its name, or All; empty is the host's own.
+	NetNS string
+	// LinkLocal tells that link-local addresses are targets, too.
+	LinkLocal bool
+}
+
+// All is every namespace.
+const All = "all"
+
+const iffUp = 1
+
+// Of lists every address of a host, those that are no targets as well. gaps are
+// namespaces whose addresses are not known; found is false when there is no namespace of
+// that name.
+func Of(s *fact.Snapshot, o Options) (ts []Target, gaps []string, found bool) {
+	ts = []Target{}
+	home := own(s)
+	for i := range s.Namespaces {
+		ns := &s.Namespaces[i]
+		wanted := o.NetNS == All || o.NetNS == ns.Name || o.NetNS == "" && ns == home
+		found = found || wanted
+		as, ok := ns.Addresses.Get()
+		if !ok {
+			if wanted {
+				gaps = append(gaps, ns.Name)
+			}
+			continue
+		}
+		links := map[int]*fact.Link{}
+		if ls, ok := ns.Links.Get(); ok {
+			for k := range ls {
+				links[ls[k].Index] = &ls[k]
+			}
+		}
+		for _, a := range as {
+			t := one(a, links[a.Index], ns.Name)
+			switch {
+			case !wanted:
+				t.Excluded = "namespace"
+			case t.Excluded != "":
+			case t.Scope == "link-local" && !o.LinkLocal:
+				t.Excluded = "link-local"
+			}
+			ts = append(ts, t)
+		}
+	}
+	slices.SortStableFunc(ts, func(a, b Target) int {
+		return cmp.Or(cmp.Compare(a.Family, b.Family), a.Address.Compare(b.Address), cmp.Compare(a.NetNS, b.NetNS), cmp.Compare(a.Interface, b.Interface))
+	})
+	return ts, gaps, found || o.NetNS == All
+}
+
+// own is the namespace of the host, or of whoever made the Snapshot inside another one.
+func own(s *fact.Snapshot) *fact.Namespace {
+	var home *fact.Namespace
+	for i := range s.Namespaces {
+		if ns := &s.Namespaces[i]; ns.IsSelf || ns.IsInit && home == nil {
+			home = ns
+		}
+	}
+	if home == nil && len(s.Namespaces) > 0 {
+		home = &s.Namespaces[0]
+	}
+	return home
+}
+
+func one(a fact.Address, l *fact.Link, netns string) Target {
+	addr := a.Prefix.Addr().WithZone("")
+	t := Target{Address: addr, Family: "ipv6", Scope: scope(addr), NetNS: netns, Labels: []string{}}
+	if addr.Is4() {
+		t.Family = "ipv4"
+	}
+	if l != nil {
+		t.Interface = l.Name
+	}
+	if a.Valid != fact.Forever {
+		t.ValidSeconds = a.Valid
+	}
+	six := !addr.Is4()
+	for _, f := range []struct {
+		bit  uint32
+		name string
+	}{{fact.AddrTemporary, "temporary"}, {fact.AddrDeprecated, "deprecated"}, {fact.AddrOptimistic, "optimistic"}} {
+		// For IPv4 the first bit says secondary, which nobody who looks has to know.
+		if a.Flags&f.bit != 0 && six {
+			t.Labels = append(t.Labels, f.name)
+		}
+	}
+	switch {
+	case t.Scope == "loopback":
+		t.Excluded = "loopback"
+	case six && a.Flags&fact.AddrDADFailed != 0:
+		t.Excluded = "duplicate"
+	case six && a.Flags&fact.AddrTentative != 0 && a.Flags&fact.AddrOptimistic == 0:
+		t.Excluded = "tentative"
+	case l != nil && l.Flags&iffUp == 0:
+		t.Excluded = "interface-down"
+	}
+	return t
+}
+
+func scope(a netip.Addr) string {
+	switch {
+	case a.IsLoopback():
+		return "loopback"
+	case a.IsLinkLocalUnicast():
+		return "link-local"
+	case a.IsPrivate() && a.Is4():
+		return "private"
+	case a.IsPrivate():
+		return "ula"
+	}
+	return "global"
+}
