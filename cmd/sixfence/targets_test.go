@@ -138,6 +138,7 @@ func TestTargets(t *testing.T) {
 	if err := json.Unmarshal([]byte(list), &doc); err != nil || code != 0 {
 		t.Fatalf("exit %d %v", code, err)
 	}
+	keepsSchema(t, "targets", []byte(list))
 	want := map[string]string{
 		"2001:db8::1 self": "", "2001:db8::d self": "", "2001:db8:5::5 self": "interface-down", "2001:db8:7::7 self": "duplicate", "2001:db8:6::6 self": "tentative",
 		"::1 self": "loopback", "127.0.0.1 self": "loopback", "2001:db8:9::9 " + other.Name: "", "192.0.2.7 self": "",

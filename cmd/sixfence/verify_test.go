@@ -89,6 +89,7 @@ func TestVerify(t *testing.T) {
 		if err := json.Unmarshal(out, &d); err != nil {
 			t.Fatalf("%v: %v\n%s%s", args, err, out, complaint.String())
 		}
+		keepsSchema(t, "verify", out)
 		return d, code
 	}
 	show := func(d verifyDocument) (out []string) {

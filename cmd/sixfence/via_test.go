@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	validator "github.com/santhosh-tekuri/jsonschema/v6"
+
 	"github.com/sixfence/sixfence/internal/testlab"
 )
 
@@ -213,7 +215,9 @@ func (l *viaLab) run(args ...string) outcome {
 		l.t.Fatalf("%v: %v, %v\n%s%s", args, err, ctx.Err(), o.String(), e.String())
 	}
 	r := outcome{code: c.ProcessState.ExitCode(), out: o.String(), errOut: e.String()}
-	_ = json.Unmarshal(o.Bytes(), &r.doc)
+	if json.Unmarshal(o.Bytes(), &r.doc) == nil && r.doc.Results != nil && slices.Contains(args, "json") {
+		keepsSchema(l.t, "verify", o.Bytes())
+	}
 	for i, b := range []byte(r.out + r.errOut) {
 		if b < 0x20 && b != '\n' && b != '\t' || b == 0x7f {
 			l.t.Errorf("%v: byte %#x of the other side is shown: %.200q", args, b, (r.out + r.errOut)[max(0, i-50):])
@@ -557,5 +561,22 @@ func TestViaLies(t *testing.T) {
 			}
 		}
 		l.clean(name)
+	}
+}
+
+// keepsSchema tells whether a document is what the published schema says, as a second
+// implementation of JSON Schema sees it.
+func keepsSchema(t *testing.T, name string, b []byte) {
+	t.Helper()
+	s, err := validator.NewCompiler().Compile("../../schemas/" + name + ".schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := validator.UnmarshalJSON(bytes.NewReader(b))
+	if err == nil {
+		err = s.Validate(v)
+	}
+	if err != nil {
+		t.Errorf("it is not what schemas/%s.schema.json says: %v\n%.1000s", name, err, b)
 	}
 }

@@ -19,33 +19,79 @@ func Controls() []check.Control {
 	note := func(s string) []finding.Remediation {
 		return []finding.Remediation{{Kind: finding.Note, Text: s}}
 	}
+	anywhere := []finding.Position{finding.FromInternet, finding.FromLink}
+	const raw = "bare packets from this host or, with --via, from another; a connection where there is no CAP_NET_RAW"
 	return []check.Control{
 		{
-			ID: Vantage, Title: "The probes came from the target itself", Severity: finding.High,
-			What: "Whether the source of the probes is another host than the target.", Why: "What a host sends to itself goes over loopback, where other rules hold: a port that neighbours cannot reach is open to it.",
-			Fix: note("run sixfence verify on another host"),
+			ID: Vantage, Title: "The probes came from the target itself", Severity: finding.High, Positions: anywhere,
+			Reason: "a host that asks itself is let in where others are not: the answer is wrong in both directions, and looks right",
+			Source: "the route that the kernel takes to the address (RTM_GETROUTE), before anything is sent",
+			Rule:   "A packet to an own address, a global one too, goes over lo. Rules for lo hold, and those of the interface are not asked.",
+			What:   "Whether the source of the probes is another host than the target, and whether every vantage that was to look gave an answer.",
+			Why:    "What a host sends to itself goes over loopback, where other rules hold: a port that neighbours cannot reach is open to it, and an echo to ::1 proves nothing about the network.",
+			Attack: "None: a test that was run on the target itself hides what others reach.",
+			Check:  "The route to each address is looked up first. What came from the host itself is shown, and agrees with nothing that is expected.",
+			Fix:    note("run sixfence verify on another host, or let one look: --via ssh://HOST"), TradeOff: "A second host is needed.",
+			Refs: []finding.Reference{{Source: "RFC 9099", ID: "§2.5"}},
 		},
 		{
-			ID: Difference, Title: "The wire does not show what is expected", Severity: finding.High,
-			What: "Whether each port has the state that the intent, the rules or an earlier run say.", Why: "A rule that is written and not in force protects nobody.",
-			Fix: note("look at the odd one out: the rules (sixfence reach), the intent, or what is between"),
+			ID: Difference, Title: "The wire does not show what is expected", Severity: finding.High, Positions: anywhere,
+			Reason: "what is believed to be closed, and is open, is looked after by nobody; blocked ports of a service are an outage",
+			Source: raw + "; the intent, the expectations, an earlier run, or what reach says of a Snapshot",
+			Rule:   "An answer, a refusal, an ICMP error and silence are told apart. A reset says that nobody listens, not that a rule is in force; only an error that quotes our own packet is believed.",
+			What:   "Whether each port has the state that the intent, the rules or an earlier run say.",
+			Why:    "A rule that is written and not in force protects nobody. Tests that know open and closed only print BLOCKED for a host without a firewall, and OPEN for one that is down.",
+			Attack: "Whoever can send to the address connects to what was thought to be out of reach.",
+			Check:  "Each port is asked until its state is sure, as often as the measured loss asks for, and compared with what is wanted and with what the rules say; the odd one out is named.",
+			Fix:    note("look at the odd one out: the rules (sixfence reach), the intent, or what is between"), TradeOff: "Some thousand small packets, at a bounded rate.",
+			Refs: []finding.Reference{{Source: "RFC 9293", ID: "§3.10.7"}, {Source: "RFC 4443", ID: "§3.1"}},
 		},
 		{
-			ID: Life, Title: "There is no sign of life", Severity: finding.High,
-			What: "Whether anything at the address answers.", Why: "Silence is what a firewall and a host without power have in common. Ports that look blocked on a host that is down are not tested.",
-			Fix: note("let the host answer something: an echo, or one service"),
+			ID: Life, Title: "There is no sign of life", Severity: finding.High, Positions: anywhere,
+			Reason: "ports of a host that is down look blocked, and are open again after its next boot",
+			Source: raw + "; the neighbour table of this run",
+			Rule:   "An answer of the address proves that it is there, a fresh neighbour entry that something has it, an error of a router only that the router lives.",
+			What:   "Whether anything at the address answers.",
+			Why:    "Silence is what a firewall and a host without power have in common. Ports that look blocked on a host that is down are not tested.",
+			Attack: "None: a report about a host that was not there hides what it opens later.",
+			Check:  "Before all others one harmless question is asked (an echo, or a port) until there is an answer, a fresh neighbour, or no hope. Without a sign of life, filtered is no pass.",
+			Fix:    note("let the host answer something: an echo, or one service"), TradeOff: "A host that answers an echo tells that it is there.",
+			Refs: []finding.Reference{{Source: "RFC 4861", ID: "§7.3"}, {Source: "RFC 4890", ID: "§4.4.1"}},
 		},
 		{
-			ID: Families, Title: "IPv4 and IPv6 do not agree", Severity: finding.High,
-			What: "Whether a port answers alike over every address of the host.", Why: "A service that only one family is protected from is reached over the other.",
-			Fix:  note("compare the rules of both families: sixfence reach"),
+			ID: Families, Title: "IPv4 and IPv6 do not agree", Severity: finding.High, Positions: anywhere,
+			Reason: "most hosts are filtered for IPv4 with care and have IPv6 without anybody's doing",
+			Source: raw + ", to every address of the target: global, unique local, temporary",
+			Rule:   "The families have rules of their own, unless a table of the inet family holds both. One run asks each over itself, and never falls back to the other.",
+			What:   "Whether a port answers alike over every address of the host.",
+			Why:    "A service that only one family is protected from is reached over the other.",
+			Attack: "The attacker asks the AAAA record, finds a database that IPv4 hides, and connects.",
+			Check:  "The same ports are asked at every address, and what gets further over one family than over the other is shown first.",
+			Fix:    note("compare the rules of both families: sixfence reach"), TradeOff: "None.",
 			Refs: []finding.Reference{{Source: "RFC 9099", ID: "§5"}},
 		},
 		{
-			ID: Wrapped, Title: "Extension headers or fragments get past the rules", Severity: finding.High,
-			What: "Whether a probe behind extension headers, or in fragments, gets further than a plain one.", Why: "A rule that reads only the first header does not see what comes behind another.",
-			Fix:  note("let the rules drop fragments and unknown headers, or track connections, which puts fragments together"),
-			Refs: []finding.Reference{{Source: "RFC 7112"}, {Source: "RFC 9288"}},
+			ID: Wrapped, Title: "Extension headers or fragments get past the rules", Severity: finding.High, Positions: anywhere,
+			Reason: "a rule that one more header defeats is no rule",
+			Source: raw + ", each in the wrappings that --variants names (hop, dst, frag, frag-atomic)",
+			Rule:   "The first fragment has to hold every header up to the one of the transport protocol (RFC 7112); Linux drops one that does not. Routers on the way drop some headers (RFC 7872): less getting through is no finding.",
+			What:   "Whether a probe behind extension headers, or in fragments, gets further than a plain one.",
+			Why:    "A rule that reads only the first header does not see what comes behind another.",
+			Attack: "The attacker sends his connection in two fragments, or behind a destination options header.",
+			Check:  "Every port is asked again in each wrapping, and the states are compared with those of plain packets.",
+			Fix:    note("let the rules drop fragments and unknown headers, or track connections, which puts fragments together"), TradeOff: "DNS over UDP with large answers needs fragments, where EDNS sizes are not small.",
+			Refs: []finding.Reference{{Source: "RFC 7112"}, {Source: "RFC 7872"}, {Source: "RFC 9288"}},
 		},
+	}
+}
+
+// Dispositions are the rows of the family that verify does not decide, and who does.
+func Dispositions() []check.Disposition {
+	return []check.Disposition{
+		{ID: "VERIFY-05", Title: "Path-MTU discovery works through the rules", State: "not built yet", Because: "nothing is provoked on the path yet; FW-13 judges the rules for Packet Too Big"},
+		{ID: "VERIFY-06", Title: "Neighbours and groups outlive the membership interval", State: "not built yet", Because: "it takes minutes; FW-11 judges the rules for ND and MLD"},
+		{ID: "VERIFY-07", Title: "The RA guard drops every variant", State: "done elsewhere", Because: "sixfence harden plan and apply fire forged advertisements at a copy of the host"},
+		{ID: "VERIFY-09", Title: "A written value is in force", State: "done elsewhere", Because: "sixfence harden apply reads back what it has written, and harden status what became of it"},
+		{ID: "VERIFY-10", Title: "Interfaces that come later inherit the values", State: "done elsewhere", Because: "the audit judges conf/default, which they inherit"},
 	}
 }

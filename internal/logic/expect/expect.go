@@ -65,6 +65,11 @@ const (
 	None      Verdict = "none"    // nothing to compare with
 )
 
+// Verdicts lists the verdicts.
+func Verdicts() []Verdict {
+	return []Verdict{Match, PolicyWrong, ModelWrong, Between, AllDiffer, Differs, Undecided, None}
+}
+
 // Observed is what the wire showed, and what it is worth.
 type Observed struct {
 	probe.Reason

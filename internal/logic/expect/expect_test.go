@@ -1,7 +1,9 @@
 package expect
 
 import (
+	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/sixfence/sixfence/internal/model/intent"
@@ -138,6 +140,34 @@ func TestTheNarrowestEntryHolds(t *testing.T) {
 	} {
 		if got := l.Expect(Question{Addr: netip.MustParseAddr(c.addr), Proto: c.proto, Port: c.port}); got != c.want {
 			t.Errorf("%+v: %q", c, got)
+		}
+	}
+}
+
+// TestControlsTeach: explain has something to say under every heading.
+func TestControlsTeach(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for _, c := range Controls() {
+		seen[c.ID] = true
+		for _, v := range []string{c.Title, c.Reason, c.Source, c.Rule, c.What, c.Why, c.Attack, c.Check, c.TradeOff} {
+			if v == "" || strings.TrimSpace(v) != v || strings.Contains(v, "  ") {
+				t.Errorf("%s: %q", c.ID, v)
+			}
+		}
+		if len(c.Fix) == 0 || len(c.Refs) == 0 || len(c.Positions) == 0 || len(c.Title) > 78 {
+			t.Errorf("%s: %+v", c.ID, c)
+		}
+	}
+	for _, d := range Dispositions() {
+		if seen[d.ID] || d.Because == "" || d.State == "" {
+			t.Errorf("%+v", d)
+		}
+		seen[d.ID] = true
+	}
+	for n := 1; n <= 10; n++ {
+		if id := fmt.Sprintf("VERIFY-%02d", n); !seen[id] {
+			t.Errorf("nothing is said about %s", id)
 		}
 	}
 }

@@ -430,6 +430,9 @@ type builder struct {
 
 func (b *builder) add(control string, s finding.Severity, status finding.Status, subject finding.Subject, message string, evidence ...finding.Evidence) {
 	c := control
+	if evidence == nil {
+		evidence = []finding.Evidence{}
+	}
 	if b.via != "" {
 		subject.Key = strings.TrimSpace(b.via + " " + subject.Key)
 		message = b.via + " claims: " + message

@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sixfence/sixfence/internal/logic/check"
 	"github.com/sixfence/sixfence/internal/surface/config"
 	"github.com/sixfence/sixfence/internal/surface/report"
 )
@@ -50,7 +49,7 @@ func (a *app) docsCommand() *cobra.Command {
 // path below its root.
 func generated(root *cobra.Command) (map[string][]byte, error) {
 	out := map[string][]byte{
-		"docs/reference/controls.md": []byte(report.ControlsMarkdown(check.Catalogue(), check.Dispositions())),
+		"docs/reference/controls.md": []byte(report.ControlsMarkdown(catalogue(), dispositions())),
 		"docs/reference/cli.md":      []byte(referenceMarkdown(root)),
 		"docs/reference/intent.md":   config.IntentReference(),
 	}

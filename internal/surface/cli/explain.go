@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sixfence/sixfence/internal/logic/check"
+	"github.com/sixfence/sixfence/internal/logic/expect"
 	"github.com/sixfence/sixfence/internal/surface/config"
 	"github.com/sixfence/sixfence/internal/surface/report"
 )
@@ -32,7 +33,7 @@ func (a *app) explainCommand() *cobra.Command {
 		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			var out []cobra.Completion
 			if len(args) == 0 {
-				for _, c := range check.Catalogue() {
+				for _, c := range catalogue() {
 					out = append(out, cobra.CompletionWithDesc(c.ID, c.Title))
 				}
 			}
@@ -55,15 +56,16 @@ func (a *app) explain(args []string, format string, noColor bool) error {
 	o := a.styled(noColor)
 	if len(args) == 0 {
 		if format == "json" {
-			return outputError(report.ExplainJSON(a.stdout, check.Catalogue(), true))
+			return outputError(report.ExplainJSON(a.stdout, catalogue(), true))
 		}
-		return outputError(report.ExplainList(a.stdout, check.Catalogue(), o))
+		return outputError(report.ExplainList(a.stdout, catalogue(), o))
 	}
 	id := strings.ToUpper(args[0])
-	c, ok := check.Find(id)
-	if !ok {
+	i := slices.IndexFunc(catalogue(), func(c check.Control) bool { return c.ID == id })
+	if i < 0 {
 		return unknownControl(args[0], id)
 	}
+	c := catalogue()[i]
 	if format == "json" {
 		return outputError(report.ExplainJSON(a.stdout, []check.Control{c}, false))
 	}
@@ -71,8 +73,15 @@ func (a *app) explain(args []string, format string, noColor bool) error {
 	return outputError(err)
 }
 
+// catalogue is every control: those that facts decide, and those that probes do.
+func catalogue() []check.Control { return append(check.Catalogue(), expect.Controls()...) }
+
+func dispositions() []check.Disposition {
+	return append(check.Dispositions(), expect.Dispositions()...)
+}
+
 func unknownControl(given, id string) error {
-	for _, d := range check.Dispositions() {
+	for _, d := range dispositions() {
 		if d.ID == id {
 			e := &usageError{msg: fmt.Sprintf("%s (%s) is not implemented: %s", d.ID, d.Title, d.State), hint: "`sixfence explain` lists the controls that are"}
 			if d.Because != "" {
@@ -91,7 +100,7 @@ func unknownControl(given, id string) error {
 // nearest are the IDs that a typing error away from id, at most three.
 func nearest(id string) []string {
 	var ids []string
-	for _, c := range check.Catalogue() {
+	for _, c := range catalogue() {
 		ids = append(ids, c.ID)
 	}
 	slices.Sort(ids)

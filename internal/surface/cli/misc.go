@@ -16,9 +16,9 @@ func (a *app) schemaCommand() *cobra.Command {
 		names = append(names, string(d))
 	}
 	cmd := &cobra.Command{
-		Use:       "schema " + strings.Join(names, "|"),
+		Use:       "schema DOCUMENT",
 		Short:     "Print the JSON Schema of a document",
-		Long:      "schema prints the JSON Schema of a document that sixfence writes (report, plan …) or\nreads (intent, waivers).",
+		Long:      "schema prints the JSON Schema of a document that sixfence writes or reads:\n" + strings.Join(names[:len(names)/2], ", ") + ",\n" + strings.Join(names[len(names)/2:], ", ") + ".",
 		Example:   "  sixfence schema report > report.schema.json",
 		ValidArgs: names,
 		Args:      oneWord(names...),

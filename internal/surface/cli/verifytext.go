@@ -19,34 +19,11 @@ import (
 	"github.com/sixfence/sixfence/internal/surface/report"
 )
 
-// verifyVersion is the schemaVersion of what verify prints as JSON.
-const verifyVersion = "1.0"
-
-// verifyAddress is an address in JSON.
-type verifyAddress struct {
-	Target    string     `json:"target"`
-	Via       string     `json:"via,omitempty"` // the host that claims this
-	Address   netip.Addr `json:"address"`
-	Family    string     `json:"family"`
-	Source    netip.Addr `json:"source,omitzero"`
-	Interface string     `json:"interface,omitempty"`
-	Gateway   netip.Addr `json:"gateway,omitzero"`
-	OnLink    bool       `json:"onLink"`
-	Self      bool       `json:"self"`
-	Life      probe.Life `json:"life"` // answered | neighbour | elsewhere | empty: none
-	Problem   string     `json:"problem,omitempty"`
-	Sent      int        `json:"sent"`
-	Controls  int        `json:"controls"` // probes of which an answer was sure
-	Lost      int        `json:"lost"`     // of those
-	Complete  bool       `json:"complete"`
-	Notes     []string   `json:"notes"`
-}
-
-func verifyAddresses(j *expect.Judge) []verifyAddress {
-	out := []verifyAddress{}
+func verifyAddresses(j *expect.Judge) []expect.Seen {
+	out := []expect.Seen{}
 	for _, a := range j.Addresses {
 		v := a.Vantage
-		out = append(out, verifyAddress{
+		out = append(out, expect.Seen{
 			Target: report.Clean(a.Target), Via: a.Via, Address: a.Addr, Family: a.Family(), Source: v.Source, Interface: report.Clean(v.Interface), Gateway: v.Gateway, OnLink: v.OnLink, Self: v.Self,
 			Life: a.Life, Problem: report.Clean(a.Problem), Sent: a.Sent, Controls: a.Controls, Lost: a.Lost, Complete: a.Complete, Notes: cleanEach(a.Notes),
 		})
@@ -70,7 +47,7 @@ func writeVerifyJSON(w io.Writer, j *expect.Judge, r finding.Report, took time.D
 		fmt.Fprintf(b, ",\n%q:%s", name, bytes.TrimSpace(one.Bytes()))
 		return nil
 	}
-	fmt.Fprintf(b, "{%q:%q", "schemaVersion", verifyVersion)
+	fmt.Fprintf(b, "{%q:%q", "schemaVersion", expect.DocumentVersion)
 	if r.Findings == nil {
 		r.Findings = []finding.Finding{}
 	}

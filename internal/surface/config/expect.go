@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/google/jsonschema-go/jsonschema"
+
 	"github.com/sixfence/sixfence/internal/logic/expect"
 	"github.com/sixfence/sixfence/internal/model/probe"
 )
@@ -95,6 +97,33 @@ func expectations(s *source, n *node) expect.List {
 		out = append(out, e)
 	}
 	return out
+}
+
+// expectSchema is the schema of a file of expectations. That a port is not above 65535,
+// and that a range does not end before it begins, is said by the loader alone.
+func expectSchema() *jsonschema.Schema {
+	word := func() *jsonschema.Schema { return &jsonschema.Schema{Type: "string", Enum: values(expect.Words())} }
+	not := &jsonschema.Schema{Not: &jsonschema.Schema{}}
+	api := any(APIVersion)
+	one := 1
+	families := &jsonschema.Schema{Type: "object", Properties: map[string]*jsonschema.Schema{}, AdditionalProperties: not, Description: "a family that is not named has no expectation"}
+	for _, f := range []string{"ipv4", "ipv6", "ip", "ip6"} {
+		families.Properties[f] = word()
+	}
+	return &jsonschema.Schema{
+		Title: "sixfence expectations", Description: "What `sixfence verify --expect FILE` reads, as YAML. The narrowest line that names a port holds.",
+		Type: "object", Required: []string{"expect"}, AdditionalProperties: not,
+		Properties: map[string]*jsonschema.Schema{
+			"apiVersion": {Type: "string", Const: &api},
+			"expect": {
+				Type: "object", MinProperties: &one, AdditionalProperties: not,
+				Description: "a state for tcp/22, tcp/1-1000, udp/*, icmp/8, icmpv6/128, echo, or \"*\" for every other port of TCP and UDP",
+				PatternProperties: map[string]*jsonschema.Schema{
+					`^(\*|echo|(tcp|udp|icmp|icmpv6)/\*|(tcp|udp)/[1-9][0-9]{0,4}(-[1-9][0-9]{0,4})?|icmp/(8(-8)?|13(-13)?)|icmpv6/128(-128)?)$`: {OneOf: []*jsonschema.Schema{word(), families}},
+				},
+			},
+		},
+	}
 }
 
 // expectPorts reads a key: tcp/22, tcp/1-1000, udp/*, echo, *.

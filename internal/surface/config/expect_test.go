@@ -6,6 +6,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/goccy/go-yaml"
+	validator "github.com/santhosh-tekuri/jsonschema/v6"
+
 	"github.com/sixfence/sixfence/internal/logic/expect"
 )
 
@@ -53,6 +56,32 @@ func TestExpectErrors(t *testing.T) {
 			if e.Hint == "" {
 				t.Errorf("%q: %v has no hint", text, e)
 			}
+		}
+	}
+}
+
+// TestExpectSchemaAgreesWithTheLoader on what a schema is able to say.
+func TestExpectSchemaAgreesWithTheLoader(t *testing.T) {
+	t.Parallel()
+	s := compile(t, ExpectDocument)
+	for _, text := range []string{
+		"expect: {tcp/22: open}", "apiVersion: sixfence/v1\nexpect: {\"*\": filtered}", "expect: {udp/*: blocked, tcp/1-1000: closed, icmp/13: open, icmpv6/128: rejected, echo: unreachable}",
+		"expect: {tcp/22: {ipv4: open, ip6: filtered}}", "expect: {tcp/22: {}}", "expect: {icmp/8-8: open}", "expect: {icmpv6/*: open}",
+		"{}", "[]", "x", "expect: open", "expect: {}", "expect: []", "apiVersion: v2\nexpect: {tcp/22: open}", "expct: {tcp/22: open}", "expect: {tcp/22: opne}", "expect: {tcp/22: error}",
+		"expect: {tcp/0: open}", "expect: {tcp/022: open}", "expect: {tcp: open}", "expect: {sctp/22: open}", "expect: {icmp/3: open}", "expect: {tcp/22: [open]}", "expect: {tcp/22: {ipv5: open}}",
+		"expect: {tcp/22: {ipv4: {}}}", "expect: {tcp/22: 1}", "expect: {tcp/22: null}", "expect: {tcp/22: open}\nextra: 1", "expect: {tcp/1-2-3: open}", "expect: {\"**\": open}", "expect: {Tcp/22: open}",
+	} {
+		_, err := Expect("e", []byte(text))
+		j, bad := yaml.YAMLToJSON([]byte(text))
+		if bad != nil {
+			t.Fatalf("%s: %v", text, bad)
+		}
+		v, bad := validator.UnmarshalJSON(strings.NewReader(string(j)))
+		if bad != nil {
+			t.Fatalf("%s: %v", text, bad)
+		}
+		if says := s.Validate(v); (says == nil) != (err == nil) {
+			t.Errorf("%s: the schema says %v, the loader %v", text, says, err)
 		}
 	}
 }

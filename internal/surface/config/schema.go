@@ -11,10 +11,13 @@ import (
 
 	"github.com/google/jsonschema-go/jsonschema"
 
+	"github.com/sixfence/sixfence/internal/logic/expect"
 	"github.com/sixfence/sixfence/internal/logic/reach"
+	"github.com/sixfence/sixfence/internal/logic/target"
 	"github.com/sixfence/sixfence/internal/model/change"
 	"github.com/sixfence/sixfence/internal/model/fact"
 	"github.com/sixfence/sixfence/internal/model/finding"
+	"github.com/sixfence/sixfence/internal/model/probe"
 )
 
 // Document is something sixfence reads or writes whose shape is published.
@@ -30,11 +33,14 @@ const (
 	ReachDocument    Document = "reach"
 	DiffDocument     Document = "reach-diff"
 	TraceDocument    Document = "trace"
+	VerifyDocument   Document = "verify"
+	ExpectDocument   Document = "expect"
+	TargetsDocument  Document = "targets"
 )
 
 // Documents lists the published documents.
 func Documents() []Document {
-	return []Document{ReportDocument, SnapshotDocument, WaiversDocument, ReachDocument, DiffDocument, TraceDocument, IntentDocument, PlanDocument}
+	return []Document{ReportDocument, SnapshotDocument, WaiversDocument, ReachDocument, DiffDocument, TraceDocument, IntentDocument, PlanDocument, VerifyDocument, ExpectDocument, TargetsDocument}
 }
 
 // draft is the JSON Schema dialect of every schema.
@@ -89,6 +95,18 @@ func Schema(d Document) ([]byte, error) {
 		}
 	case TraceDocument:
 		s, err = written(reflect.TypeFor[reach.Trace](), "sixfence trace", "What `sixfence trace --format json` prints: what becomes of one packet, and why.")
+	case VerifyDocument:
+		s, err = written(reflect.TypeFor[expect.Document](), "sixfence verify", "What `sixfence verify --format json` prints: what the wire shows, over each family. Schema "+expect.DocumentVersion+".")
+		if err == nil {
+			s.Properties["schemaVersion"] = version(expect.DocumentVersion)
+		}
+	case ExpectDocument:
+		s = expectSchema()
+	case TargetsDocument:
+		s, err = written(reflect.TypeFor[target.Document](), "sixfence targets", "What `sixfence targets --format json` prints: the addresses of a host. Schema "+target.Version+".")
+		if err == nil {
+			s.Properties["schemaVersion"] = version(target.Version)
+		}
 	default:
 		return nil, fmt.Errorf("unknown document %q", d)
 	}
@@ -158,12 +176,25 @@ func wordTypes() map[reflect.Type]*jsonschema.Schema {
 		reflect.TypeFor[change.ProofStatus]():      enum(change.Proven, change.Failed, change.Unproven, change.Partial),
 		reflect.TypeFor[change.Phase]():            enum(change.Runtime, change.Persist, change.AfterConfirm),
 		reflect.TypeFor[fact.Mode]():               enum(fact.ModeLive, fact.ModeRoot),
+		reflect.TypeFor[probe.Life]():              enum(probe.Answered, probe.Neighbour, probe.Elsewhere, probe.NoLife),
+		reflect.TypeFor[probe.Variant]():           enum(values(probe.Variants()[1:])...), // a plain probe has none
+		reflect.TypeFor[probe.State]():             enum(values(probe.States())...),
+		reflect.TypeFor[expect.Word]():             enum(append(values(expect.Words()), probe.Errored, expect.Silent, expect.Unknown, "")...),
+		reflect.TypeFor[expect.Verdict]():          enum(values(expect.Verdicts())...),
 		reflect.TypeFor[time.Time]():               {Type: "string", Format: "date-time"},
 		reflect.TypeFor[netip.Addr]():              {Type: "string", Description: "an IP address, or empty"},
 		reflect.TypeFor[netip.Prefix]():            {Type: "string", Description: "an IP prefix, or empty"},
 		reflect.TypeFor[netip.AddrPort]():          {Type: "string", Description: "an IP address and port, or empty"},
 		reflect.TypeFor[[]byte]():                  {Types: []string{"string", "null"}, ContentEncoding: "base64"},
 	}
+}
+
+// values are those of an enumeration.
+func values[T any](vs []T) (out []any) {
+	for _, v := range vs {
+		out = append(out, v)
+	}
+	return out
 }
 
 // generate derives a schema. Every fact (Known[T]) takes the shape that

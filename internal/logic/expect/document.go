@@ -1,0 +1,48 @@
+package expect
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/sixfence/sixfence/internal/model/finding"
+	"github.com/sixfence/sixfence/internal/model/probe"
+)
+
+// Document is what `sixfence verify --format json` prints.
+type Document struct {
+	SchemaVersion string            `json:"schemaVersion"`
+	Tool          string            `json:"tool"`
+	At            time.Time         `json:"at"`
+	Seconds       float64           `json:"seconds"`
+	Complete      bool              `json:"complete"` // nothing was cut short, and every vantage answered
+	Addresses     []Seen            `json:"addresses"`
+	Parity        []Parity          `json:"parity"`
+	Across        []Across          `json:"across"` // what does not look alike from every vantage
+	Lost          []Lost            `json:"lost"`   // vantages without an answer
+	Findings      []finding.Finding `json:"findings"`
+	Gaps          []finding.Gap     `json:"gaps"`
+	Results       []Result          `json:"results"`
+}
+
+// DocumentVersion is the schemaVersion of a Document.
+const DocumentVersion = "1.0"
+
+// Seen is how an address was looked at.
+type Seen struct {
+	Target    string     `json:"target"`
+	Via       string     `json:"via,omitempty"` // the host that claims this
+	Address   netip.Addr `json:"address"`
+	Family    string     `json:"family"`
+	Source    netip.Addr `json:"source,omitzero"`
+	Interface string     `json:"interface,omitempty"`
+	Gateway   netip.Addr `json:"gateway,omitzero"`
+	OnLink    bool       `json:"onLink"`
+	Self      bool       `json:"self"`
+	Life      probe.Life `json:"life"` // empty: no sign of it
+	Problem   string     `json:"problem,omitempty"`
+	Sent      int        `json:"sent"`
+	Controls  int        `json:"controls"` // probes of which an answer was sure
+	Lost      int        `json:"lost"`     // of those
+	Complete  bool       `json:"complete"`
+	Notes     []string   `json:"notes"`
+}
