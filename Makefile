@@ -26,7 +26,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/sixfence/sixfence/internal/surface/obs.Version=$(VERSION)
 
 # Debian packages: what the tests run, and what the benchmarks compare with.
-TEST_PACKAGES := iproute2 iputils-ping nftables iptables ipset dhcpcd-base ifupdown systemd systemd-sysv procps util-linux kmod openssh-server network-manager netplan.io dbus ufw ansible-core nmap
+TEST_PACKAGES := iproute2 iputils-ping nftables iptables ipset dhcpcd-base ifupdown systemd systemd-sysv procps util-linux kmod openssh-server network-manager netplan.io dbus ufw ansible-core nmap busybox
 PACKETS_PACKAGES := thc-ipv6 ipv6toolkit radvd dnsmasq-base iperf3
 BENCH_PACKAGES := lynis openscap-scanner ssg-debian
 

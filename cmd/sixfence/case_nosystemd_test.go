@@ -5,14 +5,17 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sixfence/sixfence/internal/testlab"
 )
 
 // shellInit is the whole init of a machine without systemd: it loads Debian's rules, brings
-// the network up, and waits.
+// the network up, reads sysctl.d as OpenRC does on a host with busybox, and waits.
 const shellInit = `#!/bin/sh
 mkdir -p /run/network
 nft -f /etc/nftables.conf
 ifup -a
+for f in /etc/sysctl.d/*.conf; do [ ! -e $f ] || busybox sysctl -p $f >/run/sysctl.log 2>&1; done
 : >/run/booted
 while :; do sleep 3600 & wait; done
 `
@@ -21,6 +24,7 @@ while :; do sleep 3600 & wait; done
 // before, confirm and status afterwards, and the boot that ends it is named.
 func TestNoSystemd(t *testing.T) {
 	t.Parallel()
+	testlab.RequireTool(t, "busybox")
 	l := newBootLab(t, bootIntent)
 	l.Script(shellInit, "/usr/bin/systemctl", "/usr/bin/systemd-run", "/usr/lib/systemd/systemd")
 	l.Boot()
@@ -43,7 +47,7 @@ func TestNoSystemd(t *testing.T) {
 	if !l.ours() {
 		t.Fatal("apply did not load the rules")
 	}
-	l.sh(`for s in $(ps -o sid= -C sleep | sort -u); do [ "$s" = "$(ps -o sid= -p 1)" ] || pkill -HUP -s "$s"; done; for s in $(ps -o sid= -C sleep | sort -u); do [ "$s" = "$(ps -o sid= -p 1)" ] || pkill -KILL -s "$s"; done`)
+	l.sh(`for s in $(ps -o sid= -C sleep | sort -u); do [ "$s" = "$(ps -o sid= -p 1)" ] || pkill -HUP -s "$s"; done; for s in $(ps -o sid= -C sleep | sort -u); do [ "$s" = "$(ps -o sid= -p 1)" ] || pkill -KILL -s "$s"; done; :`)
 	_ = c.Wait()
 	l.within(90*time.Second, "the process that waits to undo", func() bool {
 		return !l.ours() && l.Command("test", "-e", "/var/lib/sixfence/harden/pending").Run() != nil
@@ -84,6 +88,9 @@ func TestNoSystemd(t *testing.T) {
 		t.Error("something loaded the rules: what was promised is wrong")
 	}
 	s := l.sixfence(1, "harden", "status")
+	if strings.Contains(s, "DRIFT (kernel) sysctl") {
+		t.Errorf("busybox' sysctl did not bring the settings: %s\n%s", s, l.sh("cat /run/sysctl.log"))
+	}
 	if !strings.Contains(s, "DRIFT (kernel) table:inet sixfence: is absent") || !strings.Contains(s, "perhaps by the start of this host at ") || strings.Contains(s, "UNTIL THE NEXT BOOT") {
 		t.Errorf("status after the boot: %s", s)
 	}

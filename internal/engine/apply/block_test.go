@@ -56,3 +56,24 @@ func TestDriftOfABlock(t *testing.T) {
 		t.Errorf("without the file: %+v", d)
 	}
 }
+
+// What confirm could not do beside the files, as an initramfs for which there is no room,
+// is in the history, and status goes on saying it.
+func TestWhatConfirmCouldNotDo(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.plan([]change.Step{
+		{ID: "file:/etc/modprobe.d/00-sixfence.conf", Kind: change.File, Phase: change.Persist, Target: "/etc/modprobe.d/00-sixfence.conf", Before: change.Image{Absent: true}, After: change.Image{Text: "blacklist sit\n", Mode: 0o644}},
+		{ID: "action:initramfs", Kind: change.Action, Phase: change.AfterConfirm, Target: "initramfs"},
+	})
+	l.must(t, "apply")
+	if out, err := l.play("confirm", "SIXFENCE_TEST_FAULT=eperm:action initramfs"); err != nil { // it is never called
+		t.Fatalf("confirm: %v\n%s", err, out)
+	}
+	l.ns.Do(func() {
+		s, err := l.engine().Status()
+		if err != nil || s.Confirmed == nil || len(s.Confirmed.Failed) != 1 || !strings.Contains(s.Confirmed.Failed[0], "initramfs") {
+			t.Errorf("status: %+v, %v", s, err)
+		}
+	})
+}

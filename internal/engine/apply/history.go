@@ -30,6 +30,7 @@ type Record struct {
 	Proof       []string  `json:"proof,omitempty"`
 	Conflicts   []string  `json:"conflicts,omitempty"`
 	Lost        []string  `json:"lost,omitempty"`
+	Failed      []string  `json:"failed,omitempty"`  // what was kept, and could not be done: an initramfs
 	Objects     []string  `json:"objects,omitempty"` // that were restored, or are fought over
 	Prev        string    `json:"prev"`              // SHA-256 in hex of the line before, without its line feed
 }

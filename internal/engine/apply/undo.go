@@ -378,7 +378,7 @@ func (e *Engine) finish(d *store.Dir, t *transaction, out Outcome) error {
 	if err := e.boundary("finish"); err != nil {
 		return err
 	}
-	if err := e.record(d, Record{Event: out.Result, Transaction: t.j.ID, PlanID: t.j.Plan.ID, IntentHash: t.j.Plan.IntentHash, Who: t.j.Who, Why: out.Why, Conflicts: out.Conflicts, Lost: out.Lost, Proof: t.proof(), Former: t.j.Former, Objects: t.j.Restores}); err != nil {
+	if err := e.record(d, Record{Event: out.Result, Transaction: t.j.ID, PlanID: t.j.Plan.ID, IntentHash: t.j.Plan.IntentHash, Who: t.j.Who, Why: out.Why, Conflicts: out.Conflicts, Lost: out.Lost, Failed: out.Failed, Proof: t.proof(), Former: t.j.Former, Objects: t.j.Restores}); err != nil {
 		return err
 	}
 	if t.phase() == done {

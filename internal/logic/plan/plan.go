@@ -164,12 +164,15 @@ func (b *builder) withoutUnits(list []file) []file {
 			lost = append(lost, path.Base(f.path))
 			continue
 		}
+		if f.path == SysctlFile {
+			f.text = b.plainSysctls(f.text)
+		}
 		rest = append(rest, f)
 	}
 	if len(lost) > 0 {
 		b.risk(change.Risk{
 			ID: "no-boot-hook", Severity: "high", Title: "The rules hold until this host starts again: it has no systemd to load them",
-			Detail: "Without systemd these are left out: " + strings.Join(lost, ", ") + ". The kernel settings are read at boot if something reads /etc/sysctl.d there.",
+			Detail: "Without systemd these are left out: " + strings.Join(lost, ", ") + ". The kernel settings are read at boot if something reads /etc/sysctl.d there; a sysctl that knows no patterns, as busybox', sets those of the interfaces of the intent, and none of interfaces that come later.",
 			Remedy: "have your init load " + RulesFile + " with nft -f before the network comes up",
 		})
 	}

@@ -301,6 +301,30 @@ func sysctlText(list []setting) string {
 	return b.String()
 }
 
+// plainSysctls is the file for a host without systemd. busybox' sysctl, and procps before
+// version 4, know no patterns, and busybox takes the "-" for a part of the name: what the
+// patterns mean of the interfaces that the intent names is written out.
+func (b *builder) plainSysctls(text string) string {
+	text = strings.ReplaceAll("\n"+text, "\n-", "\n")[1:]
+	list := parseSysctls(text)
+	now, _ := b.ns.Sysctls.Get()
+	var more strings.Builder
+	for _, k := range slices.Sorted(maps.Keys(now.Values)) {
+		rest, of := strings.CutPrefix(k, conf6)
+		name, _, _ := strings.Cut(rest, "/")
+		if !of || name != "all" && name != "lo" && b.sel.Keys[name] == "" || slices.ContainsFunc(list, func(x setting) bool { return x.key == k }) {
+			continue
+		}
+		if v := valueFor(list, k); v != "" {
+			more.WriteString(k + " = " + v + "\n")
+		}
+	}
+	if more.Len() > 0 {
+		text += "\n# the same, for a sysctl that knows no patterns\n" + more.String()
+	}
+	return text
+}
+
 // parseSysctls reads what sysctlText writes, as systemd-sysctl reads it.
 func parseSysctls(text string) (out []setting) {
 	for line := range strings.Lines(text) {

@@ -436,6 +436,9 @@ func statusText(w io.Writer, s *apply.Status, acknowledged bool) {
 		if s.Pending == nil && len(s.Drift) == 0 {
 			fmt.Fprintln(w, "The disk and the kernel are as it left them.")
 		}
+		for _, f := range s.Confirmed.Failed {
+			fmt.Fprintf(w, "NOT DONE when it was kept: %s\n", report.Clean(f))
+		}
 	}
 	ephemeralText(w, s.Ephemeral)
 	if r := s.Restored; r != nil {
