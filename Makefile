@@ -6,7 +6,7 @@
 #   make oracle-mutants  the proof that the oracle convicts planted bugs
 #   make harden-packets what real daemons and attack tools do to hardened hosts (minutes)
 #   make harden-faults  every way in which a change of the host may be interrupted (minutes)
-#   make verify-labs  the probes of verify against every lab, twenty times (half an hour)
+#   make verify-labs  the probes of verify against every lab, twenty times, and nmap (half an hour)
 #   make corpus  real rulesets, made again by the real tools (installs them in an overlay)
 #   make corpus-fire  every packet of the corpus' probe set, against the kernel
 #   make bench   the numbers of docs/performance.md (installs peers to compare with)
@@ -28,6 +28,7 @@ LDFLAGS := -s -w -X github.com/sixfence/sixfence/internal/surface/obs.Version=$(
 # Debian packages: what the tests run, and what the benchmarks compare with.
 TEST_PACKAGES := iproute2 iputils-ping nftables iptables ipset dhcpcd-base ifupdown systemd systemd-sysv procps util-linux kmod openssh-server network-manager netplan.io dbus ufw ansible-core nmap busybox
 PACKETS_PACKAGES := thc-ipv6 ipv6toolkit radvd dnsmasq-base iperf3
+VERIFY_PACKAGES := nmap dnsmasq-base chrony snmpd ngtcp2-server
 BENCH_PACKAGES := lynis openscap-scanner ssg-debian
 
 
@@ -74,10 +75,15 @@ harden-packets:
 	SIXFENCE_REQUIRE=1 SIXFENCE_MLD=5m10s HARDEN_PACKETS_REPORT=$(CURDIR)/docs/reference/harden-packets.md \
 		$(GO) test -tags packets -count=1 -timeout 60m -v -run '^TestPackets[A-Z]' ./internal/logic/plan
 
-# The kernel and nft say what the state of each port is: so must the probes, every time.
+# The kernel and nft say what the state of each port is: so must the probes, every time;
+# with nmap beside them, and a page about it. VERIFY_LAB_RUNS chooses another number of runs.
 verify-labs:
-	@tools/need $(TEST_PACKAGES)
-	VERIFY_LAB_RUNS=20 $(GO) test -count=1 -timeout 120m -parallel 8 -v -run '^TestLabs$$' ./internal/host/probe
+	@tools/need $(TEST_PACKAGES) $(VERIFY_PACKAGES)
+	@d=$$(mktemp -d); trap 'rm -rf "$$d"' EXIT; \
+		SIXFENCE_REQUIRE=1 VERIFY_LAB_RUNS=$${VERIFY_LAB_RUNS:-20} VERIFY_LAB_REPORT=$$d/labs \
+		$(GO) test -count=1 -timeout 120m -v -run '^TestLabs$$' ./internal/host/probe; \
+		SIXFENCE_REQUIRE=1 VERIFY_LAB_REPORT=$$d/wire $(GO) test -count=1 -timeout 20m -v -run '^TestWire' ./internal/host/probe; \
+		cat internal/host/probe/testdata/labs-head.md "$$d/labs" internal/host/probe/testdata/labs-foot.md "$$d/wire" >docs/reference/verify-labs.md
 
 # Needs overlayfs, and ten minutes the first time to build what Debian does not have.
 corpus:

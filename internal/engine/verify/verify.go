@@ -33,6 +33,8 @@ type Options struct {
 	Spec     *probe.Spec
 	Variants []probe.Variant
 	Connect  bool
+	// Together: all targets are one host.
+	Together bool
 	Rate     int // packets a second for the whole run; 0: by the way to each address
 	Patience time.Duration
 	// Save is given what is known, every few seconds and at the end.
@@ -64,12 +66,16 @@ func Open(o Options) (*Run, error) {
 		limits[0] = hostprobe.NewLimiter(o.Rate)
 		limits[1] = limits[0]
 	}
+	turns := &hostprobe.Turns{}
 	for _, t := range o.Targets {
+		if !o.Together {
+			turns = &hostprobe.Turns{}
+		}
 		for _, a := range t.Addrs {
 			i := len(r.probers)
 			po := hostprobe.Options{
 				Target: t.Name, Addr: a, Spec: o.Spec, Variants: o.Variants, Connect: o.Connect, Patience: o.Patience,
-				OnLink: limits[0], Routed: limits[1], Progress: func(sent, left int) { r.progress(i, sent, left) },
+				OnLink: limits[0], Routed: limits[1], Turns: turns, Progress: func(sent, left int) { r.progress(i, sent, left) },
 			}
 			p, err := hostprobe.Open(po)
 			if err != nil {

@@ -42,6 +42,8 @@ type Options struct {
 	// Patience is how long ports of a target that rations its errors are asked one by
 	// one; 0 is DefaultPatience.
 	Patience time.Duration
+	// Turns is shared by the addresses of one host. Nil: there are no others.
+	Turns *Turns
 	// Progress is told, every now and then, how many packets were sent and how many ports
 	// have no answer yet.
 	Progress func(sent, left int)
@@ -73,6 +75,9 @@ func Open(o Options) (*Prober, error) {
 	}
 	if o.Patience == 0 {
 		p.o.Patience = DefaultPatience
+	}
+	if o.Turns == nil {
+		p.o.Turns = &Turns{}
 	}
 	var err error
 	p.Found.Vantage, p.index, err = route(o.Addr)
@@ -273,7 +278,7 @@ func (p *Prober) scan(t *model.Table, tr transport) *scan {
 	}
 	s := &scan{
 		t: tr, out: t, pend: &pend, proto: number[t.Proto], dst: p.o.Addr, src: p.Found.Vantage.Source, lim: p.lim, loss: &p.loss,
-		patience: p.o.Patience, note: p.note,
+		patience: p.o.Patience, note: p.note, alone: p.o.Turns,
 	}
 	s.alive = func() { p.Found.Life = model.Answered }
 	return s

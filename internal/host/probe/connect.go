@@ -60,6 +60,9 @@ func (c *connects) finish(x *conn) {
 	if !x.done {
 		x.done = true
 		delete(c.open, x.fd)
+		// A process that is being started may still hold the socket, and then closing it
+		// alone ends no watch: its events would be taken for those of the next with its number.
+		_ = unix.EpollCtl(c.ep, unix.EPOLL_CTL_DEL, int(x.fd), nil)
 		unix.Close(int(x.fd))
 	}
 }
@@ -104,6 +107,9 @@ func (c *connects) receive(d time.Duration, f func(answer)) error {
 		case quoted && q.icmp:
 			a.kind, a.icmp, a.code, a.from = icmpError, q.typ, q.code, q.from
 		case e == 0:
+			if _, err := unix.Getpeername(int(fd)); err != nil {
+				return // it still waits
+			}
 			a.kind = synAck
 		case unix.Errno(e) == unix.ECONNREFUSED, unix.Errno(e) == unix.ECONNRESET:
 			a.kind = reset

@@ -13,24 +13,56 @@ import (
 	"github.com/sixfence/sixfence/internal/testlab"
 )
 
-// lab is a target and a vantage on one link, dual stack.
+// lab is a target and a vantage, dual stack, on one link or with a router between.
 type lab struct {
 	t              testing.TB
 	target, client *testlab.NS
+	router         *testlab.NS // r0 to the client, r1 to the target
 	v4, v6, ll     netip.Addr
+	addrs          map[string]netip.Addr // others, by what a lab calls them
+}
+
+// newRoutedLab is newLab with a router between.
+func newRoutedLab(t testing.TB, hint string) *lab {
+	t.Helper()
+	l := &lab{
+		t: t, target: newHost(t, hint+"t"), client: newHost(t, hint+"c"), router: newHost(t, hint+"r"),
+		v4: netip.MustParseAddr("192.0.2.2"), v6: netip.MustParseAddr("2001:db8::2"), addrs: map[string]netip.Addr{},
+	}
+	l.router.Sysctl("net/ipv4/ip_forward", "1")
+	l.router.Sysctl("net/ipv6/conf/all/forwarding", "1")
+	testlab.Link(l.client, "c0", l.router, "r0")
+	testlab.Link(l.router, "r1", l.target, "t0")
+	l.client.IP("addr", "add", "198.51.100.1/24", "dev", "c0")
+	l.router.IP("addr", "add", "198.51.100.254/24", "dev", "r0")
+	l.router.IP("addr", "add", "192.0.2.254/24", "dev", "r1")
+	l.target.IP("addr", "add", "192.0.2.2/24", "dev", "t0")
+	l.client.AddAddr("c0", "2001:db8:c::1/64")
+	l.router.AddAddr("r0", "2001:db8:c::fe/64")
+	l.router.AddAddr("r1", "2001:db8::fe/64")
+	l.target.AddAddr("t0", "2001:db8::2/64")
+	l.client.IP("route", "add", "default", "via", "198.51.100.254")
+	l.client.IP("-6", "route", "add", "default", "via", "2001:db8:c::fe")
+	l.target.IP("route", "add", "default", "via", "192.0.2.254")
+	l.target.IP("-6", "route", "add", "default", "via", "2001:db8::fe")
+	return l
+}
+
+// newHost is a namespace that waits for nothing.
+func newHost(t testing.TB, hint string) *testlab.NS {
+	n := testlab.NewNS(t, hint)
+	for _, k := range []string{"default", "all"} {
+		n.Sysctl("net/ipv6/conf/"+k+"/accept_dad", "0")
+		n.Sysctl("net/ipv6/conf/"+k+"/router_solicitations", "0")
+	}
+	return n
 }
 
 func newLab(t testing.TB, hint string) *lab {
 	t.Helper()
 	l := &lab{
-		t: t, target: testlab.NewNS(t, hint+"t"), client: testlab.NewNS(t, hint+"c"),
-		v4: netip.MustParseAddr("192.0.2.2"), v6: netip.MustParseAddr("2001:db8::2"),
-	}
-	for _, n := range []*testlab.NS{l.target, l.client} {
-		for _, k := range []string{"default", "all"} {
-			n.Sysctl("net/ipv6/conf/"+k+"/accept_dad", "0")
-			n.Sysctl("net/ipv6/conf/"+k+"/router_solicitations", "0")
-		}
+		t: t, target: newHost(t, hint+"t"), client: newHost(t, hint+"c"),
+		v4: netip.MustParseAddr("192.0.2.2"), v6: netip.MustParseAddr("2001:db8::2"), addrs: map[string]netip.Addr{},
 	}
 	testlab.Link(l.target, "t0", l.client, "c0")
 	l.target.IP("addr", "add", "192.0.2.2/24", "dev", "t0")

@@ -124,6 +124,14 @@ func (s *scan) paced(ctx context.Context) error {
 	gap, rest, group := firstGap, firstRest, s.pend.Len()
 	started := false // the ration has been met: from here on the gap moves gently
 	sure := false    // this turn waits longer
+	dry := 0         // turns in a row in which nobody answered
+	fits, most := 0, group
+	// Where packets are lost, one turn without an answer does not say that the pace is too
+	// quick, so the pace may be: a turn that counts waits all the longer.
+	margin, patient := time.Duration(1), 1
+	if s.loss.lost > 0 && s.loss.rate() > 0.05 {
+		margin, patient = 3, 2
+	}
 	patience := s.patience
 	if len(s.suspects) == 0 && !s.elsewise {
 		patience = min(patience, hostPatience)
@@ -142,7 +150,7 @@ func (s *scan) paced(ctx context.Context) error {
 			pause = rest
 		}
 		if sure {
-			pause += max(gap, pause) / 2
+			pause += margin * max(gap, pause) / 2
 		}
 		if err := s.idle(ctx, pause); err != nil {
 			return err
@@ -176,15 +184,26 @@ func (s *scan) paced(ctx context.Context) error {
 			}
 		}
 		sure = ok && hits == 0
+		if dry++; ok || hits > 0 {
+			dry = 0
+		} else if dry%3 == 0 { // perhaps silent ports cost a ration, too
+			group = max(1, group/4)
+		}
+		if ok && hits == 0 {
+			fits = len(t.batch)
+		}
 		switch {
 		case group > 1 && hits > 0:
 			group = max(1, group/8)
 		case big && !ok:
 			rest = min(rest*3/2, maxRest)
 		case hits == 0 && ok:
-			group *= 2
+			group = min(group*2, most)
+		case hits == 0 && fits > 0 && len(t.batch) > fits: // more than the target answers at once
+			most, group = fits, fits
 		case hits == 0 && !started:
 			gap = min(gap*2, maxGap)
+		case hits == 0 && dry < patient:
 		case hits == 0:
 			gap = min(gap*5/4, maxGap)
 		case gap > firstGap:

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -109,6 +110,8 @@ type scan struct {
 	suspects []uint16 // ports whose other answers look rationed
 	late     []uint16 // ports that answered in this round, and not before
 	tried    int      // rounds
+	strolled bool     // rationed has been asked
+	alone    *Turns
 	checks   [tries]check
 	turn     int
 	slower   float64
@@ -378,6 +381,20 @@ func (s *scan) calibrate(ctx context.Context, n int, gap time.Duration) error {
 	return s.settle(ctx)
 }
 
+// Turns lets the addresses of one host be asked one after the other, round by round. A limit
+// there may be one for all of them, and an answer that one gets is missing to the others.
+type Turns struct {
+	sync.Mutex
+	last *scan
+}
+
+// used tells whether somebody else had a turn since s had its last.
+func (t *Turns) used(s *scan) bool {
+	was := t.last
+	t.last = s
+	return was != s && was != nil
+}
+
 // lastRest is the least time between the last two rounds. A rule that answers one packet a
 // second and drops the others has one more answer by then.
 const lastRest = 1100 * time.Millisecond
@@ -389,11 +406,21 @@ func (s *scan) run(ctx context.Context) error {
 		s.slower = 1
 	}
 	slowed, before, ended := false, 0.0, time.Time{}
+	s.alone.Lock()
+	defer s.alone.Unlock()
 	for s.pend.Len() > 0 && s.tried < maxTries {
 		last := s.tried+1 >= s.tries()
-		if last && s.tried > 0 {
-			if err := s.idle(ctx, lastRest-time.Since(ended)); err != nil {
-				return err
+		if s.tried > 0 {
+			// Others may have their turn; what they spend is missing here.
+			s.alone.Unlock()
+			s.alone.Lock()
+			if s.alone.used(s) {
+				ended = time.Now()
+			}
+			if last {
+				if err := s.idle(ctx, lastRest-time.Since(ended)); err != nil {
+					return err
+				}
 			}
 		}
 		sent0, lost0 := s.loss.sent, s.loss.lost
@@ -463,8 +490,12 @@ func (s *scan) tries() int { return s.loss.triesFor(s.out.Want.Len() - s.pend.Le
 // hold is how long a transport has to keep what it holds for a probe. A router says that
 // nobody is there only after it has asked three times, a second apart.
 func (s *scan) hold() time.Duration {
-	if s.loss.srtt == 0 || len(s.refused) > 0 && !s.elsewise {
+	if !s.elsewise && (s.loss.srtt == 0 || len(s.refused) > 0) {
 		return 3500 * time.Millisecond
+	}
+	// The kernel asks again after a second, which would cost a ration.
+	if s.loss.srtt < 400*time.Millisecond {
+		return min(s.loss.timeout(), 950*time.Millisecond)
 	}
 	return s.loss.timeout()
 }
@@ -592,8 +623,12 @@ func (s *scan) undecided(r model.Reason) {
 }
 
 // rationed tells whether what looks like loss is a limit: asked slowly, the controls
-// answer every time.
+// answer every time. It takes its time, and is asked once.
 func (s *scan) rationed(ctx context.Context) bool {
+	if s.strolled {
+		return false
+	}
+	s.strolled = true
 	save := *s.loss
 	defer func() { s.loss.sent, s.loss.lost = save.sent, save.lost }()
 	for _, test := range []struct {

@@ -279,7 +279,7 @@ func (a *app) verify(o verifyOptions, args []string) (int, error) {
 	var run *verify.Run
 	if here {
 		if run, err = verify.Open(verify.Options{
-			Targets: targets, Spec: spec, Variants: variants, Connect: o.connect, Rate: o.rate, Patience: o.patience,
+			Targets: targets, Spec: spec, Variants: variants, Connect: o.connect, Together: together, Rate: o.rate, Patience: o.patience,
 			Progress: progress, Save: a.saver(o.state),
 		}); err != nil {
 			out.abort()
