@@ -56,6 +56,9 @@ func (r *proof) settingsAlone(ctx context.Context, a *arena.Arena) error {
 			one(t, "IPv6 is off", "no IPv6 address is left", "there is one", !on)
 			continue
 		}
+		if g.Plain {
+			continue // what follows is about a link
+		}
 		if t.still {
 			for _, x := range []struct {
 				who    string
@@ -102,7 +105,7 @@ func (r *proof) settingsAlone(ctx context.Context, a *arena.Arena) error {
 // advertised: where addresses come from the router, they still do.
 func (r *proof) advertised(ctx context.Context, a *arena.Arena) error {
 	for _, t := range r.targets {
-		if t.off {
+		if t.off || t.shots.Plain {
 			continue
 		}
 		// No lifetime as a router: where the host has the same route from elsewhere, the
@@ -198,7 +201,7 @@ func (r *proof) full(ctx context.Context, a *arena.Arena, ours table) error {
 	if _, err := a.Fill(ctx, "sixfence"); err != nil {
 		return fmt.Errorf("fill the sets: %w", err)
 	}
-	t := r.targets[0]
+	t := r.first()
 	g := t.shots
 	v4, v6 := r.manages()
 	fresh := ndisc.MAC{0x02, 0x51, 0xfe, 7, 7, 7}
@@ -212,12 +215,14 @@ func (r *proof) full(ctx context.Context, a *arena.Arena, ours table) error {
 		add("echo request of a newcomer", false, func(id uint32) []byte {
 			return ndisc.Frame{SrcMAC: g.Router.MAC, DstMAC: g.Host.MAC, Src: far, Dst: g.Host.Global, FlowLabel: id}.Echo(77, 1).Bytes()
 		})
-		add("neighbour solicitation of a newcomer", false, func(id uint32) []byte {
-			return ndisc.Frame{SrcMAC: fresh, DstMAC: g.Host.MAC, Src: linkLocal(fresh), Dst: g.Host.LL, FlowLabel: id}.NS(g.Host.LL, fresh).Bytes()
-		})
-		add("neighbour solicitation of the router", false, func(id uint32) []byte {
-			return ndisc.Frame{SrcMAC: g.Router.MAC, DstMAC: g.Host.MAC, Src: g.Router.LL, Dst: g.Host.LL, FlowLabel: id}.NS(g.Host.LL, g.Router.MAC).Bytes()
-		})
+		if !g.Plain {
+			add("neighbour solicitation of a newcomer", false, func(id uint32) []byte {
+				return ndisc.Frame{SrcMAC: fresh, DstMAC: g.Host.MAC, Src: linkLocal(fresh), Dst: g.Host.LL, FlowLabel: id}.NS(g.Host.LL, fresh).Bytes()
+			})
+			add("neighbour solicitation of the router", false, func(id uint32) []byte {
+				return ndisc.Frame{SrcMAC: g.Router.MAC, DstMAC: g.Host.MAC, Src: g.Router.LL, Dst: g.Host.LL, FlowLabel: id}.NS(g.Host.LL, g.Router.MAC).Bytes()
+			})
+		}
 	}
 	if v4 {
 		far := stranger(g, g.Neighbour.Address, "203.0.113.77", "192.88.98.7")
@@ -241,6 +246,16 @@ func (r *proof) full(ctx context.Context, a *arena.Arena, ours table) error {
 // sizes are those of the sets that packets add to.
 var sizes = regexp.MustCompile(`(\bsize )\d+(\s+flags dynamic)`)
 
+// first is the target at which limits are tried: a link, if there is one.
+func (r *proof) first() target {
+	for _, t := range r.targets {
+		if !t.shots.Plain {
+			return t
+		}
+	}
+	return r.targets[0]
+}
+
 // stranger is an address that nobody names, and that is answered by this interface.
 func stranger(g attack.Range, def netip.Addr, list ...string) netip.Addr {
 	for _, t := range list {
@@ -261,7 +276,7 @@ const (
 
 // floods: one sender alone does not make the host do more than the intent says.
 func (r *proof) floods(ctx context.Context, a *arena.Arena) error {
-	t := r.targets[0]
+	t := r.first()
 	g := t.shots
 	v4, v6 := r.manages()
 	l := r.in.Limits
@@ -277,7 +292,7 @@ func (r *proof) floods(ctx context.Context, a *arena.Arena) error {
 		{"echo requests of one sender", v6 && !t.off, false, cmp.Or(l.EchoPerSecond, echoRate), func(id uint32) []byte {
 			return ndisc.Frame{SrcMAC: g.Router.MAC, DstMAC: g.Host.MAC, Src: far6, Dst: g.Host.Global, FlowLabel: id}.Echo(78, uint16(id)).Bytes()
 		}},
-		{"neighbour solicitations of one sender", v6 && !t.off, false, cmp.Or(l.NDPerSecond, ndRate), func(id uint32) []byte {
+		{"neighbour solicitations of one sender", v6 && !t.off && !g.Plain, false, cmp.Or(l.NDPerSecond, ndRate), func(id uint32) []byte {
 			return ndisc.Frame{SrcMAC: fresh, DstMAC: g.Host.MAC, Src: linkLocal(fresh), Dst: g.Host.LL, FlowLabel: id}.NS(g.Host.LL, fresh).Bytes()
 		}},
 		{"echo requests of one sender (IPv4)", v4, true, cmp.Or(l.EchoPerSecond, echoRate), func(id uint32) []byte {

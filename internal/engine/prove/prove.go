@@ -38,6 +38,7 @@ const Timeout = 30 * time.Second
 type Prover struct {
 	alone, together *arena.Arena
 	err             error
+	noTun           bool
 	// Progress hears how far it is; may be nil.
 	Progress func(what string)
 	// Elsewhere: the Snapshot is of another host. Its other tables are not loaded here:
@@ -49,8 +50,8 @@ type Prover struct {
 // missing names what this kernel has as modules that are not loaded, and that a proof
 // would load.
 func Start(missing []string) *Prover {
-	p := &Prover{}
-	if len(missing) > 0 {
+	p := &Prover{noTun: slices.Contains(missing, tun)}
+	if missing = slices.DeleteFunc(slices.Clone(missing), func(m string) bool { return m == tun }); len(missing) > 0 {
 		p.err = &arena.UnavailableError{
 			Why:  "a proof would load kernel modules that are not loaded: " + strings.Join(missing, ", "),
 			Hint: "load them (modprobe -a " + strings.Join(missing, " ") + ") and plan again",
@@ -69,9 +70,12 @@ func (p *Prover) Close() {
 	p.together.Close()
 }
 
-// Needs are the modules without which nothing is proven, besides those that the planned
-// rules themselves load when they are decoded or applied.
-func Needs() []string { return []string{"veth", "af_packet"} }
+// Needs are the modules that a proof loads, besides those that the planned rules themselves
+// load when they are decoded or applied. Without the last nothing is fired at interfaces
+// that are no Ethernet, without any other nothing at all.
+func Needs() []string { return []string{"veth", "af_packet", tun} }
+
+const tun = "tun"
 
 // Prove fires at a plan; once a Prover. The Snapshot and the namespace in it are the host.
 func (p *Prover) Prove(ctx context.Context, pl *change.Plan, snap *fact.Snapshot, ns *fact.Namespace) *change.Proof {
@@ -163,7 +167,7 @@ func (r *proof) run(ctx context.Context, p *Prover, pl *change.Plan, snap *fact.
 	case ns == nil:
 		return errors.New("the network namespace is not in the Snapshot")
 	}
-	s, err := newSite(pl, *pl.Intent, snap, ns)
+	s, err := newSite(pl, *pl.Intent, snap, ns, p.noTun)
 	if err != nil {
 		return err
 	}

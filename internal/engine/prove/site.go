@@ -59,7 +59,7 @@ const (
 )
 
 // newSite reads what matters of a host.
-func newSite(p *change.Plan, in intent.Intent, snap *fact.Snapshot, ns *fact.Namespace) (*site, error) {
+func newSite(p *change.Plan, in intent.Intent, snap *fact.Snapshot, ns *fact.Namespace, noTun bool) (*site, error) {
 	s := &site{in: &in, snap: snap, ns: ns, plan: p}
 	links, ok := ns.Links.Get()
 	if !ok {
@@ -75,14 +75,12 @@ func newSite(p *change.Plan, in intent.Intent, snap *fact.Snapshot, ns *fact.Nam
 	for _, l := range links {
 		switch {
 		case l.Flags&iffLoopback != 0:
-		case l.Type != arphrdEther:
-			if l.Flags&iffUp != 0 {
-				s.limit("%s is no Ethernet: nothing is fired at it", l.Name)
-			}
 		case l.Master != 0 && l.SlaveKind != "vrf": // its frames come in by the bridge or bond
 		case l.Flags&iffUp == 0 && sel.Keys[l.Name] == "":
 		case len(l.Name) > 15 || strings.ContainsAny(l.Name, `\/"`):
 			s.notFired = append(s.notFired, l.Name+": it has a name that cannot be made again")
+		case l.Type != arphrdEther && noTun:
+			s.notFired = append(s.notFired, l.Name+": it is no Ethernet, and the module tun, by which it would be made again, is not loaded (modprobe tun)")
 		default:
 			use = append(use, l)
 		}
@@ -104,7 +102,7 @@ func newSite(p *change.Plan, in intent.Intent, snap *fact.Snapshot, ns *fact.Nam
 		use, aims = use[:n], min(aims, n)
 	}
 	if len(use) == 0 {
-		return nil, fmt.Errorf("the host has no Ethernet interface that could be fired at")
+		return nil, fmt.Errorf("the host has no interface that could be fired at")
 	}
 	for n, l := range use {
 		s.link(n, l)
@@ -237,7 +235,7 @@ const (
 // room beside: what the host lacks is made up.
 func (s *site) link(n int, l fact.Link) {
 	m := mac(l.MAC, ndisc.MAC{0x02, 0x51, 0xfe, 0, 1, byte(n)})
-	a := arena.Link{Name: l.Name, Index: uint32(l.Index), MAC: m, MTU: l.MTU, Bridge: l.Kind == "bridge"}
+	a := arena.Link{Name: l.Name, Index: uint32(l.Index), MAC: m, MTU: l.MTU, Bridge: l.Kind == "bridge", Plain: l.Type != arphrdEther}
 	list, _ := s.ns.Addresses.Get()
 	var six, four, ll bool
 	for _, x := range list {
@@ -324,6 +322,9 @@ var (
 )
 
 func (s *site) know(link string, a netip.Addr, m ndisc.MAC) {
+	if s.made(link).Plain {
+		return // nobody is asked for there
+	}
 	for i := range s.setup.Neighbours {
 		if n := &s.setup.Neighbours[i]; n.Link == link && n.Address == a {
 			n.MAC = m
@@ -437,11 +438,11 @@ func (s *site) aim(n int, l fact.Link) {
 	key := s.sel.Keys[l.Name]
 	i := s.in.Of(s.sel, l.Name)
 	t := target{name: l.Name, off: s.in.Families == intent.Disabled || s.in.Families == intent.DisabledKeepLoopback || i.Addressing == intent.NoIPv6}
-	r := attack.Range{Interface: l.Name, Key: key, Effective: true, Host: attack.Peer{MAC: made.MAC}}
+	r := attack.Range{Interface: l.Name, Key: key, Effective: true, Plain: made.Plain, Host: attack.Peer{MAC: made.MAC}}
 	if r.Led = s.ports; key == "" {
 		// No entry selects it. By its kind it is a container's here, whatever it is there.
-		r.Key, r.Theirs = "\x00", true
-		if len(s.ports) > 0 && l.Kind != "veth" && l.Kind != "bridge" {
+		r.Key, r.Theirs = "\x00", !made.Plain
+		if r.Theirs && len(s.ports) > 0 && l.Kind != "veth" && l.Kind != "bridge" {
 			s.limit("ports that NAT leads elsewhere are not fired at %s, which the intent does not name", l.Name)
 		}
 	}

@@ -44,7 +44,10 @@ type Link struct {
 	MAC   [6]byte
 	MTU   uint32 // 0: the default
 	// Bridge makes it a bridge; the wire is at its first port, a guest's at its second.
-	Bridge    bool
+	Bridge bool
+	// Plain makes it one that has packets and no frames, as tunnels are (a tun device). The
+	// Ethernet header of what is fired at it is taken off.
+	Plain     bool
 	Addresses []netip.Prefix
 }
 

@@ -28,6 +28,7 @@ type helper struct {
 	nft   string
 	env   []string
 	proc  int         // of /proc: the root directory has none
+	tun   int         // a path to /dev/net/tun; below 0: none
 	far   chan func() // runs in the namespace of the far ends
 	farID int         // its thread
 	wires map[string]*wire
@@ -87,6 +88,9 @@ func (h *helper) init(nft string) error {
 	var err error
 	if h.proc, err = unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return fmt.Errorf("open /proc: %w", err)
+	}
+	if h.tun, err = unix.Open("/dev/net/tun", unix.O_PATH|unix.O_CLOEXEC, 0); err != nil {
+		h.tun = -1
 	}
 	if h.nft, h.env, err = scratch.Jail(nft); err != nil {
 		return err

@@ -99,6 +99,29 @@ func (h *helper) bridge(l *Link) error {
 	return nil
 }
 
+// plain makes an interface without frames; its wire is the other side of it.
+func (h *helper) plain(l *Link) error {
+	fd, err := unix.Openat(h.proc, fmt.Sprintf("self/fd/%d", h.tun), unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("make interface %s: open /dev/net/tun: %w", l.Name, err)
+	}
+	if l.Index != 0 {
+		if err := unix.IoctlSetPointerInt(fd, unix.TUNSETIFINDEX, int(l.Index)); err != nil {
+			return fmt.Errorf("number interface %s: %w", l.Name, err)
+		}
+	}
+	r, err := unix.NewIfreq(l.Name)
+	if err != nil {
+		return fmt.Errorf("name interface %s: %w", l.Name, err)
+	}
+	r.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, r); err != nil {
+		return fmt.Errorf("make interface %s: %w", l.Name, err)
+	}
+	h.wires[l.Name] = &wire{fd: fd, plain: true}
+	return nil
+}
+
 // up brings an interface up, and puts it into a bridge unless master is 0.
 func up(name string, master uint32) error {
 	i, err := net.InterfaceByName(name)
@@ -151,9 +174,12 @@ func (h *helper) setup(s *Setup) (failed []string, err error) {
 			if (l.Index != 0) != numbered {
 				continue
 			}
-			if l.Bridge {
+			switch {
+			case l.Bridge:
 				err = h.bridge(l)
-			} else {
+			case l.Plain:
+				err = h.plain(l)
+			default:
 				err = h.veth(l.Name, l.Name, l, l.Index)
 			}
 			if err != nil {
@@ -172,7 +198,7 @@ func (h *helper) setup(s *Setup) (failed []string, err error) {
 			return yes
 		}
 		if err := until("the carrier of "+l.Name, func() bool {
-			return running(l.Name) && far() && (!l.Bridge || running(fmt.Sprintf("sixfence-g%d", n)))
+			return running(l.Name) && (l.Plain || far()) && (!l.Bridge || running(fmt.Sprintf("sixfence-g%d", n)))
 		}); err != nil {
 			return nil, err
 		}
@@ -222,6 +248,9 @@ func (h *helper) attach(n int, l *Link) error {
 	}
 	// Addresses are those that are given, and no other.
 	_ = h.write("net/ipv6/conf/"+l.Name+"/addr_gen_mode", "1")
+	if l.Plain {
+		return up(l.Name, 0)
+	}
 	var err error
 	if h.wires[l.Name], err = h.wire(l.Name, port); err != nil {
 		return err

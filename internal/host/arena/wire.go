@@ -21,6 +21,8 @@ type wire struct {
 	far  int // its index
 	mac  [6]byte
 	from ndisc.MAC
+	// plain: there are packets on it, without a header of Ethernet.
+	plain bool
 }
 
 func htons(v uint16) uint16 { return v<<8 | v>>8 }
@@ -43,6 +45,9 @@ func openWire(name string) (*wire, error) {
 }
 
 func (w *wire) send(f []byte, deadline time.Time) error {
+	if w.plain {
+		f = f[min(14, len(f)):]
+	}
 	for {
 		_, err := unix.Write(w.fd, f)
 		switch {
@@ -227,7 +232,14 @@ func (h *helper) drain(f func(link string, frame []byte)) {
 func (w *wire) drain(f func(frame []byte)) {
 	buf := make([]byte, 65536)
 	for range 100_000 {
-		n, from, err := unix.Recvfrom(w.fd, buf, 0)
+		var n int
+		var from unix.Sockaddr
+		var err error
+		if w.plain {
+			n, err = unix.Read(w.fd, buf)
+		} else {
+			n, from, err = unix.Recvfrom(w.fd, buf, 0)
+		}
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}

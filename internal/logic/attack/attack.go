@@ -38,6 +38,9 @@ type Range struct {
 	// ElsewhereInterface is the interface behind which Elsewhere is, ElsewhereKey its key
 	// of Intent.Interfaces, when it has one.
 	ElsewhereInterface, ElsewhereKey string
+	// Plain: packets come in without frames, as by a tunnel. What only a link has is not
+	// fired.
+	Plain bool
 	// Led are ports that rules of others may lead elsewhere, to a container or another
 	// host: the services are about what the sender asked for.
 	Led []uint16
@@ -86,20 +89,24 @@ func Corpus(in *intent.Intent, r Range) []Shot {
 	}
 	for _, g := range []struct {
 		name string
+		link bool // only a link has it
 		add  func()
 	}{
-		{"router advertisements", c.advertisements},
-		{"neighbour discovery", c.neighbours},
-		{"ICMPv6", c.icmpv6},
-		{"MLD", c.membership},
-		{"flows", c.flows},
-		{"routing headers", c.headers},
-		{"forged sources", c.sources},
-		{"tunnels", c.tunnels},
-		{"DHCP", c.dhcp},
-		{"services", c.ports},
-		{"transit", c.transit},
+		{"router advertisements", true, c.advertisements},
+		{"neighbour discovery", true, c.neighbours},
+		{"ICMPv6", false, c.icmpv6},
+		{"MLD", true, c.membership},
+		{"flows", false, c.flows},
+		{"routing headers", false, c.headers},
+		{"forged sources", false, c.sources},
+		{"tunnels", false, c.tunnels},
+		{"DHCP", true, c.dhcp},
+		{"services", false, c.ports},
+		{"transit", false, c.transit},
 	} {
+		if g.link && r.Plain {
+			continue
+		}
 		c.group, c.led = g.name, false
 		g.add()
 	}
