@@ -421,20 +421,23 @@ func (h *helper) has(link string, a netip.Addr) bool {
 }
 
 func (h *helper) addresses() ([]Address, error) {
+	ms, err := rtnl(unix.RTM_GETADDR, netlink.Dump, make([]byte, unix.SizeofIfAddrmsg))
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
 	var out []Address
-	for _, name := range h.names {
-		i, err := net.InterfaceByName(name)
-		if err != nil {
-			return nil, fmt.Errorf("find interface %s: %w", name, err)
+	for _, m := range ms {
+		if len(m.Data) < unix.SizeofIfAddrmsg {
+			continue
 		}
-		as, err := i.Addrs()
-		if err != nil {
-			return nil, fmt.Errorf("list addresses of %s: %w", name, err)
+		list := nested(m.Data[unix.SizeofIfAddrmsg:])
+		b := value(list, unix.IFA_LOCAL) // of a peer the other one is the peer's
+		if b == nil {
+			b = value(list, unix.IFA_ADDRESS)
 		}
-		for _, x := range as {
-			if p, err := netip.ParsePrefix(x.String()); err == nil {
-				out = append(out, Address{name, p})
-			}
+		a, ok := netip.AddrFromSlice(b)
+		if name := h.names[binary.NativeEndian.Uint32(m.Data[4:])]; ok && name != "" {
+			out = append(out, Address{name, netip.PrefixFrom(a, int(m.Data[1]))})
 		}
 	}
 	return out, nil
