@@ -38,7 +38,9 @@ func TestPlain(t *testing.T) {
 	}
 	p = planFor(t, in, s)
 	rules(`iifname "vpn0" tcp dport 5432`, `iifname "vpn1" tcp dport 5432`)(t, p)
-	if got := proof(t, p, s); got.Status != change.Failed || !slices.ContainsFunc(got.Failures, func(m change.Misfire) bool { return m.Interface == "vpn0" && strings.HasPrefix(m.Shot, "tcp/5432 from") }) {
+	if got := proof(t, p, s); got.Status != change.Failed || !slices.ContainsFunc(got.Failures, func(m change.Misfire) bool {
+		return m.Interface == "vpn0" && strings.HasPrefix(m.Shot, "tcp/5432 from")
+	}) {
 		t.Error("a service of the tunnel is closed there, and that is proven")
 		report(t, got)
 	}
