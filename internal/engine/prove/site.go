@@ -491,8 +491,8 @@ func (s *site) aim(n int, l fact.Link) {
 	}
 	r.Elsewhere, r.Elsewhere4, r.ElsewhereInterface, r.ElsewhereKey = netip.MustParseAddr("2001:db8:51fe::5"), netip.MustParseAddr("198.19.254.5"), elsewhere, "\x00"
 	for k, o := range s.setup.Links {
-		if o.Name == l.Name || k >= len(s.setup.Links)-1 {
-			continue
+		if o.Name == l.Name || k >= len(s.setup.Links)-1 || s.in.Interfaces[s.sel.Keys[o.Name]].Addressing == intent.NoIPv6 {
+			continue // without IPv6 no route leads there
 		}
 		var o4, o6 netip.Addr
 		for _, p := range o.Addresses {

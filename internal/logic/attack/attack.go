@@ -174,7 +174,7 @@ func (c *corpus) declared() bool {
 			continue
 		}
 		for _, r := range i.Routers {
-			if r.Address == c.r.Router.LL && i.Addressing != intent.NoIPv6 {
+			if r.Address == c.r.Router.LL && i.Addressing != intent.NoIPv6 && i.Addressing != intent.Static {
 				return true
 			}
 		}

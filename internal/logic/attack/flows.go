@@ -187,9 +187,9 @@ func Sendings(in *intent.Intent, r Range) []Sending {
 			}
 		}
 		for _, p := range []uint8{41, 47} {
-			add("protocol "+num(int(p))+" to "+far.String(), p, far, 0, in.Tunnels.Policy == intent.TunnelsAllow || c.listed(far, carriers[p]...) || c.lists(p))
+			add("protocol "+num(int(p))+" to "+far.String(), p, far, 0, in.Tunnels.Policy == intent.TunnelsAllow || c.listed(far, carriers[p]...) || c.lists(p, 0))
 		}
-		add("Teredo to "+far.String(), ndisc.ProtoUDP, far, 3544, in.Tunnels.Policy == intent.TunnelsAllow || c.listed(far, "teredo"))
+		add("Teredo to "+far.String(), ndisc.ProtoUDP, far, 3544, in.Tunnels.Policy == intent.TunnelsAllow || c.listed(far, "teredo") || c.lists(ndisc.ProtoUDP, 3544))
 	}
 	for _, m := range metadata {
 		a := netip.MustParseAddr(m)
@@ -198,13 +198,22 @@ func Sendings(in *intent.Intent, r Range) []Sending {
 	return out
 }
 
-// lists tells whether a service is a protocol as a whole.
-func (c *corpus) lists(proto uint8) bool {
-	return slices.ContainsFunc(c.in.Services, func(v intent.Service) bool {
-		return slices.ContainsFunc(v.Ports, func(t string) bool {
-			x, err := intent.ParsePort(t)
-			return err == nil && x.Whole() && x.Proto == proto
-		})
+// lists tells whether the intent names a protocol as a whole anywhere, or the one port of
+// it that is asked for: what it names is no tunnel that it did not think of.
+func (c *corpus) lists(proto uint8, port uint16) bool {
+	var all []string
+	for _, v := range c.in.Services {
+		all = append(all, v.Ports...)
+	}
+	for _, f := range c.in.Forwarding.Allow {
+		all = append(all, f.Ports...)
+	}
+	for _, d := range slices.Concat(c.in.Egress.IPv4.Allow, c.in.Egress.IPv6.Allow) {
+		all = append(all, d.Ports...)
+	}
+	return slices.ContainsFunc(all, func(t string) bool {
+		x, err := intent.ParsePort(t)
+		return err == nil && x.Proto == proto && (port == 0 && x.Whole() || port != 0 && !x.Whole() && x.From == port && x.To == port)
 	})
 }
 

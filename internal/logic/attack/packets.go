@@ -129,10 +129,22 @@ var carried = map[string][]string{
 	"udp/1194": {"openvpn"}, "tcp/1194": {"openvpn"}, "udp/4789": {"vxlan"}, "udp/8472": {"vxlan"}, "udp/6081": {"geneve"}, "udp/5555": {"fou"}, "udp/6080": {"gue"},
 }
 
-// listed tells whether one of these tunnels is listed with a peer.
-func (c *corpus) listed(src netip.Addr, mechanisms ...string) bool {
+// over is the family whose packets carry a mechanism, where it is one alone.
+var over = map[string]string{
+	"6in4": "ipv4", "6to4": "ipv4", "6rd": "ipv4", "isatap": "ipv4", "teredo": "ipv4", "gre": "ipv4", "ipip": "ipv4", "vti": "ipv4",
+	"ip6gre": "ipv6", "ip6tnl": "ipv6", "vti6": "ipv6",
+}
+
+// listed tells whether one of these tunnels is listed for a peer.
+func (c *corpus) listed(peer netip.Addr, mechanisms ...string) bool {
 	return c.in.Tunnels.Policy == intent.TunnelsList && slices.ContainsFunc(c.in.Tunnels.List, func(t intent.Tunnel) bool {
-		return slices.Contains(mechanisms, t.Mechanism) && (!t.Peer.IsValid() || t.Peer.Contains(src))
+		if !slices.Contains(mechanisms, t.Mechanism) {
+			return false
+		}
+		if t.Peer.IsValid() {
+			return t.Peer.Contains(peer)
+		}
+		return over[t.Mechanism] == "" || over[t.Mechanism] == word(peer.Is4())
 	})
 }
 

@@ -232,6 +232,38 @@ func TestSecondUplink(t *testing.T) {
 	}
 }
 
+// TestGuardsWithoutNetfilter: who wants guests guarded is told where bridges show the rules
+// nothing.
+func TestGuardsWithoutNetfilter(t *testing.T) {
+	f := newFiring(t, "gwn")
+	in := intents()["static server"]
+	in.Interfaces = map[string]intent.Interface{"v0": {Addressing: intent.Static, GuardBridged: true}}
+	for _, c := range []struct {
+		call, tagged, want string
+		sysctls            map[string]string
+	}{
+		{"0", "0", "guards-miss-guests", nil},
+		{"1", "0", "guards-miss-tagged", nil},
+		{"1", "1", "", nil},
+		{"0", "0", "", map[string]string{"net.bridge.bridge-nf-call-ip6tables": "1", "net.bridge.bridge-nf-filter-vlan-tagged": "1"}},
+		{"1", "1", "guards-miss-guests", map[string]string{"net.bridge.bridge-nf-call-ip6tables": "0"}},
+	} {
+		f.Victim.Sysctl("net/bridge/bridge-nf-call-ip6tables", c.call)
+		f.Victim.Sysctl("net/bridge/bridge-nf-filter-vlan-tagged", c.tagged)
+		s := hostview.Snapshot(t, f.Victim)
+		in.Sysctls = c.sysctls
+		got := ""
+		for _, r := range risks(plan.New(in, s, plan.Options{Decode: hostview.Decode, Namespace: s.Namespaces[0].Name})) {
+			if strings.HasPrefix(r, "guards-miss") {
+				got += r
+			}
+		}
+		if got != c.want {
+			t.Errorf("call %s, tagged %s, intent %v: %q, want %q", c.call, c.tagged, c.sysctls, got, c.want)
+		}
+	}
+}
+
 // TestDisable: what IPv6 takes with it is in the plan.
 func TestDisable(t *testing.T) {
 	f := newFiring(t, "dis")

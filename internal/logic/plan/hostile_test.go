@@ -193,13 +193,108 @@ func (w *threeWay) passed(t *testing.T, frame func(ndisc.Frame) ndisc.Frame, bac
 	return !strings.Contains(to.Run("nft", "list", "chain", "inet", "seen", "i"), "packets 0 ")
 }
 
+// TestLoopbackFromTheLink: where route_localnet is set, as kube-proxy and Docker do, nobody
+// reaches what listens on loopback, and what the host itself publishes there still works.
+func TestLoopbackFromTheLink(t *testing.T) {
+	f := newFiring(t, "lfl")
+	v := f.Victim
+	v.Sysctl("net/ipv4/conf/all/route_localnet", "1")
+	v.IP("link", "add", "docker0", "type", "bridge")
+	guest := testlab.NewNS(t, "lflg")
+	testlab.Link(v, "p0", guest, "eth0")
+	v.IP("link", "set", "p0", "master", "docker0")
+	v.IP("link", "set", "docker0", "up")
+	v.IP("addr", "add", "172.30.0.1/24", "dev", "docker0")
+	guest.IP("addr", "add", "172.30.0.2/24", "dev", "eth0")
+	guest.IP("route", "add", "127.7.7.0/24", "via", "172.30.0.1")
+	in := intent.Intent{Role: intent.RoleServer, Interfaces: map[string]intent.Interface{"v0": {Addressing: intent.Static}}, Forwarding: intent.Forwarding{Unmanaged: true}, Services: []intent.Service{{Name: "any", Ports: []string{"udp/1-65535"}}}}
+	var shots []attack.Shot
+	for i, dst := range []string{"127.0.0.1", "127.5.5.5", "192.0.2.10"} {
+		g := ndisc.Frame4{SrcMAC: f.r.Neighbour.MAC, DstMAC: f.r.Host.MAC, Src: f.r.Neighbour.Address, Dst: addr(dst), ID: uint16(i + 1)}
+		shots = append(shots, attack.Shot{ID: uint32(i + 1), IPv4: true, Frames: [][]byte{g.UDP(40000, 53, []byte("x")).Bytes()}})
+	}
+	for _, hardened := range []bool{false, true} {
+		if hardened {
+			load(t, v, rulesOf(t, in))
+		}
+		seen := f.fire(t, shots)
+		for i, want := range []bool{!hardened, !hardened, true} {
+			if seen[uint32(i+1)] != want {
+				t.Errorf("hardened %t, shot %d: came through: %t, want %t", hardened, i, seen[uint32(i+1)], want)
+			}
+		}
+	}
+	// A port that is published on loopback, as Docker does without its proxy.
+	load(t, v, `table ip docker {
+	chain out { type nat hook output priority -100; ip daddr 127.0.0.1 udp dport 8053 dnat to 172.30.0.2:53; }
+	chain post { type nat hook postrouting priority 100; ip saddr 127.0.0.0/8 oifname "docker0" masquerade; }
+}`)
+	var echo net.PacketConn
+	guest.Do(func() {
+		var err error
+		if echo, err = net.ListenPacket("udp4", "172.30.0.2:53"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	defer echo.Close()
+	go func() {
+		buf := make([]byte, 16)
+		for {
+			n, from, err := echo.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			_, _ = echo.WriteTo(buf[:n], from)
+		}
+	}()
+	testlab.Eventually(t, 10*time.Second, "the published port to answer over loopback", func() (ok bool) {
+		v.Do(func() {
+			c, err := net.Dial("udp4", "127.0.0.1:8053")
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			_, _ = c.Write([]byte("x"))
+			_ = c.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+			_, err = c.Read(make([]byte, 4))
+			ok = err == nil
+		})
+		return ok
+	})
+	// The guest itself gets nothing there.
+	var lo net.PacketConn
+	v.Do(func() {
+		var err error
+		if lo, err = net.ListenPacket("udp4", "127.7.7.7:54"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	defer lo.Close()
+	ask := func() bool {
+		guest.Do(func() {
+			if c, err := net.Dial("udp4", "127.7.7.7:54"); err == nil {
+				_, _ = c.Write([]byte("x"))
+				_ = c.Close()
+			}
+		})
+		_ = lo.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		_, _, err := lo.ReadFrom(make([]byte, 4))
+		return err == nil
+	}
+	if guest.Sysctl("net/ipv4/conf/all/route_localnet", "1"); ask() {
+		t.Error("a guest reaches loopback")
+	}
+	load(t, v, "delete table inet sixfence")
+	testlab.Eventually(t, 10*time.Second, "the guest to get there without rules", ask)
+}
+
 // TestRouterHolds: what a router lets pass is its forwarding.allow, whatever else its
 // intent lists.
 func TestRouterHolds(t *testing.T) {
 	for _, bridge := range []bool{false, true} {
 		w := newThreeWay(t, "rth", bridge)
 		in := intent.Intent{Role: intent.RoleRouter, Interfaces: map[string]intent.Interface{"v0": {Addressing: intent.Static}, "v1": {Addressing: intent.Static}}, Services: []intent.Service{ssh()}}
-		in.Tunnels.List = []intent.Tunnel{{Mechanism: "gre"}, {Mechanism: "vxlan"}, {Mechanism: "6in4"}}
+		in.Tunnels.List = []intent.Tunnel{{Mechanism: "ip6gre"}, {Mechanism: "vxlan"}, {Mechanism: "6in4"}}
 		in.Forwarding.Allow = []intent.Flow{{InInterface: "v1", OutInterface: "v0"}, {InInterface: "v0", OutInterface: "v1", Ports: []string{"tcp/25"}}}
 		load(t, w.host, rulesOf(t, in))
 		for _, c := range []struct {

@@ -196,6 +196,13 @@ func intents() map[string]intent.Intent {
 		"ipv4 only, but for lo": {Role: intent.RoleServer, Families: intent.DisabledKeepLoopback, Firewall: intent.Firewall{Manage: intent.ManageIPv6}},
 		"ipv6 managed":          {Role: intent.RoleServer, Firewall: intent.Firewall{Manage: intent.ManageIPv6}, Interfaces: one(intent.SLAAC, router), Services: []intent.Service{web()}},
 		"ipv6 only":             {Role: intent.RoleServer, Families: intent.IPv6Only, Interfaces: one(intent.Static), Services: []intent.Service{web()}},
+		"tunnels of one family": {Role: intent.RoleServer, Interfaces: one(intent.Static), Tunnels: intent.Tunnels{Policy: intent.TunnelsList, List: []intent.Tunnel{{Mechanism: "ip6tnl"}, {Mechanism: "gre"}}}},
+		"6in4 with anybody":     {Role: intent.RoleServer, Interfaces: one(intent.Static), Tunnels: intent.Tunnels{Policy: intent.TunnelsList, List: []intent.Tunnel{{Mechanism: "6in4"}}}},
+		"a pinned gateway":      {Role: intent.RoleServer, Interfaces: map[string]intent.Interface{"v0": {Addressing: intent.Static, Routers: []intent.Router{router}, PinGateway: true}}, Services: []intent.Service{web()}},
+		"one name of a glob": {
+			Role: intent.RoleServer, Interfaces: map[string]intent.Interface{"v*": {Addressing: intent.DHCPv6, Routers: []intent.Router{router}, AsymmetricRouting: true}, "v0": {Addressing: intent.Static}},
+			Services: []intent.Service{{Name: "there", Ports: []string{"tcp/9100"}, Interfaces: []string{"v*"}}, {Name: "here", Ports: []string{"tcp/443"}, Interfaces: []string{"v0"}}},
+		},
 		"container host": {Role: intent.RoleServer, Interfaces: one(intent.Static), Forwarding: intent.Forwarding{IPv4: &yes, IPv6: &yes, Unmanaged: true}, Services: []intent.Service{
 			web(),
 			{Name: "here", Ports: []string{"tcp/9000"}, To: prefixes("2001:db8:1::10/128"), Interfaces: []string{"v0"}},

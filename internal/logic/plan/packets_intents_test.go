@@ -83,9 +83,10 @@ func ours(in *intent.Intent, family string) bool {
 // tunnel tells what the intent says of a tunnel's packet: its peer is the far end.
 func tunnel(in *intent.Intent, b ball, peer netip.Addr, out bool) (known, yes bool) {
 	by := map[string][]string{"6in4": {"proto/41"}, "gre": {"proto/47"}, "vxlan": {"udp/4789"}, "geneve": {"udp/6081"}}
+	over4 := map[string]bool{"6in4": true, "gre": true}
 	key := fmt.Sprintf("%s/%d", b.name, b.number)
 	for _, x := range in.Tunnels.List {
-		if slices.Contains(by[x.Mechanism], key) && (!x.Peer.IsValid() || x.Peer.Contains(peer)) {
+		if slices.Contains(by[x.Mechanism], key) && (x.Peer.IsValid() && x.Peer.Contains(peer) || !x.Peer.IsValid() && (peer.Is4() || !over4[x.Mechanism])) {
 			return true, true
 		}
 	}

@@ -386,6 +386,7 @@ func (b *builder) risks(settings []setting, live []change.Step) {
 	}
 	b.tunnelRisks()
 	b.uplinkRisks()
+	b.bridgeRisks()
 	b.moduleRisks()
 	b.idleFlows()
 	var others []string
@@ -509,6 +510,38 @@ func (b *builder) uplinkRisks() {
 	}
 	if len(late) > 0 {
 		b.risk(change.Risk{ID: "second-uplink", Severity: "medium", Title: "What comes from afar by a second uplink is dropped", Detail: "Another interface has the better default route: the sources are held to the routes.", Evidence: sortedUnique(late), Remedy: "asymmetricRouting: true on that interface, or a routing rule that sends its answers back by it"})
+	}
+}
+
+// bridgeRisks says where guards cannot reach guests: bridges hand frames to the rules only
+// where br_netfilter has them do so.
+func (b *builder) bridgeRisks() {
+	var keys []string
+	for _, f := range b.ifaces {
+		if f.GuardBridged {
+			keys = append(keys, "interfaces."+f.key+".guardBridged")
+		}
+	}
+	if len(keys) == 0 || !b.hasRules() {
+		return
+	}
+	will := func(key string) bool {
+		for k, v := range b.in.Sysctls {
+			if strings.ReplaceAll(k, "/", ".") == "net.bridge."+key {
+				return v != "0"
+			}
+		}
+		now, _ := b.ns.Sysctls.Get()
+		v, ok := now.Get("net/bridge/" + key).Get()
+		return ok && v != "0"
+	}
+	const all, tagged = "bridge-nf-call-ip6tables", "bridge-nf-filter-vlan-tagged"
+	remedy := "let br_netfilter be loaded at boot (/etc/modules-load.d) and set sysctls: {net.bridge.%s: \"1\"}; the chains of every other table then see bridged packets, too. Or filter in a table of family bridge, or at the hypervisor's manager"
+	switch {
+	case !will(all):
+		b.risk(change.Risk{ID: "guards-miss-guests", Severity: "high", Title: "What guests send each other passes the guards: it never comes to the rules", Detail: "Bridges hand it to them only with br_netfilter and net.bridge." + all + ".", Evidence: sortedUnique(keys), Remedy: fmt.Sprintf(remedy, all)})
+	case !will(tagged):
+		b.risk(change.Risk{ID: "guards-miss-tagged", Severity: "medium", Title: "Frames with a VLAN tag pass the guards between guests, also such with the tag 0, which a guest takes for untagged", Evidence: sortedUnique(keys), Remedy: fmt.Sprintf("sysctls: {net.bridge.%s: \"1\"}, or a bridge that filters VLANs", tagged)})
 	}
 }
 

@@ -93,7 +93,8 @@ func (g *generator) advertisements() {
 	for i, f := range g.ifaces {
 		for j, r := range f.Routers {
 			path := fmt.Sprintf("interfaces.%s.routers[%d]", f.key, j)
-			if !f.believes(r) {
+			// A static address has a router to pin it, and believes none.
+			if f.Addressing == intent.Static || !f.believes(r) {
 				continue
 			}
 			who := g.router(path, r)
@@ -197,7 +198,7 @@ func (g *generator) spoofing() {
 	}
 	for _, f := range g.ifaces {
 		if f.AsymmetricRouting {
-			for _, in := range ifTests("iifname", f.names) {
+			for _, in := range f.tests("iifname") {
 				path := "interfaces." + f.key + ".asymmetricRouting"
 				c.rule("this host's own address", g.only, in, "fib saddr type local counter drop")
 				c.rule(path, in, "return")
@@ -268,7 +269,7 @@ func (g *generator) early() {
 	c.rule("", g.only, `iifname "lo" accept`)
 	for _, f := range g.ifaces {
 		if f.GuardBridged {
-			for _, in := range ifTests("iifname", f.names) {
+			for _, in := range f.tests("iifname") {
 				c.rule("interfaces."+f.key+".guardBridged", g.only, in, "goto early_all")
 			}
 		}
@@ -277,6 +278,10 @@ func (g *generator) early() {
 	c.rule("", g.only, "goto early_all")
 	all := &chain{name: "early_all", s: g.script}
 	g.chains = slices.Insert(g.chains, len(g.chains)-1, all)
+	if g.v4 {
+		// Where route_localnet is set (kube-proxy, Docker) the kernel would take it.
+		all.rule("this host's loopback", "ip daddr 127.0.0.0/8 counter drop")
+	}
 	if !g.no6 {
 		all.rule("", "icmpv6 type", ndTypes, "jump nd")
 	}
@@ -336,7 +341,7 @@ func (g *generator) discoveryLimits(rate uint32) {
 	for _, f := range g.ifaces {
 		for j, r := range f.Routers {
 			path := fmt.Sprintf("interfaces.%s.routers[%d]", f.key, j)
-			for _, in := range ifTests("iifname", f.names) {
+			for _, in := range f.tests("iifname") {
 				c.rule(path, in, g.router(path, r), "return")
 			}
 		}

@@ -59,14 +59,11 @@ func (g *generator) interfaces(path string, keys []string) []string {
 	if keys == nil {
 		return []string{""}
 	}
-	var names []string
+	var out []string
 	for _, k := range keys {
-		names = append(names, g.of(path+".interfaces", k)...)
+		out = append(out, g.tests("iifname", path+".interfaces", k)...)
 	}
-	if len(names) == 0 {
-		return nil
-	}
-	return ifTests("iifname", names)
+	return out
 }
 
 // matches writes what addresses and families say, one entry for each rule that is needed.
@@ -169,6 +166,10 @@ func (g *generator) input() {
 	if !g.no6 || g.v4 {
 		c.rule("", `meta iifkind "bridge" jump spoofed`)
 	}
+	if g.v4 {
+		// The host's own flows to published ports come back to loopback addresses.
+		c.rule("this host's loopback", `meta iifkind "bridge" ct state new ct original ip daddr 127.0.0.0/8 counter drop`)
+	}
 	if len(g.tunnels.inDrop) > 0 {
 		c.rule("", g.tunnels.guard, "jump tunnels_in")
 	}
@@ -251,7 +252,7 @@ func (g *generator) clients(c *chain) {
 			}
 			from = braces(list)
 		}
-		for _, in := range ifTests("iifname", f.names) {
+		for _, in := range f.tests("iifname") {
 			c.rule(path, in, "ip6 saddr", from, "ip6 daddr fe80::/10 udp sport 547 udp dport 546 counter accept")
 		}
 	}
@@ -299,10 +300,10 @@ func (g *generator) forward() {
 		path := fmt.Sprintf("forwarding.allow[%d]", i)
 		ins, outs := []string{""}, []string{""}
 		if f.InInterface != "" {
-			ins = ifTests("iifname", nonNil(g.of(path+".inInterface", f.InInterface)))
+			ins = g.tests("iifname", path+".inInterface", f.InInterface)
 		}
 		if f.OutInterface != "" {
-			outs = ifTests("oifname", nonNil(g.of(path+".outInterface", f.OutInterface)))
+			outs = g.tests("oifname", path+".outInterface", f.OutInterface)
 		}
 		for _, m := range g.matches(path, f.From, f.To, f.Families, "@saddr", "@daddr") {
 			for _, in := range ins {
@@ -323,13 +324,6 @@ func (g *generator) forward() {
 	c.rule("not among forwarding.allow", "counter drop")
 }
 
-func nonNil(names []string) []string {
-	if names == nil {
-		return []string{"!"} // no interface has such a name
-	}
-	return names
-}
-
 // containerKinds are the interfaces that lead to containers and guests. What they ask
 // each other is theirs, by published ports too, unless the intent names the interface.
 const containerKinds = `meta iifkind { "bridge", "netkit", "openvswitch", "veth" }`
@@ -337,8 +331,10 @@ const containerKinds = `meta iifkind { "bridge", "netkit", "openvswitch", "veth"
 // strangers tells those who come in from outside from containers and guests.
 func (g *generator) strangers() {
 	c := g.chain("strangers", "")
-	for _, in := range ifTests("iifname", nonNil(g.uplinks)) {
-		c.rule("", in, "goto published")
+	if len(g.uplinks) > 0 {
+		for _, in := range ifTests("iifname", g.uplinks) {
+			c.rule("", in, "goto published")
+		}
 	}
 	c.rule("", containerKinds, "return")
 	c.rule("", "goto published")

@@ -11,6 +11,7 @@ import (
 
 // mechanism is how a tunnel looks on the wire.
 type mechanism struct {
+	family string  // of the packets that carry it; empty: either
 	protos []uint8 // IP protocols
 	udp    []span
 	tcp    []span
@@ -19,17 +20,17 @@ type mechanism struct {
 
 // mechanisms are those that intents may name.
 var mechanisms = map[string]mechanism{
-	"6in4":      {protos: []uint8{41}},
-	"6to4":      {protos: []uint8{41}, to: []string{"192.88.99.0/24", "2002::/16"}},
-	"6rd":       {protos: []uint8{41}},
-	"isatap":    {protos: []uint8{41}},
-	"teredo":    {udp: []span{{3544, 3544}}, to: []string{"2001::/32"}},
-	"gre":       {protos: []uint8{47}},
-	"ip6gre":    {protos: []uint8{47}},
-	"ipip":      {protos: []uint8{4}},
-	"ip6tnl":    {protos: []uint8{4, 41}},
-	"vti":       {protos: []uint8{50, 51}, udp: []span{{500, 500}, {4500, 4500}}},
-	"vti6":      {protos: []uint8{50, 51}, udp: []span{{500, 500}, {4500, 4500}}},
+	"6in4":      {family: "ipv4", protos: []uint8{41}},
+	"6to4":      {family: "ipv4", protos: []uint8{41}, to: []string{"192.88.99.0/24", "2002::/16"}},
+	"6rd":       {family: "ipv4", protos: []uint8{41}},
+	"isatap":    {family: "ipv4", protos: []uint8{41}},
+	"teredo":    {family: "ipv4", udp: []span{{3544, 3544}}, to: []string{"2001::/32"}},
+	"gre":       {family: "ipv4", protos: []uint8{47}},
+	"ip6gre":    {family: "ipv6", protos: []uint8{47}},
+	"ipip":      {family: "ipv4", protos: []uint8{4}},
+	"ip6tnl":    {family: "ipv6", protos: []uint8{4, 41}},
+	"vti":       {family: "ipv4", protos: []uint8{50, 51}, udp: []span{{500, 500}, {4500, 4500}}},
+	"vti6":      {family: "ipv6", protos: []uint8{50, 51}, udp: []span{{500, 500}, {4500, 4500}}},
 	"ipsec":     {protos: []uint8{50, 51}, udp: []span{{500, 500}, {4500, 4500}}},
 	"l2tp":      {protos: []uint8{115}, udp: []span{{1701, 1701}}},
 	"wireguard": {udp: []span{{51820, 51820}}},
@@ -44,9 +45,11 @@ var mechanisms = map[string]mechanism{
 // firewall without keys, and the transition mechanisms that hosts use by themselves.
 var (
 	deniedProtos = []uint8{4, 41, 47, 94, 97, 98, 115, 137}
-	deniedUDP    = []span{{3544, 3544}, {3653, 3653}, {4789, 4789}, {5072, 5072}, {6081, 6081}, {8472, 8472}}
-	deniedTCP    = []span{{3653, 3653}, {3874, 3874}}
-	deniedTo     = []string{"192.88.99.0/24", "2001::/32", "2002::/16"}
+	deniedUDP    = []span{
+		{1701, 1701}, {2152, 2152}, {2268, 2268}, {3544, 3544}, {3653, 3653}, {4754, 4754}, {4789, 4789}, {5072, 5072}, {6080, 6080}, {6081, 6081}, {6635, 6635}, {8472, 8472},
+	}
+	deniedTCP = []span{{3653, 3653}, {3874, 3874}}
+	deniedTo  = []string{"192.88.99.0/24", "2001::/32", "2002::/16"}
 )
 
 // tunnelRules are the lines about tunnels.
@@ -91,6 +94,12 @@ func (s *site) tunnelRules() tunnelRules {
 			t.outAllow = append(t.outAllow, line(daddr, what))
 			t.through = append(t.through, strings.Replace(line(daddr, what), " counter accept ", " return ", 1))
 		}
+		if !x.Peer.IsValid() && m.family != "" {
+			if m.family == "ipv4" && !v4 || m.family == "ipv6" && !v6 {
+				continue
+			}
+			saddr, daddr = "meta nfproto "+m.family, "meta nfproto "+m.family
+		}
 		if len(m.protos) > 0 {
 			w := "meta l4proto " + braces(numbers(m.protos))
 			t.inAllow = append(t.inAllow, line(saddr, w))
@@ -122,7 +131,7 @@ func (s *site) tunnelRules() tunnelRules {
 		t.inDrop, t.outDrop = append(t.inDrop, w), append(t.outDrop, w)
 	}
 	if len(udp) > 0 {
-		t.outDrop = append(t.outDrop, "udp dport "+portList(udp)+` counter drop comment "tunnels: Teredo, TSP, AYIYA, VXLAN, Geneve"`)
+		t.outDrop = append(t.outDrop, "udp dport "+portList(udp)+` counter drop comment "tunnels: Teredo, TSP, AYIYA, VXLAN, Geneve, GUE, L2TP, GTP, AMT, GRE and MPLS in UDP"`)
 	}
 	t.outDrop = append(t.outDrop, "tcp dport "+portList(deniedTCP)+` counter drop comment "tunnels: TSP, TIC"`)
 	var four, six []string

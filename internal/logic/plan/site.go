@@ -36,6 +36,25 @@ type iface struct {
 	intent.Interface
 	key   string
 	names []string // as nft writes them: exact, or a prefix and '*'
+	not   []string // names and prefixes of more specific entries among them
+}
+
+// tests are what rules ask of a packet's interface so that this entry holds.
+func (f iface) tests(dir string) []string {
+	out := ifTests(dir, slices.DeleteFunc(slices.Clone(f.names), func(n string) bool { return slices.Contains(f.not, n) }))
+	if len(f.not) == 0 {
+		return out
+	}
+	for i, t := range out {
+		if t != "" && !strings.HasSuffix(t, `*"`) {
+			continue // exact names
+		}
+		for _, n := range f.not {
+			t = strings.TrimSpace(dir + " != " + quote(n) + " " + t)
+		}
+		out[i] = t
+	}
+	return out
 }
 
 // believes tells whether a router's advertisements are taken.
@@ -139,6 +158,16 @@ func newSite(in *intent.Intent, snap *fact.Snapshot, ns *fact.Namespace) *site {
 			}
 		}
 		s.ifaces = append(s.ifaces, f)
+	}
+	for i := range s.ifaces {
+		for _, o := range s.ifaces[:i] {
+			for _, n := range o.names {
+				if overlap(s.ifaces[i].names, []string{n}) && !slices.Contains(s.ifaces[i].not, n) {
+					s.ifaces[i].not = append(s.ifaces[i].not, n)
+				}
+			}
+		}
+		slices.Sort(s.ifaces[i].not)
 	}
 	if ns != nil {
 		s.learn()
@@ -252,14 +281,15 @@ func (s *site) linkName(index int) string {
 	return ""
 }
 
-// of returns the patterns of a key, or of a name or glob of an interface itself.
-func (s *site) of(path, key string) []string {
+// tests are what rules ask of a packet's interface so that it is one of a key, or has
+// the name or glob that is written instead of one; nil where there is none.
+func (s *site) tests(dir, path, key string) []string {
 	for _, f := range s.ifaces {
 		if f.key == key {
 			if len(f.names) == 0 {
 				return nil
 			}
-			return f.names
+			return f.tests(dir)
 		}
 	}
 	p, ok := ifPattern(key)
@@ -267,7 +297,7 @@ func (s *site) of(path, key string) []string {
 		s.fault(path, "name a key of interfaces, an interface, or a name that ends in *", "%q is no interface that a rule can name", key)
 		return nil
 	}
-	return []string{p}
+	return ifTests(dir, []string{p})
 }
 
 // split keeps the prefixes of a family, the contained ones joined with what contains

@@ -26,7 +26,7 @@ var single = []struct {
 }{
 	{"core", []string{"devconf_inherit_init_net", "fb_tunnels_only_for_init_net"}},
 	{"ipv4", []string{"ip_forward", "tcp_mtu_probing"}},
-	{"bridge", []string{"bridge-nf-call-ip6tables", "bridge-nf-call-iptables"}},
+	{"bridge", []string{"bridge-nf-call-ip6tables", "bridge-nf-call-iptables", "bridge-nf-filter-vlan-tagged"}},
 	{"netfilter", []string{
 		"nf_conntrack_count", "nf_conntrack_frag6_high_thresh", "nf_conntrack_frag6_low_thresh", "nf_conntrack_frag6_timeout",
 		"nf_log_all_netns",
