@@ -6,6 +6,7 @@
 #   make oracle-mutants  the proof that the oracle convicts planted bugs
 #   make harden-packets what real daemons and attack tools do to hardened hosts (minutes)
 #   make harden-faults  every way in which a change of the host may be interrupted (minutes)
+#   make cloud-init what export writes for cloud-init, read by its own schema
 #   make verify-labs  the probes of verify against every lab, twenty times, and nmap (half an hour)
 #   make corpus  real rulesets, made again by the real tools (installs them in an overlay)
 #   make corpus-fire  every packet of the corpus' probe set, against the kernel
@@ -18,7 +19,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := test
-.PHONY: test lint bench bench-reach bench-verify build docs oracle oracle-mutants corpus corpus-fire harden-faults harden-packets verify-labs
+.PHONY: test lint bench bench-reach bench-verify build docs oracle oracle-mutants corpus corpus-fire harden-faults harden-packets verify-labs cloud-init
 
 GO ?= go
 export CGO_ENABLED := 0
@@ -74,6 +75,9 @@ harden-packets:
 	@rm -f docs/reference/harden-packets.md; cp internal/logic/plan/testdata/packets-head.md docs/reference/harden-packets.md
 	SIXFENCE_REQUIRE=1 SIXFENCE_MLD=5m10s HARDEN_PACKETS_REPORT=$(CURDIR)/docs/reference/harden-packets.md \
 		$(GO) test -tags packets -count=1 -timeout 60m -v -run '^TestPackets[A-Z]' ./internal/logic/plan
+
+cloud-init:
+	@GO=$(GO) tools/cloud-init
 
 # The kernel and nft say what the state of each port is: so must the probes, every time;
 # with nmap beside them, and a page about it. VERIFY_LAB_RUNS chooses another number of runs.
