@@ -369,6 +369,7 @@ func (b *builder) risks(settings []setting, live []change.Step) {
 		}
 	}
 	b.lifetimes(live)
+	b.believed()
 	b.forwardingEnds(live)
 	for _, f := range b.ifaces {
 		for _, r := range f.Routers {

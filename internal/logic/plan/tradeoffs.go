@@ -82,6 +82,62 @@ func (b *builder) lifetimes(live []change.Step) {
 	}
 }
 
+// believed says what is not known of those who are believed, by who listens to them on
+// this host.
+func (b *builder) believed() {
+	if disabled(b.in) {
+		return
+	}
+	var without, whole, loose []string
+	for _, f := range b.ifaces {
+		if f.Addressing != intent.SLAAC && f.Addressing != intent.DHCPv6 {
+			continue
+		}
+		for _, n := range f.names {
+			for _, l := range b.linksOf(n) {
+				who := b.listener(l)
+				for _, r := range f.Routers {
+					switch {
+					case !f.believes(r):
+						continue
+					case r.MAC == "":
+						without = append(without, fmt.Sprintf("%s on %s", r.Address, l.Name))
+					default:
+						whole = append(whole, fmt.Sprintf("%s (MAC %s) on %s", r.Address, r.MAC, l.Name))
+					}
+					if len(r.Prefixes) > 0 && who != "systemd-networkd" {
+						loose = append(loose, fmt.Sprintf("%s: %s takes any prefix that %s sends", l.Name, who, r.Address))
+					}
+				}
+			}
+		}
+	}
+	if len(without) > 0 {
+		b.risk(change.Risk{ID: "router-without-mac", Severity: "medium", Title: "Whoever takes a router's address is believed: its MAC address is not in the intent", Evidence: sortedUnique(without), Remedy: "give routers[].mac, and pinGateway: true"})
+	}
+	if len(whole) > 0 {
+		b.risk(change.Risk{ID: "router-forged", Severity: "low", Title: "Whoever forges a router's address and its MAC address is believed, and takes the default route", Detail: "No host can tell the two apart; a switch with RA guard can.", Evidence: sortedUnique(whole)})
+	}
+	if len(loose) > 0 {
+		b.risk(change.Risk{ID: "prefixes-not-held", Severity: "low", Title: "The prefixes of routers are not held to on this host", Detail: "systemd-networkd alone has a list of prefixes. Rules see an option at a fixed place only, and the sender chooses the places.", Evidence: sortedUnique(loose)})
+	}
+}
+
+// listener is who takes the RAs of an interface.
+func (b *builder) listener(l fact.Link) string {
+	who := "the kernel"
+	if !b.userspace(l.Name) {
+		return who
+	}
+	for _, m := range b.managers() {
+		// netplan writes for others.
+		if mi, _ := m.For(&l); mi != nil && mi.InUserspace && works(&m) && (who == "the kernel" || who == "netplan" || m.Name == "systemd-networkd") {
+			who = m.Name
+		}
+	}
+	return who
+}
+
 // ends tells that a switch of an interface goes from on to off.
 func (b *builder) ends(live []change.Step, name, key string) bool {
 	for _, s := range live {

@@ -64,3 +64,39 @@ func TestTradeOffs(t *testing.T) {
 		}
 	}
 }
+
+// TestWhoIsBelieved: what a host cannot know of its routers depends on who listens.
+func TestWhoIsBelieved(t *testing.T) {
+	t.Parallel()
+	r := intent.Router{Address: netip.MustParseAddr("fe80::1"), Prefixes: []netip.Prefix{netip.MustParsePrefix("2001:db8:1::/64")}}
+	for _, c := range []struct {
+		manager, mac string
+		want, not    []string
+	}{
+		{"", "52:54:00:00:00:01", []string{"router-forged", "prefixes-not-held: eth0: the kernel takes any prefix that fe80::1 sends"}, []string{"router-without-mac"}},
+		{"systemd-networkd", "52:54:00:00:00:01", []string{"router-forged"}, []string{"prefixes-not-held", "router-without-mac"}},
+		{"dhcpcd", "", []string{"router-without-mac: fe80::1 on eth0", "prefixes-not-held: eth0: dhcpcd takes any"}, []string{"router-forged"}},
+	} {
+		x := r
+		x.MAC = c.mac
+		in := &intent.Intent{Role: intent.RoleServer, Interfaces: map[string]intent.Interface{"eth0": {Addressing: intent.SLAAC, Routers: []intent.Router{x}}}}
+		s := hostOf(in, "eth0", fact.Manager{Name: c.manager, Running: fact.Value(c.manager != ""), Interfaces: []fact.ManagedInterface{{Names: []string{"*"}, InUserspace: c.manager != "", AcceptRA: fact.Value(true)}}})
+		b := &builder{site: s, p: &change.Plan{}}
+		b.believed()
+		var got []string
+		for _, x := range b.p.Risks {
+			got = append(got, x.ID+": "+strings.Join(x.Evidence, "; "))
+		}
+		text := strings.Join(got, "\n")
+		for _, w := range c.want {
+			if !strings.Contains(text, w) {
+				t.Errorf("%q: no %q in\n%s", c.manager, w, text)
+			}
+		}
+		for _, w := range c.not {
+			if strings.Contains(text, w) {
+				t.Errorf("%q: %q in\n%s", c.manager, w, text)
+			}
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/sixfence/sixfence/internal/model/change"
 	"github.com/sixfence/sixfence/internal/model/fact"
 	"github.com/sixfence/sixfence/internal/model/finding"
+	"github.com/sixfence/sixfence/internal/model/intent"
 	"github.com/sixfence/sixfence/internal/surface/config"
 )
 
@@ -315,6 +317,50 @@ func TestPlanText(t *testing.T) {
 	p = change.Plan{}
 	if text = show(planOptions{}); text != "Nothing to do: this host is as its intent says.\n" {
 		t.Error(text)
+	}
+}
+
+// TestProvenanceOfDropIns: of every kind of value the file is named that had the last
+// word, and none of those that had not.
+func TestProvenanceOfDropIns(t *testing.T) {
+	t.Parallel()
+	file := func(path string, lines ...string) config.IntentFile {
+		return config.IntentFile{Path: path, Text: []byte("apiVersion: sixfence/v1\n" + strings.Join(lines, "\n") + "\n")}
+	}
+	l, err := config.LoadIntent([]config.IntentFile{
+		file("main", "role: server", "families: dual-stack", "interfaces:", "  eth0:", "    addressing: slaac", "    routers: [{address: \"fe80::1\"}]", "services:", "  - {name: ssh, ports: [tcp/22]}", "  - {name: web, ports: [tcp/80]}",
+			"limits: {echoPerSecond: 5, exempt: [\"192.0.2.1\"]}", "sysctls: {net.ipv4.tcp_syncookies: \"1\"}", "tunnels: deny", "egress: {ipv4: {default: deny, allow: [{ports: [udp/53]}]}, metadata: root}"),
+		file("10", "families: ipv6-only", "interfaces: {eth0: {routers: [{address: \"fe80::2\"}], pinGateway: false}}", "limits: {ndPerSecond: 60}", "egress: {ipv4: {allow: [{ports: [udp/123]}]}}"),
+		file("20", "families: dual-stack", "services:", "  - {name: web, ports: [tcp/443]}", "  - {name: dns, ports: [udp/53]}", "limits: {exempt: [\"192.0.2.2\"]}", "sysctls: {net.ipv4.tcp_syncookies: \"2\", net.ipv6.conf.all.mtu: \"1280\"}", "tunnels: [{mechanism: gre}]", "interfaces: {eth0: {addressing: static, routers: []}}"),
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := l.Intent
+	if in.Families != intent.DualStack || len(in.Interfaces["eth0"].Routers) != 0 || in.Interfaces["eth0"].Addressing != intent.Static || len(in.Services) != 3 || !slices.Equal(in.Services[1].Ports, []string{"tcp/443"}) ||
+		in.Limits.EchoPerSecond != 5 || in.Limits.NDPerSecond != 60 || len(in.Limits.Exempt) != 1 || in.Sysctls["net/ipv4/tcp_syncookies"] != "2" || len(in.Tunnels.List) != 1 || in.Egress.IPv4.Default != "deny" || !slices.Equal(in.Egress.IPv4.Allow[0].Ports, []string{"udp/123"}) || in.Egress.Metadata != "root" {
+		t.Errorf("merged: %+v", in)
+	}
+	n := provenance(l)
+	text := string(config.WriteIntent(in, n))
+	for line, want := range map[string]string{
+		"role: server": "main:2", "families: dual-stack": "20:2", "addressing: static": "20:9", "routers: []": "20:9", "- {name: ssh": "main:9", "- {name: web": "20:4", "- {name: dns": "20:5", "echoPerSecond: 5": "main:11", "ndPerSecond: 60": "10:4",
+		"exempt: [": "20:6", "net/ipv4/tcp_syncookies: \"2\"": "20:7", "net/ipv6/conf/all/mtu:": "20:7", "default: deny": "main:14", "allow: [": "10:5", "metadata: root": "main:14", "tunnels:": "20:8",
+	} {
+		found := false
+		for got := range strings.Lines(text) {
+			if strings.HasPrefix(strings.TrimSpace(got), line) {
+				found = found || strings.HasSuffix(strings.TrimSpace(got), "# "+want)
+			}
+		}
+		if !found {
+			t.Errorf("no %q with %s in\n%s", line, want, text)
+		}
+	}
+	// What is written is the same intent.
+	back, err := config.LoadIntent([]config.IntentFile{{Path: "merged", Text: []byte(text)}}, nil)
+	if err != nil || back.Hash != l.Hash {
+		t.Errorf("the merged text is another intent: %v", err)
 	}
 }
 
