@@ -331,9 +331,9 @@ func TestConnectionsBeforeTheRules(t *testing.T) {
 	}
 	testlab.Eventually(t, patience, "the run to stop", func() bool { return stopped(c.Process.Pid) })
 	var conn net.Conn
+	var n net.Listener
 	var err error
 	l.ns.Do(func() {
-		var n net.Listener
 		if n, err = net.Listen("tcp6", "[::1]:0"); err == nil {
 			conn, err = net.Dial("tcp6", n.Addr().String())
 		}
@@ -341,6 +341,8 @@ func TestConnectionsBeforeTheRules(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer n.Close()
+	defer conn.Close()
 	if err := c.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
