@@ -105,6 +105,22 @@ func TestTakingBackLater(t *testing.T) {
 		return change.Step{ID: "sysctl:" + target, Kind: change.Sysctl, Phase: change.Runtime, Target: target, Before: change.Image{Text: before}, After: change.Image{Text: after}}
 	}
 	none := change.Image{Absent: true}
+	// user::rw-, user:1000:r--, group::r--, mask::r--, other::r--
+	acl := []byte{2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 4, 0, 0xe8, 3, 0, 0, 4, 0, 4, 0, 255, 255, 255, 255, 16, 0, 4, 0, 255, 255, 255, 255, 32, 0, 4, 0, 255, 255, 255, 255}
+	for name, value := range map[string][]byte{"user.owner": []byte("admin"), "system.posix_acl_access": acl} {
+		if err := unix.Setxattr(l.host.Root+"/etc/dhcpcd.conf", name, value, 0); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
+	attributes := func(when string) {
+		t.Helper()
+		for name, want := range map[string]string{"user.owner": "admin", "system.posix_acl_access": string(acl)} {
+			b := make([]byte, 256)
+			if n, err := unix.Getxattr(l.host.Root+"/etc/dhcpcd.conf", name, b); err != nil || string(b[:n]) != want {
+				t.Errorf("%s %s is %q, %v", when, name, b[:max(n, 0)], err)
+			}
+		}
+	}
 	p := l.plan([]change.Step{
 		{ID: "table", Kind: change.Table, Phase: change.Runtime, Target: "inet sixfence", Before: none, After: change.Image{Text: ruleset}},
 		sysctl("net/ipv6/conf/eth0/accept_redirects", "1", "0"),
@@ -120,6 +136,7 @@ func TestTakingBackLater(t *testing.T) {
 	l.must(t, "apply")
 	l.must(t, "confirm")
 	listener.Close()
+	attributes("kept:")
 	l.ns.Sysctl("net/ipv6/conf/p0/accept_redirects", "1") // as it was before us
 	l.ns.Sysctl("net/ipv6/conf/p0/max_addresses", "4")    // as nobody of us had it
 	l.ns.IP("link", "delete", "eth1")
@@ -148,6 +165,7 @@ func TestTakingBackLater(t *testing.T) {
 		t.Errorf("left alone: %s", left)
 	}
 	l.must(t, "confirm")
+	attributes("taken back:")
 	for path, want := range map[string]string{"eth0/accept_redirects": "1", "p0/accept_redirects": "1", "p0/max_addresses": "4"} {
 		if got := l.ns.ReadSysctl("net/ipv6/conf/" + path); got != want {
 			t.Errorf("%s is %s, want %s", path, got, want)

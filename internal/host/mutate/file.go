@@ -195,6 +195,9 @@ func (h *Host) Stage(target, id string, after change.Image) error {
 	case err != nil:
 		return err
 	case s == fileWant(after):
+		if err := d.Inherit(temp, name); err != nil {
+			return err
+		}
 		return d.Sync()
 	case s != Absent:
 		if err := d.Remove(temp); err != nil {
@@ -217,6 +220,9 @@ func (h *Host) Stage(target, id string, after change.Image) error {
 		}
 	}
 	if err := d.Write(temp, []byte(after.Text), store.Attr{Mode: mode, UID: after.UID, GID: after.GID, Label: label}); err != nil {
+		return err
+	}
+	if err := d.Inherit(temp, name); err != nil {
 		return err
 	}
 	return d.Sync()
