@@ -27,9 +27,9 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/sixfence/sixfence/internal/surface/obs.Version=$(VERSION)
 
 # Debian packages: what the tests run, and what the benchmarks compare with.
-TEST_PACKAGES := iproute2 iputils-ping nftables iptables ipset dhcpcd-base ifupdown systemd systemd-sysv procps util-linux kmod openssh-server network-manager netplan.io dbus ufw ansible-core nmap busybox
+TEST_PACKAGES := iproute2 iputils-ping nftables iptables ipset dhcpcd-base ifupdown systemd systemd-sysv procps util-linux kmod openssh-server network-manager netplan.io dbus ufw ansible-core nmap busybox dnsmasq-base
 PACKETS_PACKAGES := thc-ipv6 ipv6toolkit radvd dnsmasq-base iperf3
-VERIFY_PACKAGES := nmap dnsmasq-base chrony snmpd ngtcp2-server
+VERIFY_PACKAGES := nmap chrony snmpd ngtcp2-server
 BENCH_PACKAGES := lynis openscap-scanner ssg-debian
 
 
@@ -86,7 +86,7 @@ verify-labs:
 	@d=$$(mktemp -d); trap 'rm -rf "$$d"' EXIT; \
 		SIXFENCE_REQUIRE=1 VERIFY_LAB_RUNS=$${VERIFY_LAB_RUNS:-20} VERIFY_LAB_REPORT=$$d/labs \
 		$(GO) test -count=1 -timeout 120m -v -run '^TestLabs$$' ./internal/host/probe; \
-		SIXFENCE_REQUIRE=1 VERIFY_LAB_REPORT=$$d/wire $(GO) test -count=1 -timeout 20m -v -run '^TestWire' ./internal/host/probe; \
+		SIXFENCE_REQUIRE=1 VERIFY_LAB_REPORT=$$d/wire $(GO) test -count=1 -timeout 20m -v -run '^TestWire$$' ./internal/engine/verify; \
 		cat internal/host/probe/testdata/labs-head.md "$$d/labs" internal/host/probe/testdata/labs-foot.md "$$d/wire" >docs/reference/verify-labs.md
 
 # Needs overlayfs, and ten minutes the first time to build what Debian does not have.

@@ -176,3 +176,75 @@ func TestVerify(t *testing.T) {
 		t.Errorf("resumed: %v", show(d))
 	}
 }
+
+// TestVerifyAsksEveryAddressOfAName: a real DNS server has A and AAAA records of a host, and
+// of one that has the one family only. Besides the addresses of the name, the resolver alone
+// is asked.
+func TestVerifyAsksEveryAddressOfAName(t *testing.T) {
+	t.Parallel()
+	target, client := testlab.NewNS(t, "vnt"), testlab.NewNS(t, "vnc")
+	for _, n := range []*testlab.NS{target, client} {
+		for _, k := range []string{"all", "default"} {
+			n.Sysctl("net/ipv6/conf/"+k+"/accept_dad", "0")
+			n.Sysctl("net/ipv6/conf/"+k+"/router_solicitations", "0")
+		}
+	}
+	testlab.Link(target, "t0", client, "c0")
+	for _, a := range []string{"192.0.2.2/24", "192.0.2.3/24", "192.0.2.53/24"} {
+		target.IP("addr", "add", a, "dev", "t0")
+	}
+	client.IP("addr", "add", "192.0.2.1/24", "dev", "c0")
+	for _, a := range []string{"2001:db8::2/64", "2001:db8::3/64"} {
+		target.AddAddr("t0", a)
+	}
+	client.AddAddr("c0", "2001:db8::1/64")
+	target.Do(func() {
+		l, err := net.Listen("tcp", ":22")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		t.Cleanup(func() { _ = l.Close() })
+	})
+	nftIn(t, target, "table ip6 f {\nchain i {\ntype filter hook input priority 0;\nip6 daddr 2001:db8::3 tcp dport 22 drop\n}\n}\n")
+	dir := t.TempDir()
+	target.Start(testlab.RequireTool(t, "dnsmasq"), "--keep-in-foreground", "--no-resolv", "--no-hosts", "--bind-interfaces", "--listen-address=192.0.2.53", "--conf-file=/dev/null",
+		"--pid-file="+filepath.Join(dir, "dnsmasq.pid"), "--user=root", "--local=/example/",
+		"--host-record=web.example,192.0.2.2,2001:db8::2", "--host-record=web.example,192.0.2.3,2001:db8::3", "--host-record=old.example,192.0.2.3")
+	testlab.Eventually(t, 30*time.Second, "dnsmasq to listen", func() bool { return strings.Contains(target.Run("ss", "-Hnul"), "192.0.2.53:53") })
+	resolv := filepath.Join(dir, "resolv.conf")
+	if err := os.WriteFile(resolv, []byte("nameserver 192.0.2.53\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	nftIn(t, client, "table inet watch {\ncounter other {\n}\nchain o {\ntype filter hook output priority 0;\noifname lo accept\n"+
+		"icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, mld2-listener-report } accept\nip daddr { 192.0.2.2, 192.0.2.3 } accept\nip6 daddr { 2001:db8::2, 2001:db8::3 } accept\n"+
+		"ip daddr 192.0.2.53 udp dport 53 accept\ncounter name other\n}\n}\n")
+	run := func(name string) (verifyDocument, string) {
+		t.Helper()
+		c := client.Command("unshare", "-m", "sh", "-c", "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"", resolv, binary, "verify", "--format", "json", "--ports", "tcp/22", name)
+		var complaint strings.Builder
+		c.Stderr = &complaint
+		out, _ := c.Output() // a family that differs is a finding, and so its status
+		var d verifyDocument
+		if err := json.Unmarshal(out, &d); err != nil {
+			t.Fatalf("%s: %v\n%s%s", name, err, out, complaint.String())
+		}
+		return d, complaint.String()
+	}
+	d, _ := run("web.example")
+	var got []string
+	for _, r := range d.Results {
+		got = append(got, r.Target+" "+r.Address+" "+r.State)
+	}
+	want := []string{"web.example 192.0.2.2 open", "web.example 192.0.2.3 open", "web.example 2001:db8::2 open", "web.example 2001:db8::3 filtered"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	d, said := run("old.example")
+	if len(d.Results) != 1 || d.Results[0].Address != "192.0.2.3" || !strings.Contains(said, "only ipv4 addresses") {
+		t.Errorf("%+v\n%s", d.Results, said)
+	}
+	if out := client.Run("nft", "list", "counter", "inet", "watch", "other"); !strings.Contains(out, "packets 0 ") {
+		t.Errorf("something was sent to others:\n%s", out)
+	}
+}

@@ -310,6 +310,8 @@ func (p *Prober) preflight(ctx context.Context) (down bool, err error) {
 			return false, nil
 		}
 		tr, done, err = p.transport(proto)
+		p.o.Turns.Lock() // it may spend what the others need
+		defer p.o.Turns.Unlock()
 	}
 	if err != nil {
 		return false, err
