@@ -126,7 +126,7 @@ func limitCases() []labCase {
 			build: func(l *lab) {
 				threeOpen(l)
 				rules(l.target, l.t, "table inet ban {\nset four {\ntype ipv4_addr\ntimeout 1h\n}\nset six {\ntype ipv6_addr\ntimeout 1h\n}\nchain i {\ntype filter hook input priority -10;\n"+
-					"ip saddr @four drop\nip6 saddr @six drop\n"+
+					"ip saddr @four drop\nip6 saddr @six meta l4proto != icmpv6 drop\n"+
 					"meta nfproto ipv4 tcp flags & (syn|ack) == syn limit rate over 1/hour burst 40 packets add @four { ip saddr } drop\n"+
 					"meta nfproto ipv6 tcp flags & (syn|ack) == syn limit rate over 1/hour burst 40 packets add @six { ip6 saddr } drop\n}\n}\n"+
 					input("tcp dport { 22, 80, 90-100 } accept"))

@@ -125,6 +125,7 @@ func (s *scan) paced(ctx context.Context) error {
 	started := false // the ration has been met: from here on the gap moves gently
 	sure := false    // this turn waits longer
 	dry := 0         // turns in a row in which nobody answered
+	streak := 0      // and in which somebody did
 	fits, most := 0, group
 	// Where packets are lost, one turn without an answer does not say that the pace is too
 	// quick, so the pace may be: a turn that counts waits all the longer.
@@ -192,23 +193,33 @@ func (s *scan) paced(ctx context.Context) error {
 		if ok && hits == 0 {
 			fits = len(t.batch)
 		}
+		if streak++; !ok && hits == 0 {
+			streak = 0
+		}
 		switch {
 		case group > 1 && hits > 0:
 			group = max(1, group/8)
+		case big && !ok && dry < patient:
 		case big && !ok:
 			rest = min(rest*3/2, maxRest)
 		case hits == 0 && ok:
 			group = min(group*2, most)
 		case hits == 0 && fits > 0 && len(t.batch) > fits: // more than the target answers at once
 			most, group = fits, fits
+		case hits == 0 && dry < patient:
 		case hits == 0 && !started:
 			gap = min(gap*2, maxGap)
-		case hits == 0 && dry < patient:
 		case hits == 0:
 			gap = min(gap*5/4, maxGap)
 		case gap > firstGap:
 			started = true
 			gap = max(gap*31/32, firstGap)
+		}
+		switch { // a pace that loss has slowed down
+		case streak >= 8:
+			gap, rest = max(gap/2, firstGap), max(rest/2, firstRest)
+		case streak >= 4:
+			gap, rest = max(gap*7/8, firstGap), max(rest*7/8, firstRest)
 		}
 	}
 	if s.pend.Len() == 0 {

@@ -144,10 +144,14 @@ func (s *scan) heard(a answer) {
 			c.at = time.Time{}
 		}
 	}
-	if r.Why == "no-neighbour" {
+	if r.Why == "no-neighbour" { // perhaps it comes back; if not, all ports are unreachable
 		s.selfDown++
+		if s.got != nil {
+			s.got(a)
+		}
+		return
 	}
-	if s.out.Set(a.port, r) && r.Why != "no-neighbour" {
+	if s.out.Set(a.port, r) {
 		switch {
 		case a.kind == icmpError:
 			if len(s.refused) < 8 {
@@ -161,9 +165,7 @@ func (s *scan) heard(a answer) {
 		}
 		s.elsewise = s.elsewise || r.State != model.Unreachable || !aboutHost(a)
 	}
-	if r.Why != "no-neighbour" {
-		s.pend.Del(a.port)
-	}
+	s.pend.Del(a.port)
 	if s.got != nil {
 		s.got(a)
 	}
@@ -595,7 +597,7 @@ func (s *scan) latecomers() {
 	}
 	answering := s.out.Want.Len() - s.pend.Len() - n
 	q := s.loss.rate()
-	if explained := float64(answering) * math.Pow(q, float64(s.tried-1)); explained < 0.05*float64(n) {
+	if explained := float64(answering) * math.Pow(q, float64(s.tried-1)); explained < 0.002*float64(n) {
 		s.suspects = slices.Clone(s.late[:min(n, 8)])
 		return
 	}
