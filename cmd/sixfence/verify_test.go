@@ -137,6 +137,22 @@ func TestVerify(t *testing.T) {
 		t.Errorf("exit %d: %v", code, show(d))
 	}
 
+	// Its rules for ICMPv6 let Packet Too Big in; those that come now do not.
+	path := func(want string, exit int) {
+		t.Helper()
+		c := client.Command(binary, "verify", "2001:db8::2", "--ports", "tcp/22", "--path", "--format", "json")
+		out, _ := c.Output()
+		keepsSchema(t, "verify", out)
+		if !strings.Contains(string(out), want) || c.ProcessState.ExitCode() != exit {
+			t.Errorf("--path: exit %d, want %d and %s\n%s", c.ProcessState.ExitCode(), exit, want, out)
+		}
+	}
+	path(`"path":{"verdict":"honoured","linkMTU":1500,"mtu":1500}`, 0)
+	nftIn(t, target, "table ip6 p {\nchain i {\ntype filter hook input priority -1;\nicmpv6 type packet-too-big drop\n}\n}\n")
+	target.IP("-6", "route", "flush", "cache")
+	path(`"control":"VERIFY-05"`, 1)
+	target.Run("nft", "delete", "table", "ip6", "p")
+
 	// From the target itself everything is loopback: nothing passes.
 	d, code = run(target, "2001:db8::2", "--ports", "tcp/22", "--expect", want)
 	if len(d.Results) != 1 || d.Results[0].Verdict != "unknown" || code != 3 {

@@ -129,7 +129,7 @@ func look(ctx context.Context, b []byte, w *frames, seal func(raw bool)) error {
 	if err != nil {
 		return problem(err)
 	}
-	o := verify.Options{Spec: spec, Variants: e.Variants, Connect: e.Connect, Rate: e.Rate, Patience: e.Patience}
+	o := verify.Options{Spec: spec, Variants: e.Variants, Connect: e.Connect, Together: e.Together, Rate: e.Rate, Patience: e.Patience}
 	for _, a := range e.Addresses {
 		o.Targets = append(o.Targets, verify.Target{Name: a.String(), Addrs: []netip.Addr{a}})
 	}

@@ -37,6 +37,7 @@ type Options struct {
 	Together bool
 	Rate     int // packets a second for the whole run; 0: by the way to each address
 	Patience time.Duration
+	Path     bool // look at path-MTU discovery, too
 	// Save is given what is known, every few seconds and at the end.
 	Save func(probe.Saved)
 	// Progress is told how many packets were sent and how many ports have no answer yet.
@@ -74,7 +75,7 @@ func Open(o Options) (*Run, error) {
 		for _, a := range t.Addrs {
 			i := len(r.probers)
 			po := hostprobe.Options{
-				Target: t.Name, Addr: a, Spec: o.Spec, Variants: o.Variants, Connect: o.Connect, Patience: o.Patience,
+				Target: t.Name, Addr: a, Spec: o.Spec, Variants: o.Variants, Connect: o.Connect, Patience: o.Patience, Path: o.Path,
 				OnLink: limits[0], Routed: limits[1], Turns: turns, Progress: func(sent, left int) { r.progress(i, sent, left) },
 			}
 			p, err := hostprobe.Open(po)

@@ -44,6 +44,8 @@ type Options struct {
 	Patience time.Duration
 	// Turns is shared by the addresses of one host. Nil: there are no others.
 	Turns *Turns
+	// Path tells that path-MTU discovery is looked at, too.
+	Path bool
 	// Progress is told, every now and then, how many packets were sent and how many ports
 	// have no answer yet.
 	Progress func(sent, left int)
@@ -196,6 +198,11 @@ func (p *Prober) Run(ctx context.Context) error {
 		}
 	}
 	p.settleLife()
+	if p.o.Path {
+		if err := p.path(ctx); err != nil {
+			return err
+		}
+	}
 	p.Found.Complete = true
 	return nil
 }

@@ -11,6 +11,7 @@ const (
 	Difference = "VERIFY-02"
 	Life       = "VERIFY-03"
 	Families   = "VERIFY-04"
+	Path       = "VERIFY-05"
 	Wrapped    = "VERIFY-08"
 )
 
@@ -71,6 +72,22 @@ func Controls() []check.Control {
 			Refs: []finding.Reference{{Source: "RFC 9099", ID: "§5"}},
 		},
 		{
+			ID: Path, Title: "Path-MTU discovery does not work", Severity: finding.High, Positions: []finding.Position{finding.FromInternet},
+			Reason: "connections open and then hang as soon as they carry data, over some paths and for some clients only",
+			Source: "echoes as large as the link carries, and a Packet Too Big of ours that quotes the answer",
+			Rule:   "No router of IPv6 cuts packets: the sender has to. Linux keeps what a Packet Too Big says about a destination for ten minutes, and cuts its answers. A rule that tracks connections takes it for related; one that does not has to name it.",
+			What:   "Whether large packets get to the target and back, whether somebody says so when they do not, and whether the target sends smaller ones when it is told.",
+			Why:    "Rules that drop ICMPv6 as a whole break every path with a tunnel in it, and the break looks like anything but a firewall.",
+			Attack: "None is needed: the target fails by itself wherever a link is narrower than its own.",
+			Check:  "With --path, an echo of the size of the link is sent. A Packet Too Big on the way is evidence of the hop; silence above a size, of a black hole. Then the target is told that its answer was too big for 1280 bytes, and the next answer has to come in fragments.",
+			Fix: []finding.Remediation{
+				{Kind: finding.Note, Text: "let ICMPv6 packet-too-big (type 2) in, on the target and at everything on the way: icmpv6 type packet-too-big accept"},
+				{Kind: finding.Note, Text: "until then, clamp the size of TCP segments at the narrow link"},
+			},
+			TradeOff: "For ten minutes the target sends small packets to the host that asked.",
+			Refs:     []finding.Reference{{Source: "RFC 8201"}, {Source: "RFC 4890", ID: "§4.3.1"}},
+		},
+		{
 			ID: Wrapped, Title: "Extension headers or fragments get past the rules", Severity: finding.High, Positions: anywhere,
 			Reason: "a rule that one more header defeats is no rule",
 			Source: raw + ", each in the wrappings that --variants names (hop, dst, frag, frag-atomic)",
@@ -88,7 +105,6 @@ func Controls() []check.Control {
 // Dispositions are the rows of the family that verify does not decide, and who does.
 func Dispositions() []check.Disposition {
 	return []check.Disposition{
-		{ID: "VERIFY-05", Title: "Path-MTU discovery works through the rules", State: "not built yet", Because: "nothing is provoked on the path yet; FW-13 judges the rules for Packet Too Big"},
 		{ID: "VERIFY-06", Title: "Neighbours and groups outlive the membership interval", State: "not built yet", Because: "it takes minutes; FW-11 judges the rules for ND and MLD"},
 		{ID: "VERIFY-07", Title: "The RA guard drops every variant", State: "done elsewhere", Because: "sixfence harden plan and apply fire forged advertisements at a copy of the host"},
 		{ID: "VERIFY-09", Title: "A written value is in force", State: "done elsewhere", Because: "sixfence harden apply reads back what it has written, and harden status what became of it"},

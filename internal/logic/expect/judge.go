@@ -384,6 +384,7 @@ func (j *Judge) Findings() ([]finding.Finding, []finding.Gap) {
 func (b *builder) judge(j *Judge) {
 	for _, a := range j.Addresses {
 		b.vantage(a)
+		b.path(a)
 	}
 	type group struct {
 		Result
@@ -479,6 +480,35 @@ func (b *builder) vantage(a *probe.Address) {
 	}
 	if !a.Complete {
 		b.add(Life, finding.High, finding.Unknown, s, "the run was cut short: "+a.Addr.String()+" is not known as a whole")
+	}
+}
+
+// path judges path-MTU discovery, where it was looked at.
+func (b *builder) path(a *probe.Address) {
+	m := a.Path
+	if m == nil {
+		return
+	}
+	s := finding.Subject{Family: a.Family(), Address: a.Addr.String()}
+	var ev []finding.Evidence
+	if m.MTU > 0 {
+		ev = append(ev, finding.Evidence{Source: "probe", Key: "largest answered packet", Value: fmt.Sprint(m.MTU)})
+	}
+	if m.Hop.IsValid() {
+		ev = append(ev, finding.Evidence{Source: "ICMP", Key: "Packet Too Big from " + m.Hop.String(), Value: fmt.Sprint(m.HopMTU)})
+	}
+	switch m.Verdict {
+	case probe.PathIgnored:
+		b.add(Path, finding.High, finding.Fail, s, fmt.Sprintf("%s goes on sending packets of %d bytes after a Packet Too Big that allows 1280: its rules, or some on the way to it, drop ICMPv6 type 2", a.Addr, m.MTU), ev...)
+	case probe.PathHole:
+		way := map[string]string{"there": "on the way to ", "back": "on the way back from "}[m.Way]
+		if way == "" {
+			way = "on the way to or from "
+		}
+		b.add(Path, finding.High, finding.Fail, s, fmt.Sprintf("packets of more than %d bytes are lost %s%s, and nobody says Packet Too Big", m.MTU, way, a.Addr), ev...)
+	case probe.PathUnknown:
+		b.add(Path, finding.Medium, finding.Unknown, s, fmt.Sprintf("path-MTU discovery of %s could not be looked at: %s", a.Addr, m.Why), ev...)
+	case probe.PathHonoured:
 	}
 }
 

@@ -20,6 +20,7 @@ type Errand struct {
 	Ports         map[string]string `json:"ports"` // by protocol, as Ports.List writes them
 	Variants      []Variant         `json:"variants"`
 	Connect       bool              `json:"connect"`
+	Together      bool              `json:"together"` // all addresses are of one host
 	Rate          int               `json:"rate"`
 	Patience      time.Duration     `json:"patience"`
 }

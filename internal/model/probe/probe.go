@@ -210,6 +210,8 @@ type Address struct {
 	Tables  []*Table
 	// Sent counts packets; Controls and Lost those of which an answer was sure.
 	Sent, Controls, Lost int
+	// Path is what path-MTU discovery does; nil: it was not looked at.
+	Path *Path
 	// Complete: nothing was cut short.
 	Complete bool
 	Notes    []string

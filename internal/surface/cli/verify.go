@@ -39,6 +39,7 @@ type verifyOptions struct {
 	via                                         []string
 	rate                                        int
 	patience                                    time.Duration
+	path                                        bool
 	connect, together, apart, quiet, noColor, v bool
 	allowGaps                                   []string
 }
@@ -93,6 +94,7 @@ func (a *app) verifyCommand() *cobra.Command {
 	f.StringArrayVar(&o.via, "via", nil, "look from another host, `ssh://[user@]host[:port]`, instead of from here; may be repeated, and \"here\" is this host")
 	f.StringVar(&o.program, "via-binary", "", "run this sixfence `FILE` there, where the architecture is another one")
 	f.StringVar(&o.state, "state", "", "keep what is known in `FILE`, and go on from there when it exists")
+	f.BoolVar(&o.path, "path", false, "also test path-MTU discovery (root, IPv6): large echoes, and a Packet Too Big that the target has to heed")
 	f.BoolVar(&o.connect, "connect", false, "connect like an ordinary client, as root too")
 	f.BoolVar(&o.together, "together", false, "all targets are one host: compare their families")
 	f.BoolVar(&o.apart, "apart", false, "each target is a host of its own, also one IPv4 and one IPv6 address")
@@ -135,6 +137,10 @@ func (o *verifyOptions) check() (failOn finding.Severity, spec *probe.Spec, vari
 		return fail(&usageError{msg: "--via-binary needs --via", hint: "it is the program that runs there"})
 	case o.state != "" && len(o.via) > 0:
 		return fail(&usageError{msg: "--state and --via exclude each other", hint: "what another host claims is not kept for the next run"})
+	case o.path && len(o.via) > 0:
+		return fail(&usageError{msg: "--path and --via exclude each other", hint: "run sixfence verify --path on that host itself"})
+	case o.path && o.connect:
+		return fail(&usageError{msg: "--path needs bare packets, and --connect forbids them", hint: "drop one of the two"})
 	case o.rate < 0 || o.rate > maxRate:
 		return fail(&usageError{msg: fmt.Sprintf("--rate %d is not between 1 and %d", o.rate, maxRate), hint: "leave it out for the polite default"})
 	case o.patience < 0:
@@ -279,7 +285,7 @@ func (a *app) verify(o verifyOptions, args []string) (int, error) {
 	var run *verify.Run
 	if here {
 		if run, err = verify.Open(verify.Options{
-			Targets: targets, Spec: spec, Variants: variants, Connect: o.connect, Together: together, Rate: o.rate, Patience: o.patience,
+			Targets: targets, Spec: spec, Variants: variants, Connect: o.connect, Together: together, Rate: o.rate, Patience: o.patience, Path: o.path,
 			Progress: progress, Save: a.saver(o.state),
 		}); err != nil {
 			out.abort()
@@ -320,7 +326,7 @@ func (a *app) verify(o verifyOptions, args []string) (int, error) {
 	if here {
 		said = nil
 	}
-	answers := far.ask(ctx, targets, spec, variants, o, said)
+	answers := far.ask(ctx, targets, spec, variants, together, o, said)
 	if here {
 		if err := run.Do(ctx); err != nil {
 			out.abort()

@@ -25,7 +25,7 @@ func verifyAddresses(j *expect.Judge) []expect.Seen {
 		v := a.Vantage
 		out = append(out, expect.Seen{
 			Target: report.Clean(a.Target), Via: a.Via, Address: a.Addr, Family: a.Family(), Source: v.Source, Interface: report.Clean(v.Interface), Gateway: v.Gateway, OnLink: v.OnLink, Self: v.Self,
-			Life: a.Life, Problem: report.Clean(a.Problem), Sent: a.Sent, Controls: a.Controls, Lost: a.Lost, Complete: a.Complete, Notes: cleanEach(a.Notes),
+			Life: a.Life, Problem: report.Clean(a.Problem), Sent: a.Sent, Controls: a.Controls, Lost: a.Lost, Complete: a.Complete, Path: a.Path, Notes: cleanEach(a.Notes),
 		})
 	}
 	return out
@@ -346,6 +346,13 @@ func verifyFindings(b *bufio.Writer, title string, fs []finding.Finding, status 
 func verifyNotes(b *bufio.Writer, j *expect.Judge, guessed bool) {
 	var notes []string
 	for _, a := range j.Addresses {
+		if m := a.Path; m != nil && m.Verdict == probe.PathHonoured {
+			n := fmt.Sprintf("%s: path-MTU discovery works, packets of %d bytes come through", a.Addr, m.MTU)
+			if m.Hop.IsValid() {
+				n += fmt.Sprintf("; %s says Packet Too Big above %d", m.Hop, m.HopMTU)
+			}
+			notes = append(notes, n)
+		}
 		for _, n := range a.Notes {
 			lead := a.Addr.String()
 			if a.Via != "" {

@@ -105,7 +105,7 @@ type answer struct {
 }
 
 // ask lets all look at the same time; the function that it returns waits for them.
-func (v *vias) ask(ctx context.Context, targets []verify.Target, spec *probe.Spec, variants []probe.Variant, o verifyOptions, progress func(sent, left int)) func() []answer {
+func (v *vias) ask(ctx context.Context, targets []verify.Target, spec *probe.Spec, variants []probe.Variant, together bool, o verifyOptions, progress func(sent, left int)) func() []answer {
 	if len(v.sessions) == 0 {
 		return func() []answer { return nil }
 	}
@@ -118,6 +118,7 @@ func (v *vias) ask(ctx context.Context, targets []verify.Target, spec *probe.Spe
 	}
 	e := probe.NewErrand(addrs, spec, variants)
 	e.Connect, e.Rate, e.Patience = o.connect, o.rate, o.patience
+	e.Together = together || len(targets) == 1
 	out := make([]answer, len(v.sessions))
 	var all sync.WaitGroup
 	var mu sync.Mutex

@@ -177,6 +177,7 @@ func wordTypes() map[reflect.Type]*jsonschema.Schema {
 		reflect.TypeFor[change.Phase]():            enum(change.Runtime, change.Persist, change.AfterConfirm),
 		reflect.TypeFor[fact.Mode]():               enum(fact.ModeLive, fact.ModeRoot),
 		reflect.TypeFor[probe.Life]():              enum(probe.Answered, probe.Neighbour, probe.Elsewhere, probe.NoLife),
+		reflect.TypeFor[probe.PathVerdict]():       enum(values(probe.PathVerdicts())...),
 		reflect.TypeFor[probe.Variant]():           enum(values(probe.Variants()[1:])...), // a plain probe has none
 		reflect.TypeFor[probe.State]():             enum(values(probe.States())...),
 		reflect.TypeFor[expect.Word]():             enum(append(values(expect.Words()), probe.Errored, expect.Silent, expect.Unknown, "")...),
