@@ -102,8 +102,10 @@ func TestSystemdNetplan(t *testing.T) {
 	for _, args := range [][]string{{"networkctl", "reload"}, {"networkctl", "reconfigure", "eth0"}, {"netplan", "apply"}, {"systemctl", "restart", "systemd-networkd.service"}} {
 		l.Run(args[0], args[1:]...)
 		l.up()
-		l.within(30*time.Second, "the pinned gateway", pinned)
-		l.sixfence(0, "harden", "status")
+		// networkd takes it away for a moment, and sets it again by our drop-in.
+		l.within(30*time.Second, "status to be content after "+strings.Join(args, " "), func() bool {
+			return pinned() && l.Command("sixfence", "harden", "status").Run() == nil && pinned()
+		})
 	}
 	if err := os.Remove(l.Path("/etc/systemd/network/10-netplan-eth0.network.d/zz-sixfence.conf")); err != nil {
 		t.Fatal(err)
@@ -220,4 +222,93 @@ for n in 95 96; do ip -6 route add 2001:db8:$n::/64 via 2001:db8:2::1 dev w0 met
 			l.within(30*time.Second, "our units to go", func() bool { return !strings.Contains(strings.Join(l.state(), "\n"), "sixfence-") })
 		})
 	}
+}
+
+func newRHELLab(t *testing.T, intent string) *bootLab {
+	t.Helper()
+	for _, tool := range []string{"NetworkManager", "nmcli", "dbus-daemon"} {
+		testlab.RequireTool(t, tool)
+	}
+	wire := testlab.NewNS(t, "wire")
+	m := testlab.NewMachine(t, map[string]string{
+		"/etc/sysconfig/nftables.conf":                             "",
+		"/etc/sysconfig/network-scripts/ifcfg-eth1":                "TYPE=Ethernet\nDEVICE=eth1\nBOOTPROTO=none\nONBOOT=yes\nIPV6INIT=yes\nIPV6_AUTOCONF=yes\n",
+		"/etc/NetworkManager/NetworkManager.conf":                  "[main]\nplugins=keyfile\ndns=none\nrc-manager=unmanaged\nhostname-mode=none\n[device]\nmatch-device=interface-name:eth1\nmanaged=0\n",
+		"/etc/NetworkManager/system-connections/eth0.nmconnection": "[connection]\nid=eth0\nuuid=0f6ad1d2-3b6c-4d5f-8a55-1e0f8f2d9a01\ntype=ethernet\ninterface-name=eth0\n\n[ipv4]\naddress1=192.0.2.10/24\nmethod=manual\n\n[ipv6]\naddress1=2001:db8:1::10/64,2001:db8:1::1\nmethod=auto\n",
+		"/etc/sixfence/sixfence.yaml":                              intent,
+	})
+	m.Write("/etc/os-release.rhel", "NAME=\"Rocky Linux\"\nVERSION=\"9.4\"\nID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\nVERSION_ID=\"9.4\"\n")
+	if err := os.Rename(m.Path("/etc/os-release.rhel"), m.Path("/etc/os-release")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(m.Path("/etc/NetworkManager/system-connections/eth0.nmconnection"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.Install(binary, "/usr/local/bin/sixfence")
+	m.Bus()
+	m.Enable("NetworkManager.service")
+	m.Wire("eth0", wire, "eth0")
+	m.Wire("eth1", wire, "eth1")
+	return &bootLab{Machine: m, t: t}
+}
+
+// A host as RHEL has them: NetworkManager, one profile as a keyfile and one as ifcfg, no
+// ifupdown. What is kept outlasts NetworkManager, and whoever changes it by nmcli is named;
+// of the ifcfg file nothing is promised.
+func TestSystemdNetworkManager(t *testing.T) {
+	t.Parallel()
+	l := newRHELLab(t, strings.Replace(bootIntent, "addressing: static\n", "addressing: static\n  eth1: {addressing: static}\n", 1))
+	l.Boot()
+	l.up()
+	before := l.state()
+	plan := l.sixfence(0, "harden", "plan", "-o", "/root/plan.json")
+	for _, w := range []string{"NetworkManager listens to Router Advertisements on eth1 by itself, and is not told otherwise", "ifcfg-eth1 is an ifcfg file: sixfence", "nmcli connection modify CONNECTION ipv6.method link-local"} {
+		if !strings.Contains(plan, w) {
+			t.Errorf("plan does not say %q:\n%s", w, plan)
+		}
+	}
+	if strings.Contains(plan, "file /etc/network/") || strings.Contains(plan, "file /etc/sysconfig/") || strings.Contains(plan, "file /etc/netplan/") {
+		t.Errorf("plan writes what nobody reads there, or what is not ours:\n%s", plan)
+	}
+	l.sixfence(0, "harden", "apply", "--unproven", "/root/plan.json")
+	l.Run("systemctl", "restart", "NetworkManager.service") // while it waits
+	l.up()
+	l.sixfence(0, "harden", "confirm")
+	for _, args := range [][]string{{"nmcli", "connection", "reload"}, {"nmcli", "connection", "up", "eth0"}, {"systemctl", "restart", "NetworkManager.service"}} {
+		l.Run(args[0], args[1:]...)
+		l.up()
+		l.sixfence(0, "harden", "status")
+	}
+	if m := l.Run("nmcli", "-g", "ipv6.method", "connection", "show", "eth0"); m != "manual\n" {
+		t.Errorf("NetworkManager has the method %q", m)
+	}
+	l.PowerCut()
+	l.Boot()
+	l.up()
+	if m := l.Run("nmcli", "-g", "ipv6.method", "connection", "show", "eth0"); m != "manual\n" {
+		t.Errorf("after a boot NetworkManager has the method %q", m)
+	}
+	l.sixfence(0, "harden", "status")
+	l.Run("sleep", "1.1") // times of the journal's --since are whole seconds
+	l.Run("nmcli", "connection", "modify", "eth0", "ipv6.method", "auto")
+	s := ""
+	l.within(30*time.Second, "status to name it", func() bool {
+		s = l.sixfence(1, "harden", "status")
+		return strings.Contains(s, `audit: op="connection-update"`)
+	})
+	for _, w := range []string{"DRIFT (disk) file:/etc/NetworkManager/system-connections/eth0.nmconnection: is without them, or with others among or below them", "perhaps by NetworkManager.service, which said at ", "ipv6.method"} {
+		if !strings.Contains(s, w) {
+			t.Errorf("status does not say %q:\n%s", w, s)
+		}
+	}
+	// Taken back, the profile that somebody else has written since is his.
+	if s := l.sixfence(0, "harden", "rollback"); !strings.Contains(s, "kept as it is: file:/etc/NetworkManager/system-connections/eth0.nmconnection") {
+		t.Errorf("rollback: %s", s)
+	}
+	l.sixfence(0, "harden", "confirm")
+	l.sixfence(0, "harden", "status")
+	l.within(30*time.Second, "our units to go", func() bool { return !strings.Contains(strings.Join(l.state(), "\n"), "sixfence-") })
+	l.same("taken back", before, func(s string) bool {
+		return strings.HasSuffix(s, "eth0.nmconnection") || strings.Contains(s, "/NetworkManager/")
+	})
 }

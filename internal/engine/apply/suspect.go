@@ -117,8 +117,11 @@ func sudone(t time.Time) []string {
 // again: nothing is started or reloaded then that systemd would know of.
 var managerWords = regexp.MustCompile(`Reconfiguring with|Configuring with|audit: op=|(?i)\breload`)
 
-// reconfigured lists what network managers say that they did since a moment, the last of
-// each, and what netplan wrote for them.
+// managerFiles are those that network managers, or their tools, write as well.
+var managerFiles = regexp.MustCompile(`^/etc/(NetworkManager|netplan|systemd/network)/`)
+
+// reconfigured lists what network managers say that they did since a moment, the last things
+// of each, and what netplan wrote for them.
 func reconfigured(t time.Time) (out []string) {
 	if !mutate.SystemdHere() || t.IsZero() {
 		return nil
@@ -128,15 +131,13 @@ func reconfigured(t time.Time) (out []string) {
 		if err != nil {
 			continue
 		}
-		last := ""
+		var list []string
 		for line := range strings.Lines(text) {
 			if at, message, ok := journalLine(line); ok && at.After(t) && managerWords.MatchString(message) {
-				last = unit + ".service, which said at " + at.Local().Format(time.TimeOnly) + ": " + strings.Join(strings.Fields(message), " ")
+				list = append(list, unit+".service, which said at "+at.Local().Format(time.TimeOnly)+": "+strings.Join(strings.Fields(message), " "))
 			}
 		}
-		if last != "" {
-			out = append(out, last)
-		}
+		out = append(out, list[max(0, len(list)-2):]...)
 	}
 	for _, pattern := range []string{"/run/systemd/network/*netplan-*", "/run/NetworkManager/system-connections/netplan-*"} {
 		names, _ := filepath.Glob(pattern)
@@ -184,7 +185,7 @@ func (e *Engine) culprits(a astray, well time.Time) []string {
 			out = append(out, u.String())
 		}
 	}
-	if a.step.Kind == change.Sysctl || a.step.Kind == change.Neighbour {
+	if a.step.Kind == change.Sysctl || a.step.Kind == change.Neighbour || a.step.Kind == change.File && managerFiles.MatchString(a.step.Target) {
 		out = append(out, reconfigured(well)...)
 	}
 	out = append(out, sudone(well)...)
