@@ -59,6 +59,7 @@ done
 iptables-legacy -t nat -A PREROUTING -d 203.0.113.77 -p tcp --dport 8080 -j DNAT --to-destination 192.0.2.80:80
 iptables-legacy -t nat -A POSTROUTING -s 10.0.0.0/8 -j MASQUERADE`, change.Proven, together(7)},
 		{"a service is stopped, of IPv6", `ip6tables-legacy -A INPUT -p tcp --dport 443 -j REJECT --reject-with tcp-reset`, change.Failed, stopped("tcp/443 from")},
+		{"a service is stopped where nothing is sent", `ip6tables-legacy -P OUTPUT DROP; ip6tables-legacy -A INPUT -p tcp --dport 443 -j DROP`, change.Failed, stopped("tcp/443 from")},
 		{"a policy without a rule", `iptables-legacy -P INPUT DROP`, change.Failed, func(p *change.Proof) bool {
 			return len(p.Failures) > 3 && !slices.ContainsFunc(p.Failures, func(m change.Misfire) bool { return strings.Contains(m.Packet, "::") })
 		}},
@@ -69,9 +70,9 @@ ipset create six hash:net family inet6
 ipset create ports bitmap:port range 0-1000
 ipset create all list:set size 4
 ipset destroy a; ipset destroy b
-ipset add c 203.0.113.0/26; ipset add c 203.0.113.5 nomatch; ipset add six 2001:db8:aa::/64; ipset add ports 22; ipset add all c
+ipset add c 203.0.113.0/26; ipset add c 203.0.113.9 nomatch; ipset add six 2001:db8:aa::/64; ipset add ports 22; ipset add all c
 iptables-legacy -A INPUT -m set --match-set all src -m set --match-set ports dst -j DROP
-ip6tables-legacy -A INPUT -m set --match-set six src -j DROP`, change.Failed, stopped("tcp/22 from 2001:db8:aa::5", "tcp/22 from afar (IPv4)")},
+ip6tables-legacy -A INPUT -m set --match-set six src -j DROP`, change.Failed, stopped("tcp/22 from 2001:db8:aa::5", "tcp/22 from 203.0.113.5")},
 		{"a set of iptables-nft stops a service", `
 ipset create gone hash:ip; ipset create some hash:ip timeout 600; ipset destroy gone
 ipset add some 203.0.113.5

@@ -10,7 +10,6 @@ import (
 
 	"github.com/sixfence/sixfence/internal/host/arena"
 	"github.com/sixfence/sixfence/internal/logic/plan"
-	"github.com/sixfence/sixfence/internal/logic/reach"
 	"github.com/sixfence/sixfence/internal/model/fact"
 )
 
@@ -138,40 +137,46 @@ func (r *proof) beside(ctx context.Context, a *arena.Arena, ours table, others *
 	if err != nil {
 		return err
 	}
-	published := r.published()
-	for i, v := range both {
-		if i >= len(alone) || alone[i].shot.Name != v.shot.Name || alone[i].seen == v.seen {
-			continue
+	type key struct {
+		iface, group, name string
+		v4                 bool
+		n                  int // of those of one name
+	}
+	keyed := func(list []verdict, f func(key, verdict)) {
+		count := map[key]int{}
+		for _, v := range list {
+			k := key{v.iface, v.shot.Group, v.shot.Name, v.shot.IPv4, 0}
+			count[k]++
+			k.n = count[k]
+			f(k, v)
 		}
+	}
+	was := map[key]bool{}
+	keyed(alone, func(k key, v verdict) { was[k] = v.seen })
+	keyed(both, func(k key, v verdict) {
+		before, fired := was[k]
+		delete(was, k)
 		switch {
-		case v.seen && !v.shot.Pass:
+		case v.seen && !v.shot.Pass && !before:
 			r.fail(v.misfire("comes through beside the tables of others"))
-		case !v.seen && v.shot.Led && r.lost > 0:
-			n := fmt.Sprintf("what leads %s elsewhere: the way there is not made again", v.shot.Name)
-			r.p.NotTogether = append(r.p.NotTogether, n)
-		case !v.seen && v.shot.Pass && alone[i].seen:
+		case !fired || v.seen || !v.shot.Pass || !before:
+		case v.shot.Led && r.lost > 0:
+			r.p.NotTogether = append(r.p.NotTogether, fmt.Sprintf("what leads %s elsewhere: the way there is not made again", v.shot.Name))
+		default:
 			m := v.misfire("is stopped by another table")
-			port, from, _ := strings.Cut(v.shot.Name, " ")
-			// What is passed on to a container is routed, and link-local senders are not.
-			routed := published[port] && strings.HasPrefix(from, "from a link-local address")
+			// What is led to a container is routed, and link-local senders are not.
+			routed := len(r.ports) > 0 && strings.Contains(v.shot.Name, " from a link-local address")
 			if v.shot.Group == "services" && !routed || v.shot.Group == "sessions" {
 				r.fail(m)
-				continue
+				return
 			}
 			m.Frames = nil
 			r.p.Held = append(r.p.Held, m)
 		}
+	})
+	// What needs a flow that this host has begun, and it can begin none.
+	if len(was) > 0 {
+		r.limit("beside the tables of others %d shots were not fired: they stop what this host sends", len(was))
 	}
 	return nil
-}
-
-// published are the ports that rules of others pass on to another address.
-func (r *proof) published() map[string]bool {
-	out := map[string]bool{}
-	for _, f := range reach.NewSpace(r.snap, r.ns, nil, false).Flows() {
-		if f.Kind == reach.FlowNAT {
-			out[fmt.Sprintf("%s/%d", f.Proto, f.Port)] = true
-		}
-	}
-	return out
 }

@@ -44,6 +44,7 @@ type site struct {
 	targets []target
 	limits  []string
 	ports   []uint16 // that others may lead elsewhere
+	more    []uint16 // those of them that are fired at in any case
 	lost    int      // routes that are not made again
 	// notFired are interfaces that nothing is fired at, and why.
 	notFired []string
@@ -188,12 +189,13 @@ const maxLed = 16
 // decides.
 func (s *site) led() {
 	s.ports = reach.NewSpace(s.snap, s.ns, nil, false).NATPorts()
+	s.more = s.ports
 	if n := len(s.ports); n > maxLed {
 		s.limit("of %d ports that NAT of others names %d are fired at", n, maxLed)
+		s.more = nil
 		for i := range maxLed {
-			s.ports[i] = s.ports[i*n/maxLed]
+			s.more = append(s.more, s.ports[i*n/maxLed])
 		}
-		s.ports = s.ports[:maxLed]
 	}
 }
 
@@ -439,7 +441,7 @@ func (s *site) aim(n int, l fact.Link) {
 	i := s.in.Of(s.sel, l.Name)
 	t := target{name: l.Name, off: s.in.Families == intent.Disabled || s.in.Families == intent.DisabledKeepLoopback || i.Addressing == intent.NoIPv6}
 	r := attack.Range{Interface: l.Name, Key: key, Effective: true, Plain: made.Plain, Host: attack.Peer{MAC: made.MAC}}
-	if r.Led = s.ports; key == "" {
+	if r.Led, r.More = s.ports, s.more; key == "" {
 		// No entry selects it. By its kind it is a container's here, whatever it is there.
 		r.Key, r.Theirs = "\x00", !made.Plain
 		if r.Theirs && len(s.ports) > 0 && l.Kind != "veth" && l.Kind != "bridge" {
@@ -480,7 +482,8 @@ func (s *site) aim(n int, l fact.Link) {
 		}
 	}
 	r.Back = func(a netip.Addr) bool { return s.back(a) == l.Name }
-	r.Far, r.Far4 = netip.MustParseAddr("2600:1::1"), netip.MustParseAddr("203.0.113.9")
+	// Addresses of somebody: what nobody has is dropped on many hosts.
+	r.Far, r.Far4 = netip.MustParseAddr("2600:1::1"), netip.MustParseAddr("198.41.0.9")
 	if !r.Back(r.Far) {
 		r.Far = beside(p6, 9)
 		s.know(l.Name, r.Far, r.Router.MAC)

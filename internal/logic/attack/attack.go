@@ -44,6 +44,8 @@ type Range struct {
 	// Led are ports that rules of others may lead elsewhere, to a container or another
 	// host: the services are about what the sender asked for.
 	Led []uint16
+	// More are those of them that are fired at besides the services.
+	More []uint16
 	// Theirs: what comes in here and is led elsewhere is not for the intent to decide.
 	Theirs bool
 	// Transit4 and Transit6: the host passes packets on ("on"), or is to pass none

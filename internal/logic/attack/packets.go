@@ -204,7 +204,7 @@ func (c *corpus) ports() {
 			}
 		}
 	}
-	for _, n := range c.r.Led {
+	for _, n := range c.r.More {
 		for _, proto := range []string{"tcp", "udp"} {
 			if !slices.Contains(list, port{proto, n}) {
 				list = append(list, port{proto, n})
