@@ -18,8 +18,9 @@ type Waiver struct {
 	Until   time.Time // last day on which it holds, at midnight UTC
 	// Accepted is the evidence that was accepted. Only Source, Key and Value count.
 	Accepted []Evidence
-	// Whole accepts whatever the control finds, on any subject and with any evidence: a
-	// waiver of the intent, which is about the host as it is meant to be.
+	// Whole accepts whatever the control finds on the subject (on any, when that names
+	// none), with any evidence: a waiver of the intent, which is about the host as it is
+	// meant to be.
 	Whole bool
 	// File and Line are where it was written.
 	File string
@@ -142,7 +143,7 @@ func ApplyWaivers(r *Report, ws []Waiver, now time.Time) {
 		}
 		for j := range ws {
 			w := &ws[j]
-			if w.Control != f.Control || !w.Whole && !w.Subject.Matches(f.Subject) {
+			if w.Control != f.Control || !w.Subject.Matches(f.Subject) {
 				continue
 			}
 			used[j] = true
@@ -208,11 +209,11 @@ func unused(r *Report, w *Waiver) UnusedWaiver {
 		Control: w.Control, Subject: w.Subject.String(), File: w.File, Line: w.Line, Owner: w.Owner,
 		Until: w.Until.Format(dateLayout), Detail: "the control found no such subject",
 	}
-	if w.Whole {
+	if w.Whole && w.Subject == (WaiverSubject{}) {
 		u.Subject, u.Detail = "anything", "the control did not run"
 	}
 	for _, f := range r.Findings {
-		if f.Control == w.Control && (w.Whole || w.Subject.Matches(f.Subject)) {
+		if f.Control == w.Control && w.Subject.Matches(f.Subject) {
 			u.Detail = "the finding is now " + string(f.Status)
 			break
 		}

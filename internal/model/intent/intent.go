@@ -309,10 +309,15 @@ type Logging struct {
 	Prefix  string `json:"prefix,omitempty"`  // "sixfence" when left out
 }
 
-// Waiver accepts what a control of the audit finds, all of it, for a time.
+// Waiver accepts what a control of the audit finds for a time: all of it, or what it
+// finds on one interface, port or address.
 type Waiver struct {
 	Control string `json:"control"`
-	Reason  string `json:"reason"`
+	// Interface, Port (tcp/443) and Address narrow it; every one that is given must match.
+	Interface string     `json:"interface,omitempty"`
+	Port      string     `json:"port,omitempty"`
+	Address   netip.Addr `json:"address,omitzero"`
+	Reason    string     `json:"reason"`
 	// Owner answers for it; Decision.Who when left out.
 	Owner string `json:"owner,omitempty"`
 	Until string `json:"until"` // YYYY-MM-DD

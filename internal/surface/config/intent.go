@@ -244,6 +244,9 @@ func (c *crossCheck) run() {
 		if c.known != nil && !c.known(w.Control) {
 			c.fail(fmt.Sprintf("waivers[%d].control", i), "`sixfence explain` lists the controls", "there is no control %q", w.Control)
 		}
+		if p, err := intent.ParsePort(w.Port); w.Port != "" && err == nil && (p.Whole() || p.From != p.To) {
+			c.fail(fmt.Sprintf("waivers[%d].port", i), "one port a waiver: port: tcp/443", "%q is more than one port", w.Port)
+		}
 	}
 	if in.Families == intent.Disabled || in.Families == intent.DisabledKeepLoopback {
 		for _, k := range keys {
@@ -341,8 +344,19 @@ func (l *LoadedIntent) Waivers() []finding.Waiver {
 			continue // refused when it was read
 		}
 		o := l.Origins[fmt.Sprintf("waivers[%d]", i)]
+		on := finding.WaiverSubject{Interface: w.Interface}
+		if w.Address.IsValid() {
+			on.Address = w.Address.String()
+		}
+		if w.Port != "" {
+			p, err := intent.ParsePort(w.Port)
+			if err != nil {
+				continue // refused when it was read
+			}
+			on.Proto, on.Port = p.Name, p.From
+		}
 		out = append(out, finding.Waiver{
-			Control: w.Control, Reason: w.Reason, Owner: cmp.Or(w.Owner, l.Intent.Decision.Who, "nobody named"),
+			Control: w.Control, Subject: on, Reason: w.Reason, Owner: cmp.Or(w.Owner, l.Intent.Decision.Who, "nobody named"),
 			Until: until, Whole: true, File: o.File, Line: o.Line,
 		})
 	}

@@ -26,7 +26,7 @@ var defaults = map[string]string{
 	"Egress.IPv4": "allow", "Egress.IPv6": "allow", "Egress.Metadata": "allow", "EgressFamily.Default": "allow", "EgressFamily.Allow": "-", "Destination.To": "any", "Destination.Ports": "any",
 	"Tunnel.Peer": "any", "Limits.EchoPerSecond": fmt.Sprint(intent.EchoPerSecond), "Limits.NDPerSecond": fmt.Sprint(intent.NDPerSecond), "Limits.Exempt": "-",
 	"Logging.Dropped": "false", "Logging.Guards": "true", "Logging.Prefix": "sixfence",
-	"Waiver.Owner": "decision.who", "Decision.Why": "-", "Decision.Who": "-", "Decision.Until": "-",
+	"Waiver.Interface": "any", "Waiver.Port": "any", "Waiver.Address": "any", "Waiver.Owner": "decision.who", "Decision.Why": "-", "Decision.Who": "-", "Decision.Until": "-",
 }
 
 // examples are values as they stand in a file, by Type.Field.
@@ -47,7 +47,7 @@ var examples = map[string]string{
 	"Egress.IPv4": "{default: deny, allow: [{ports: [udp/53]}]}", "Egress.IPv6": "{default: deny, allow: [{ports: [udp/53]}]}", "Egress.Metadata": "root", "EgressFamily.Default": "deny", "EgressFamily.Allow": "[{to: [\"2001:db8::/32\"], ports: [tcp/443]}]",
 	"Destination.To": "[\"2001:db8::/32\"]", "Destination.Ports": "[tcp/443]", "Tunnel.Mechanism": "wireguard", "Tunnel.Peer": "\"192.0.2.1\"",
 	"Limits.EchoPerSecond": "20", "Limits.NDPerSecond": "100", "Limits.Exempt": "[\"2001:db8:aa::9\"]", "Logging.Dropped": "true", "Logging.Guards": "false", "Logging.Prefix": "sixfence",
-	"Waiver.Control": "LISTEN-07", "Waiver.Reason": "neighbours use it", "Waiver.Owner": "web team", "Waiver.Until": "\"2027-01-31\"", "Decision.Why": "the shop", "Decision.Who": "net team", "Decision.Until": "\"2027-01-31\"",
+	"Waiver.Control": "LISTEN-07", "Waiver.Interface": "eth0", "Waiver.Port": "tcp/443", "Waiver.Address": "\"2001:db8:1::10\"", "Waiver.Reason": "neighbours use it", "Waiver.Owner": "web team", "Waiver.Until": "\"2027-01-31\"", "Decision.Why": "the shop", "Decision.Who": "net team", "Decision.Until": "\"2027-01-31\"",
 }
 
 // schemaLeavesOpen is what the loader refuses and the schema cannot.
@@ -165,7 +165,7 @@ func typeWords(id string, t reflect.Type) string {
 	case elem.Kind() == reflect.Uint32:
 		one = "whole number"
 	default:
-		one = cmp.Or(map[string]string{"Match.MAC": "MAC address", "Router.MAC": "MAC address", "Waiver.Until": "date", "Decision.Until": "date", "Service.Ports": "port", "Flow.Ports": "port", "Destination.Ports": "port"}[id], "text")
+		one = cmp.Or(map[string]string{"Match.MAC": "MAC address", "Router.MAC": "MAC address", "Waiver.Until": "date", "Decision.Until": "date", "Service.Ports": "port", "Waiver.Port": "port", "Flow.Ports": "port", "Destination.Ports": "port"}[id], "text")
 	}
 	switch t.Kind() {
 	case reflect.Slice:

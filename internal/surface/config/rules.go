@@ -75,6 +75,8 @@ var rules = map[string]rule{
 	"Limits.NDPerSecond":    {check: rate},
 	"Logging.Prefix":        {check: logPrefix, pattern: `^[A-Za-z0-9][A-Za-z0-9 ._:-]*$`},
 	"Waiver.Control":        {check: controlID, pattern: `^[A-Z][A-Z0-9-]*$`},
+	"Waiver.Interface":      {check: interfaceName},
+	"Waiver.Port":           {check: port, pattern: portPattern},
 	"Waiver.Reason":         {check: prose},
 	"Waiver.Owner":          {check: prose},
 	"Waiver.Until":          {check: date, pattern: datePattern},
@@ -122,7 +124,7 @@ var wrongKeys = map[string]string{
 	"Interface.router": "the key is routers, a list", "Interface.gateway": "list it under routers: [{address: \"fe80::1\"}]", "Interface.name": "the name is the key itself, or match: {name: eth*}",
 	"Interface.mac": "to select by it: match: {mac: \"52:54:00:00:00:01\"}", "Interface.driver": "to select by it: match: {driver: virtio_net}", "Interface.role": "to select by it: match: {role: default-route}",
 	"Router.ip": "the key is address", "Router.lladdr": "the key is mac", "Router.prefix": "the key is prefixes, a list", "Waiver.expires": "the key is until", "Waiver.who": "the key is owner",
-	"Waiver.subject": "a waiver here is for the control as a whole; `sixfence audit --waivers FILE` takes waivers with a subject", "Tunnel.type": "the key is mechanism", "Tunnel.name": "the key is mechanism",
+	"Waiver.subject": "write interface, port or address beside control; `sixfence audit --waivers FILE` takes waivers with more of a subject", "Tunnel.type": "the key is mechanism", "Tunnel.name": "the key is mechanism",
 	"Tunnel.remote": "the key is peer", "Egress.default": "say it per family: ipv6: {default: deny}", "Egress.allow": "say it per family: ipv6: {default: deny, allow: […]}", "Egress.tunnels": "tunnels is a key of its own, at the top level",
 	"Firewall.enabled": "manage: none leaves the packet filter alone", "Logging.enabled": "dropped: true, or guards: false",
 }
@@ -172,6 +174,17 @@ func interfaceGlob(s string) (string, string, string) {
 		return "", fmt.Sprintf("%q is no glob", s), "* is any text, ? one character, [ab] one of them: close the bracket"
 	}
 	return s, "", ""
+}
+
+// interfaceName is the name of one interface, as findings have it.
+func interfaceName(s string) (string, string, string) {
+	if strings.ContainsAny(s, "*?[\\") {
+		return "", fmt.Sprintf("%q is a glob, and a finding is about one interface", s), "a name like eth0, one waiver each"
+	}
+	if s == "lo" {
+		return s, "", ""
+	}
+	return interfaceGlob(s)
 }
 
 // interfaceKey is a name, a glob, or any word when match: selects.
