@@ -52,6 +52,11 @@ func (p *Prober) path(ctx context.Context) error {
 	}
 	m := &model.Path{Verdict: model.PathUnknown}
 	p.Found.Path = m
+	defer func() {
+		if m.Verdict == model.PathUnknown && m.Why == "" {
+			m.Why = "the run was cut short"
+		}
+	}()
 	if p.raw == nil {
 		m.Why = "bare packets need root (CAP_NET_RAW)"
 		return nil
@@ -69,9 +74,11 @@ func (p *Prober) path(ctx context.Context) error {
 	e := &echoes{p: p, f: p.flows[protoICMPv6]}
 	p.raw.use(e.f)
 	size := min(i.MTU, 65535)
-	if got, err := e.ask(ctx, sizeIPv6+sizeICMP+16, false); err != nil || !got.whole {
-		m.Why = "it does not answer an echo"
+	if got, err := e.ask(ctx, sizeIPv6+sizeICMP+16, false); err != nil {
 		return err
+	} else if !got.whole {
+		m.Why = "it does not answer an echo"
+		return nil
 	}
 	var got came
 	for range 8 { // each hop may have a smaller link than the one before
@@ -99,7 +106,11 @@ func (p *Prober) path(ctx context.Context) error {
 	// It may be busy, or the telling lost: it is told each time.
 	silent := 0
 	for range pathTries {
-		if err := e.tell(got.packet, minMTU); err != nil {
+		errno := unix.Errno(0)
+		if err := e.tell(ctx, got.packet, minMTU); errors.As(err, &errno) {
+			m.Why = "this host does not send Packet Too Big (its own rules?): " + errno.Error()
+			return nil
+		} else if err != nil {
 			return err
 		}
 		again, err := e.ask(ctx, size, false)
@@ -189,8 +200,9 @@ func (e *echoes) ask(ctx context.Context, size int, fragments bool) (came, error
 			packets = e.cut(seg)
 		}
 		for _, b := range packets {
-			if err := e.send(ctx, b); errors.Is(err, unix.EMSGSIZE) || errors.Is(err, unix.EPERM) {
-				return came{}, nil // this host's own rules, or its interface has changed
+			errno := unix.Errno(0)
+			if err := e.send(ctx, b); errors.As(err, &errno) {
+				return came{}, nil // this host's own rules refuse it, or its interface has changed
 			} else if err != nil {
 				return came{}, err
 			}
@@ -248,14 +260,14 @@ func (e *echoes) cut(seg []byte) (out [][]byte) {
 }
 
 // tell sends Packet Too Big about a packet of the target.
-func (e *echoes) tell(about []byte, mtu uint32) error {
+func (e *echoes) tell(ctx context.Context, about []byte, mtu uint32) error {
 	about = about[:min(len(about), minMTU-sizeIPv6-sizeICMP)]
 	seg := make([]byte, sizeICMP, sizeICMP+len(about))
 	seg[0] = icmp6TooBig
 	binary.BigEndian.PutUint32(seg[4:], mtu)
 	seg = append(seg, about...)
 	e.f.sum(seg, 2)
-	return e.send(context.Background(), e.f.header6(protoICMPv6, nil, 0, seg))
+	return e.send(ctx, e.f.header6(protoICMPv6, nil, 0, seg))
 }
 
 // read takes everything that has come.

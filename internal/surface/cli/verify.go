@@ -233,6 +233,10 @@ func (a *app) verify(o verifyOptions, args []string) (int, error) {
 	if err != nil {
 		return exitUsage, err
 	}
+	places, here, err := viaPlaces(o.via)
+	if err != nil {
+		return exitUsage, err
+	}
 	files := inputs{}
 	defer files.close()
 	for flag, path := range map[string]string{"--expect": o.expect, "--previous": o.previous, "--snapshot": o.snapshot} {
@@ -263,10 +267,6 @@ func (a *app) verify(o verifyOptions, args []string) (int, error) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	targets, err := a.targets(ctx, args)
-	if err != nil {
-		return exitUsage, err
-	}
-	places, here, err := viaPlaces(o.via)
 	if err != nil {
 		return exitUsage, err
 	}
