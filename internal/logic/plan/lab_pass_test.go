@@ -263,4 +263,10 @@ func TestEgress(t *testing.T) {
 	if err := send("udp", "203.0.113.9:53"); err != nil {
 		t.Errorf("what is no tunnel: %v", err)
 	}
+	// What is carried by a family that is not ours is for the tunnel that is listed, too.
+	in.Firewall.Manage, in.Tunnels = intent.ManageIPv6, intent.Tunnels{Policy: intent.TunnelsList, List: []intent.Tunnel{{Mechanism: "6to4"}}}
+	load(t, f.Victim, rulesOf(t, in))
+	if err := send("udp", "[2002:c000:204::1]:53"); err != nil {
+		t.Errorf("6to4 is listed: %v", err)
+	}
 }

@@ -94,6 +94,7 @@ func (s *site) tunnelRules() tunnelRules {
 			t.outAllow = append(t.outAllow, line(daddr, what))
 			t.through = append(t.through, strings.Replace(line(daddr, what), " counter accept ", " return ", 1))
 		}
+		to = slices.DeleteFunc(to, func(d string) bool { return slices.Contains(m.to, d) })
 		if !x.Peer.IsValid() && m.family != "" {
 			if m.family == "ipv4" && !v4 || m.family == "ipv6" && !v6 {
 				continue
@@ -114,7 +115,6 @@ func (s *site) tunnelRules() tunnelRules {
 				out(p.name + " dport " + portList(p.list))
 			}
 		}
-		to = slices.DeleteFunc(to, func(d string) bool { return slices.Contains(m.to, d) })
 	}
 	for _, w := range s.listedPorts() { // who lists a protocol or a port wants it
 		p, err := intent.ParsePort(w)
