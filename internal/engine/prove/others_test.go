@@ -96,6 +96,7 @@ table inet asleep { flags dormant; chain in { type filter hook input priority 0;
 
 // TestSessions: connections by which people administer the host are fired at too.
 func TestSessions(t *testing.T) {
+	t.Parallel()
 	v := host(t, "ses")
 	s := hostview.Snapshot(t, v)
 	way := func(fam, local, remote string) change.Way {
@@ -125,6 +126,7 @@ func TestSessions(t *testing.T) {
 
 // TestUnknown: what could not be tried is never proven.
 func TestUnknown(t *testing.T) {
+	t.Parallel()
 	v := host(t, "unk")
 	s := hostview.Snapshot(t, v)
 	try := func(name string, missing []string, change1 func(p *change.Plan, s *fact.Snapshot)) {
@@ -198,6 +200,7 @@ func TestMain(m *testing.M) {
 // TestNothingIsLeft: however a proof ends, nothing of it is left: no process, no namespace,
 // no interface, no rule, no changed setting.
 func TestNothingIsLeft(t *testing.T) {
+	t.Parallel()
 	v := host(t, "left")
 	load(t, v, "table inet other { chain in { type filter hook input priority 10; policy accept; }; }")
 	s := hostview.Snapshot(t, v)

@@ -18,6 +18,7 @@ import (
 
 // TestPlain: an interface without frames, as of a tunnel, is fired at too.
 func TestPlain(t *testing.T) {
+	t.Parallel()
 	v := host(t, "tun")
 	v.IP("tuntap", "add", "dev", "vpn0", "mode", "tun")
 	v.IP("link", "set", "vpn0", "up")
@@ -56,6 +57,7 @@ func TestPlain(t *testing.T) {
 // TestManyInterfaces: all that the intent names are fired at, and of those of containers
 // one; what is left out of the rest is said by the status.
 func TestManyInterfaces(t *testing.T) {
+	t.Parallel()
 	v, far := testlab.NewNS(t, "manv"), testlab.NewNS(t, "mana")
 	var script strings.Builder
 	in := intent.Intent{Role: intent.RoleServer, Interfaces: map[string]intent.Interface{}, Services: []intent.Service{web()}}

@@ -141,6 +141,7 @@ func TestGoodPlans(t *testing.T) {
 // TestGoodPlanOfABridge: a bridge that snoops stops some packets by itself, on every
 // host with containers, and what is passed on to one is routed.
 func TestGoodPlanOfABridge(t *testing.T) {
+	t.Parallel()
 	v, far := testlab.NewNS(t, "bridgev"), testlab.NewNS(t, "bridgea")
 	testlab.Link(v, "v0", far, "a0")
 	testlab.Link(v, "port0", far, "guest0")
