@@ -121,9 +121,13 @@ func (e *Engine) Status() (*Status, error) {
 	s.Ephemeral = ephemeral(slices.DeleteFunc(list, func(h held) bool {
 		return slices.ContainsFunc(strays, func(a astray) bool { return a.step.ID == h.step.ID })
 	}))
+	var since *clues
 	for _, a := range strays {
+		if since == nil {
+			since = gather(good)
+		}
 		x := a.drift()
-		x.By = e.culprits(a, good)
+		x.By = e.culprits(a, since)
 		s.Drift = append(s.Drift, x)
 	}
 	return s, nil

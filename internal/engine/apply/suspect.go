@@ -164,34 +164,46 @@ func journalLine(line string) (at time.Time, message string, ok bool) {
 	return time.UnixMicro(µs), m.Message, err == nil
 }
 
-// culprits says who may have undone an object since it was surely well: by what systemd
-// and its journal say, and what files would do. What is not known is said to be unknown.
-func (e *Engine) culprits(a astray, well time.Time) []string {
-	if a.err != nil {
-		return nil
-	}
-	if at := booted(); a.step.Phase == change.Runtime && at.After(well) && !SystemdInstalled() {
-		return []string{"the start of this host at " + at.Local().Format(time.DateTime) + ": it has no systemd to set again what was kept"}
-	}
-	// A boot sets it, and a start of our units.
+// clues are what systemd and its journal say of the time since all was surely well. They
+// are asked once for everything that has drifted.
+type clues struct {
+	well           time.Time
+	units          []unitEvent
+	managers, sudo []string
+}
+
+func gather(well time.Time) *clues {
+	// A boot sets what is kept, and a start of our units.
 	for _, at := range unitTimes("ActiveEnterTimestampMonotonic", "sixfence-firewall.service", "sixfence-sysctl.service", "sysinit.target") {
 		if at.After(well) {
 			well = at
 		}
 	}
+	return &clues{well: well, units: unitsSince(well), managers: reconfigured(well), sudo: sudone(well)}
+}
+
+// culprits says who may have undone an object: by the clues, and by what files would do.
+// What is not known is said to be unknown.
+func (e *Engine) culprits(a astray, c *clues) []string {
+	if a.err != nil {
+		return nil
+	}
+	if at := booted(); a.step.Phase == change.Runtime && at.After(c.well) && !SystemdInstalled() {
+		return []string{"the start of this host at " + at.Local().Format(time.DateTime) + ": it has no systemd to set again what was kept"}
+	}
 	var out []string
-	for _, u := range unitsSince(well) {
+	for _, u := range c.units {
 		if slices.Contains(actors[a.step.Kind], strings.TrimSuffix(u.name, ".service")) {
 			out = append(out, u.String())
 		}
 	}
 	if a.step.Kind == change.Sysctl || a.step.Kind == change.Neighbour || a.step.Kind == change.File && managerFiles.MatchString(a.step.Target) {
-		out = append(out, reconfigured(well)...)
+		out = append(out, c.managers...)
 	}
-	out = append(out, sudone(well)...)
-	out = append(out, e.suspects(a.step, a.now, well)...)
+	out = append(out, c.sudo...)
+	out = append(out, e.suspects(a.step, a.now, c.well)...)
 	if len(out) == 0 {
-		out = []string{"unknown: neither systemd, its journal nor a file that is read at boot tells who did it after " + well.Local().Format(time.DateTime)}
+		out = []string{"unknown: neither systemd, its journal nor a file that is read at boot tells who did it after " + c.well.Local().Format(time.DateTime)}
 	}
 	return out
 }
