@@ -474,7 +474,7 @@ func TestInterfacesThatChange(t *testing.T) {
 }
 
 // TestConflictsOfEveryKind lets somebody write to every kind of object while the change
-// waits: what they wrote is kept, and named.
+// waits: what they wrote is kept, and named; of our own table as a text.
 func TestConflictsOfEveryKind(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -508,6 +508,9 @@ func TestConflictsOfEveryKind(t *testing.T) {
 	if len(rs[1].Conflicts) != 6 {
 		t.Errorf("conflicts:\n%s", said)
 	}
+	_, file, _ := strings.Cut(said, "their text is in ")
+	file, _, _ = strings.Cut(file, "\n")
+	edited := l.ns.Run("cat", file)
 	for what, has := range map[string]bool{
 		"the sysctl":                 l.ns.ReadSysctl("net/ipv6/conf/eth1/max_addresses") == "99",
 		"the sysctl written besides": l.ns.ReadSysctl("net/ipv6/conf/p1/forwarding") == "2",
@@ -516,7 +519,8 @@ func TestConflictsOfEveryKind(t *testing.T) {
 		"the withdrawn route":        l.ns.IP("-6", "route", "show", "2001:db8:95::/64") == "",
 		"our route":                  !strings.Contains(l.ns.IP("-6", "route", "show", "2001:db8:dead::/48"), "blackhole"),
 		"our address":                !strings.Contains(l.ns.IP("-6", "address", "show", "dev", "eth1"), "2001:db8:2::53"),
-		"their rule":                 strings.Contains(l.ns.Run("nft", "list", "table", "inet", "sixfence"), "4444"),
+		"our table, which they must not be locked out by": !strings.Contains(l.ns.Run("nft", "list", "ruleset"), "4444"),
+		"their rule, as a text":                           strings.Contains(edited, "4444"),
 	} {
 		if !has {
 			t.Errorf("not as they left it: %s", what)

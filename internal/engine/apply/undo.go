@@ -3,6 +3,7 @@ package apply
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -129,6 +130,8 @@ func (e *Engine) undoStep(t *transaction, i int, s change.Step, out *Outcome) er
 		return err
 	}
 	switch {
+	case s.Kind == change.Table && en.Before != en.Ours && t.j.Restores == nil && now != en.Ours && (now != en.Before && now != mutate.Absent || t.dir.Has(editedTable(s))):
+		return e.undoEdited(t, i, s, now, out)
 	case en.Before == en.Ours || now == en.Before:
 	case now != en.Ours:
 		out.Conflicts = append(out.Conflicts, fmt.Sprintf("%s: somebody else made it %s meanwhile, which is kept", s.ID, now))
@@ -158,6 +161,39 @@ func (e *Engine) undoStep(t *transaction, i int, s change.Step, out *Outcome) er
 		return err
 	}
 	return e.undoOverwritten(t, i, out)
+}
+
+// editedTable is the file of a transaction that keeps what others made of our table.
+func editedTable(s change.Step) string {
+	return "edited-" + strings.ReplaceAll(s.Target, " ", "-") + ".nft"
+}
+
+// undoEdited takes back a table of ours that somebody else has edited. It is the one object
+// that is not left to them: what it drops would outlive the undo, and lock out who waits
+// for it. What they made of it is kept as a text beside the journal.
+func (e *Engine) undoEdited(t *transaction, i int, s change.Step, now string, out *Outcome) error {
+	name, was := editedTable(s), t.j.Entries[i].Before
+	kept := "their text is in " + filepath.Join(filepath.Dir(t.dir.Path()), pastDir, t.j.ID, name)
+	if now != was {
+		text, err := e.Host.TableText(s.Target)
+		if err == nil {
+			err = t.dir.Replace(name, []byte(text), store.Attr{})
+		}
+		if err != nil { // neither a full disk nor a missing nft may keep the way closed
+			kept = "their text could not be kept: " + err.Error()
+		}
+		if err := e.Host.Set(s.Kind, s.Target, s.Before); err != nil {
+			return err
+		}
+		if now, err = e.Host.State(s.Kind, s.Target); err != nil {
+			return err
+		}
+		if now != was {
+			return fmt.Errorf("it is %s after the undo, not %s", now, was)
+		}
+	}
+	out.Conflicts = append(out.Conflicts, fmt.Sprintf("%s: somebody else edited it meanwhile; it is as before the change, and %s", s.ID, kept))
+	return nil
 }
 
 // follow finds the interfaces that have got another name since: what was changed of them

@@ -384,18 +384,38 @@ func load(_ byte, _, target, script string) error {
 }
 
 func runNFT(target, in string) error {
-	nft := NFTPath()
-	if nft == "" {
-		return fmt.Errorf("load table %s: nft is not installed", target)
-	}
-	r, err := run.Run(context.Background(), run.Program{Path: nft, Args: []string{"-f", "-"}, Stdin: []byte(in), Timeout: 30 * time.Second})
-	if err != nil {
+	if _, err := nft(in, "-f", "-"); err != nil {
 		return fmt.Errorf("load table %s: %w", target, err)
 	}
-	if r.Exit != 0 {
-		return fmt.Errorf("load table %s: %s", target, strings.TrimSpace(string(r.Stderr)))
-	}
 	return nil
+}
+
+// TableText is a table of ours as nft(8) lists it, in the calling thread's namespace.
+func (h *Host) TableText(target string) (string, error) {
+	if _, _, err := parseTable(target); err != nil {
+		return "", err
+	}
+	family, name, _ := strings.Cut(target, " ")
+	out, err := nft("", "-nn", "list", "table", family, name)
+	if err != nil {
+		return "", fmt.Errorf("list table %s: %w", target, err)
+	}
+	return string(out), nil
+}
+
+func nft(in string, args ...string) ([]byte, error) {
+	path := NFTPath()
+	if path == "" {
+		return nil, errors.New("nft is not installed")
+	}
+	r, err := run.Run(context.Background(), run.Program{Path: path, Args: args, Stdin: []byte(in), Timeout: 30 * time.Second})
+	if err != nil {
+		return nil, err
+	}
+	if r.Exit != 0 {
+		return nil, errors.New(strings.TrimSpace(string(r.Stderr)))
+	}
+	return r.Stdout, nil
 }
 
 func tableSet(target string, i change.Image) error {
