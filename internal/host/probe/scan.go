@@ -146,9 +146,6 @@ func (s *scan) heard(a answer) {
 	}
 	if r.Why == "no-neighbour" { // perhaps it comes back; if not, all ports are unreachable
 		s.selfDown++
-		if s.got != nil {
-			s.got(a)
-		}
 		return
 	}
 	if s.out.Set(a.port, r) {
