@@ -165,7 +165,8 @@ func (r *raw) write(seg []byte) error {
 	for _, p := range r.flow.packets(seg, r.id) {
 		for n := 0; ; n++ {
 			_, err := unix.Write(r.out, p)
-			if (err == unix.ENOBUFS || err == unix.EAGAIN) && n < 2000 {
+			// EINVAL is what IPv6 says when the table of neighbours is full, of all namespaces.
+			if (err == unix.ENOBUFS || err == unix.EAGAIN || err == unix.EINVAL) && n < 2000 {
 				time.Sleep(500 * time.Microsecond)
 				continue
 			}

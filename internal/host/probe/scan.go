@@ -254,7 +254,14 @@ func (s *scan) send(ctx context.Context, k key) error {
 			s.progress(s.sent, s.pend.Len())
 		}
 	}
-	return s.failed(k, s.t.send(k))
+	err := s.t.send(k)
+	for n := 0; (errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)) && n < 2000; n++ { // others have the sockets
+		if err := s.t.receive(5*time.Millisecond, s.heard); err != nil {
+			return err
+		}
+		err = s.t.send(k)
+	}
+	return s.failed(k, err)
 }
 
 // failed turns what the kernel says about a packet into a state of its port.

@@ -220,6 +220,24 @@ type Address struct {
 // Family is ipv4 or ipv6.
 func (a *Address) Family() string { return FamilyOf(a.Addr) }
 
+// SameSite tells that the source looks to be of the target's own site, though a router is
+// between: what guards the border of the site is then not on the way.
+func (a *Address) SameSite() bool {
+	src, dst := a.Vantage.Source.WithZone(""), a.Addr.WithZone("")
+	if a.Vantage.Self || a.Vantage.OnLink || !src.IsValid() || src.Is4() != dst.Is4() {
+		return false
+	}
+	site := 48
+	if dst.Is4() {
+		if src.IsPrivate() && dst.IsPrivate() {
+			return true
+		}
+		site = 24
+	}
+	p, err := dst.Prefix(site)
+	return err == nil && p.Contains(src)
+}
+
 // FamilyOf is ipv4 or ipv6.
 func FamilyOf(a netip.Addr) string {
 	if a.Is4() {

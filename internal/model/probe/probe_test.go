@@ -126,3 +126,28 @@ func FuzzSaved(f *testing.F) {
 		}
 	})
 }
+
+func TestSameSite(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		src, dst string
+		want     bool
+	}{
+		{"10.1.2.3", "192.168.7.8", true},
+		{"10.1.2.3", "192.0.2.8", false},
+		{"192.0.2.77", "192.0.2.8", true},
+		{"192.0.3.77", "192.0.2.8", false},
+		{"2001:db8:7:1::1", "2001:db8:7:2::1", true},
+		{"2001:db8:7:1::1", "2001:db8:8::1", false},
+		{"fd00:1:1:1::1", "fd00:1:1:2::1", true},
+		{"fd00:1:1:1::1", "2001:db8::1", false},
+	} {
+		a := &Address{Addr: netip.MustParseAddr(c.dst), Vantage: Vantage{Source: netip.MustParseAddr(c.src)}}
+		if got := a.SameSite(); got != c.want {
+			t.Errorf("%s to %s: %v", c.src, c.dst, got)
+		}
+		if a.Vantage.OnLink = true; a.SameSite() {
+			t.Errorf("%s to %s: no router is between", c.src, c.dst)
+		}
+	}
+}

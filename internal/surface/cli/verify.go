@@ -556,16 +556,26 @@ func (a *app) verifyProgress(quiet bool) func(sent, left int) {
 	if !tty || quiet || os.Getenv("TERM") == "dumb" {
 		return nil
 	}
-	begin, last, most := time.Now(), time.Now(), 0
+	begin, last := time.Now(), time.Now()
+	// The speed is that of the last seconds: a target that rations its answers is a thousand
+	// times slower than one that does not.
+	since, had := begin, -1
+	speed := 0.0 // ports a second
 	return func(sent, left int) {
-		most = max(most, left)
+		if had < left {
+			since, had = time.Now(), left
+		}
+		if d := time.Since(since); d > 5*time.Second {
+			speed = float64(had-left) / d.Seconds()
+			since, had = time.Now(), left
+		}
 		if time.Since(last) < 500*time.Millisecond {
 			return
 		}
 		last = time.Now()
 		line := fmt.Sprintf("sixfence: %d packets, %s without an answer, %d s", sent, plural(left, "port", "ports"), int(time.Since(begin).Seconds()))
-		if done := most - left; done > most/50 && left > 0 {
-			line += fmt.Sprintf(", about %d s more", int(time.Since(begin).Seconds()*float64(left)/float64(done))+1)
+		if speed > 0 && left > 0 {
+			line += ", about " + (time.Duration(float64(left)/speed+1) * time.Second).String() + " more"
 		}
 		if len(line) < width {
 			fmt.Fprint(a.stderr, "\r\x1b[K"+line)

@@ -308,6 +308,9 @@ func way(a *probe.Address) string {
 		parts = append(parts, "on the link of "+report.Clean(v.Interface)+", so nothing is between")
 	default:
 		parts = append(parts, "by the router "+v.Gateway.String())
+		if a.SameSite() {
+			parts = append(parts, "from its own site, so what guards the border is not between")
+		}
 	}
 	switch a.Life {
 	case probe.Answered:
