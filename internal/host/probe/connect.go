@@ -38,8 +38,8 @@ func newConnects(f *flow, index int) (*connects, error) {
 	}
 	most := 1000
 	var l unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) == nil && l.Cur < 32_000 {
-		most = max(16, int(l.Cur)/32) // other addresses want some, too
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) == nil && l.Cur < 64_000 {
+		most = max(16, int(l.Cur)/64) // other addresses want some, too
 	}
 	return &connects{flow: f, index: index, ep: ep, open: map[int32]*conn{}, life: time.Second, most: most}, nil
 }

@@ -93,7 +93,7 @@ func TestLabs(t *testing.T) {
 	// They wait more than they work, so more of them run at once than there are processors.
 	room := make(chan struct{}, 16)
 	if n > 1 {
-		room = make(chan struct{}, 36)
+		room = make(chan struct{}, 48)
 	}
 	var all sync.WaitGroup
 	start := func(name string, f func(t *testing.T)) {
