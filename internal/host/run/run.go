@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -223,7 +224,18 @@ func StartApart(p Program) (*Apart, error) {
 	if err := c.Start(); err != nil {
 		return nil, fmt.Errorf("run %s in namespaces: %w", p.Path, err)
 	}
+	apart.Store(c.Process.Pid, true)
 	return a, nil
+}
+
+// apart has the numbers of the programs that StartApart started and that Close did not end.
+var apart sync.Map
+
+// IsApart tells whether a process is one that StartApart started: it, and what it started,
+// is no part of the host that somebody asks about.
+func IsApart(pid int) bool {
+	_, ok := apart.Load(pid)
+	return ok
 }
 
 // selfForNobody is a copy of the running program in memory that everybody may execute;
@@ -265,5 +277,6 @@ func (a *Apart) Close() string {
 	_ = a.c.Process.Kill() // may be forbidden by now; it ends by its closed input
 	a.c.WaitDelay = time.Second
 	_ = a.c.Wait()
+	apart.Delete(a.c.Process.Pid)
 	return a.err.b.String()
 }

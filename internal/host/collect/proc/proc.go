@@ -17,14 +17,17 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sixfence/sixfence/internal/host/collect/ask"
+	"github.com/sixfence/sixfence/internal/host/run"
 	"github.com/sixfence/sixfence/internal/model/fact"
 )
 
@@ -156,6 +159,7 @@ func gone(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err,
 // candidate is a process before its descriptors are read.
 type candidate struct {
 	pid     int32
+	parent  int32
 	threads int32
 	uid     uint32
 	comm    string
@@ -266,7 +270,29 @@ func survey(dir int, pids []int32, t *Table, b *ask.Budget) []candidate {
 	if n := denied.Load(); n > 0 {
 		t.hidden(fact.Permission, fmt.Sprintf("status of %d processes", n))
 	}
-	return slices.DeleteFunc(out, func(c candidate) bool { return c.pid == 0 })
+	return slices.DeleteFunc(withoutHelpers(dir, out), func(c candidate) bool { return c.pid == 0 })
+}
+
+// withoutHelpers leaves out the processes that this program itself has put into namespaces
+// of their own, to try something there, and what they started: nobody asked about them.
+func withoutHelpers(dir int, list []candidate) []candidate {
+	var me [32]byte
+	if n, err := readlink(dir, []byte("self\x00"), me[:]); err != nil || string(me[:n]) != strconv.Itoa(os.Getpid()) {
+		return list // a /proc of another PID namespace: its numbers mean other processes
+	}
+	parents := make(map[int32]int32, len(list))
+	for _, c := range list {
+		parents[c.pid] = c.parent
+	}
+	return slices.DeleteFunc(list, func(c candidate) bool {
+		// A process that changed its parent meanwhile could make a circle.
+		for pid, steps := c.pid, 0; pid > 1 && steps < 64; pid, steps = parents[pid], steps+1 {
+			if run.IsApart(int(pid)) {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // visibility says whether the /proc we read lists every process of the machine.

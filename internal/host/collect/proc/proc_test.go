@@ -1,9 +1,11 @@
 package proc
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -17,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sixfence/sixfence/internal/host/collect/ask"
+	"github.com/sixfence/sixfence/internal/host/run"
 	"github.com/sixfence/sixfence/internal/model/fact"
 	"github.com/sixfence/sixfence/internal/testlab"
 )
@@ -151,6 +154,55 @@ func TestNamespaceKeptByADescriptorAlone(t *testing.T) {
 		}
 	}
 	t.Error("the namespace was not seen")
+}
+
+// What the program tries in namespaces of its own is no part of the host; the same of
+// somebody else's is.
+func TestOwnHelpersAreNotTheHost(t *testing.T) {
+	t.Parallel()
+	const say = "readlink /proc/self/ns/net; unshare -n sh -c 'readlink /proc/self/ns/net; exec cat'"
+	inodes := func(r io.Reader) (out []uint64) {
+		t.Helper()
+		for lines := bufio.NewScanner(r); len(out) < 2 && lines.Scan(); {
+			var n uint64
+			if _, err := fmt.Sscanf(lines.Text(), "net:[%d]", &n); err != nil {
+				t.Fatalf("%q: %v", lines.Text(), err)
+			}
+			out = append(out, n)
+		}
+		if len(out) != 2 {
+			t.Fatal("it did not start")
+		}
+		return out
+	}
+	a, err := run.StartApart(run.Program{Path: "/bin/sh", Args: []string{"-c", say}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	c := exec.Command("unshare", "-n", "sh", "-c", say)
+	in, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { in.Close(); _ = c.Wait() }()
+	ours, theirs := inodes(a.Out), inodes(out)
+	seen := map[uint64]bool{}
+	for _, n := range scan().Networks() {
+		seen[n.Inode] = true
+	}
+	for i := range 2 {
+		if seen[ours[i]] || !seen[theirs[i]] {
+			t.Errorf("namespace %d: ours seen %v, theirs seen %v", i, seen[ours[i]], seen[theirs[i]])
+		}
+	}
 }
 
 func TestOthersProcessesAreAGapNotAbsent(t *testing.T) {

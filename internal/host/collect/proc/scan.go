@@ -374,6 +374,10 @@ func parseStatus(pid int32, raw []byte) candidate {
 		switch string(key) {
 		case "Name":
 			c.comm = string(value[:min(len(value), 64)])
+		case "PPid":
+			if v, err := strconv.ParseInt(string(value), 10, 32); err == nil {
+				c.parent = int32(v)
+			}
 		case "Uid":
 			if f := bytes.Fields(value); len(f) > 0 {
 				if v, err := strconv.ParseUint(string(f[0]), 10, 32); err == nil {
