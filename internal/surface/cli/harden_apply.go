@@ -403,6 +403,16 @@ func (a *app) statusCommand() *cobra.Command {
 	return cmd
 }
 
+// keptText says what the disk and the kernel are since the last change was kept.
+func keptText(w io.Writer, s *apply.Status) {
+	if s.Pending == nil && len(s.Drift) == 0 {
+		fmt.Fprintln(w, "The disk and the kernel are as it left them.")
+	}
+	for _, f := range s.Confirmed.Failed {
+		fmt.Fprintf(w, "NOT DONE when it was kept: %s\n", report.Clean(f))
+	}
+}
+
 func statusText(w io.Writer, s *apply.Status, acknowledged bool) {
 	for _, x := range s.Alerts {
 		fmt.Fprintf(w, "ALERT: %s\n", report.Clean(x))
@@ -431,14 +441,12 @@ func statusText(w io.Writer, s *apply.Status, acknowledged bool) {
 	switch {
 	case s.Confirmed == nil && s.Pending == nil:
 		fmt.Fprintln(w, "No change was kept on this host yet.")
+	case s.Confirmed != nil && s.Confirmed.Former != "":
+		fmt.Fprintf(w, "Change %s was taken back at %s, by change %s: what it had changed is as it was before it.\n", s.Confirmed.Former, s.Confirmed.At.Local().Format(time.DateTime), s.Confirmed.Transaction)
+		keptText(w, s)
 	case s.Confirmed != nil:
 		fmt.Fprintf(w, "In force: change %s, kept at %s (intent %.12s).\n", s.Confirmed.Transaction, s.Confirmed.At.Local().Format(time.DateTime), s.Confirmed.IntentHash)
-		if s.Pending == nil && len(s.Drift) == 0 {
-			fmt.Fprintln(w, "The disk and the kernel are as it left them.")
-		}
-		for _, f := range s.Confirmed.Failed {
-			fmt.Fprintf(w, "NOT DONE when it was kept: %s\n", report.Clean(f))
-		}
+		keptText(w, s)
 	}
 	ephemeralText(w, s.Ephemeral)
 	if r := s.Restored; r != nil {
@@ -487,7 +495,14 @@ func (a *app) historyCommand() *cobra.Command {
 					if by == "" {
 						by = fmt.Sprintf("uid %d", r.Who.UID)
 					}
-					fmt.Fprintf(w, "%s  %-19s %-12s %-10s %s\n", r.At.Local().Format(time.DateTime), r.Event, r.Transaction, report.Clean(by), report.Clean(r.Why))
+					of := ""
+					switch {
+					case r.Former != "":
+						of = "takes back " + r.Former
+					case r.IntentHash != "":
+						of = fmt.Sprintf("intent %.12s", r.IntentHash)
+					}
+					fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("%s  %-19s %-12s %-10s %-23s  %s", r.At.Local().Format(time.DateTime), r.Event, r.Transaction, report.Clean(by), of, report.Clean(r.Why)), " "))
 				}
 				if len(rs) == 0 {
 					fmt.Fprintln(w, "No change yet.")
