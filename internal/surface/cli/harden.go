@@ -10,7 +10,7 @@ import (
 func (a *app) hardenCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "harden COMMAND",
-		Short: "Change the host, in two phases, with the undo armed first (preview)",
+		Short: "Change the host, in two phases, with the undo armed first",
 		Long: "harden makes the host what an intent file says. apply changes the running kernel\n" +
 			"only, and takes everything back by itself unless you confirm from a new connection;\n" +
 			"confirm writes the files. A reboot before confirm boots the old state.",
