@@ -500,6 +500,7 @@ func TestPacketsPublished(t *testing.T) {
 	testlab.Link(host, "under", lan, "l0")
 	host.IP("link", "add", "m0", "link", "under", "type", "macvlan", "mode", "private")
 	host.IP("link", "set", "m0", "up")
+	host.Sysctl("net/ipv4/conf/under/arp_ignore", "1") // or it answers for m0's address, and packets come by the wrong one
 	host.IP("link", "add", "docker0", "type", "bridge", "mcast_snooping", "0")
 	host.IP("link", "set", "docker0", "up")
 	for _, x := range []struct {
