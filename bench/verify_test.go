@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"encoding/json"
 	"encoding/xml"
 	"fmt"
@@ -171,8 +172,7 @@ type verifyCase struct {
 	user  bool
 	ports int
 	args  []string
-	runs  int
-	slow  bool // by minutes: asked once
+	once  bool // it takes minutes
 }
 
 // BenchmarkVerify asks every TCP port of a host whose filter drops, over both families, as
@@ -187,16 +187,20 @@ func BenchmarkVerify(b *testing.B) {
 		b.Fatalf("%v: %s", err, out)
 	}
 	l.bin = public
+	runs, err := strconv.Atoi(cmp.Or(os.Getenv("SIXFENCE_BENCH_RUNS"), "5"))
+	if err != nil || runs < 1 {
+		b.Fatalf("SIXFENCE_BENCH_RUNS: %v", err)
+	}
 	cases := []verifyCase{
-		{name: "`sixfence verify --rate 400000`", args: []string{"--rate", "400000"}, ports: 65535, runs: 5},
-		{name: "`sixfence verify` (50,000 a second)", ports: 65535, runs: 5},
-		{name: "`sixfence verify --rate 20000`", args: []string{"--rate", "20000"}, ports: 65535, runs: 5},
-		{name: "`nmap -sS -T5 --min-rate 20000 --max-retries 1`", nmap: true, args: []string{"-sS", "-T5", "--min-rate", "20000", "--max-retries", "1"}, ports: 65535, runs: 5},
-		{name: "`nmap -sS`", nmap: true, args: []string{"-sS"}, ports: 65535, slow: true},
-		{name: "`sixfence verify`, an ordinary user", user: true, ports: 1000, runs: 5},
-		{name: "`nmap -sT`, an ordinary user", nmap: true, user: true, args: []string{"--unprivileged", "-sT"}, ports: 1000, runs: 5},
-		{name: "`sixfence verify` (50,000 a second)", ports: 10000, runs: 5},
-		{name: "`sixfence verify` (50,000 a second)", ports: 1000, runs: 5},
+		{name: "`sixfence verify --rate 400000`", args: []string{"--rate", "400000"}, ports: 65535},
+		{name: "`sixfence verify` (50,000 a second)", ports: 65535},
+		{name: "`sixfence verify --rate 20000`", args: []string{"--rate", "20000"}, ports: 65535},
+		{name: "`nmap -sS -T5 --min-rate 20000 --max-retries 1`", nmap: true, args: []string{"-sS", "-T5", "--min-rate", "20000", "--max-retries", "1"}, ports: 65535},
+		{name: "`nmap -sS`", nmap: true, args: []string{"-sS"}, ports: 65535, once: true},
+		{name: "`sixfence verify`, an ordinary user", user: true, ports: 1000},
+		{name: "`nmap -sT`, an ordinary user", nmap: true, user: true, args: []string{"--unprivileged", "-sT"}, ports: 1000},
+		{name: "`sixfence verify` (50,000 a second)", ports: 10000},
+		{name: "`sixfence verify` (50,000 a second)", ports: 1000},
 	}
 	var rows []string
 	for _, c := range cases {
@@ -206,7 +210,7 @@ func BenchmarkVerify(b *testing.B) {
 		for fam, target := range l.target {
 			b.Run(fmt.Sprintf("%s/ports=%d/%s", strings.Trim(strings.ReplaceAll(c.name, "`", ""), " "), c.ports, []string{"ipv4", "ipv6"}[fam]), func(b *testing.B) {
 				var list []sample
-				for range max(c.runs, 1) {
+				for range map[bool]int{true: 1, false: runs}[c.once] {
 					name, args := l.bin, append([]string{"verify", target, "--quiet", "--format", "json", "--ports", fmt.Sprintf("tcp/1-%d", c.ports)}, c.args...)
 					if c.nmap {
 						name, args = nmap, append([]string{"-n", "-Pn", "-oX", "-", "-p", fmt.Sprintf("1-%d", c.ports)}, c.args...)
@@ -232,7 +236,7 @@ func BenchmarkVerify(b *testing.B) {
 		rows = append(rows, row+fmt.Sprintf(" %d | %s |", peakOf>>10, strings.Join(slices.Compact(seen), "; or ")))
 	}
 	if dir := os.Getenv("SIXFENCE_BENCH_DOC"); dir != "" && len(rows) == len(cases) {
-		text := machine() + ". Medians of 5 (`nmap -sS`: one run).\n\n| command | TCP ports | IPv4 | IPv6 | MB | states |\n|---|---|---|---|---|---|\n" + strings.Join(rows, "\n") + "\n"
+		text := machine() + fmt.Sprintf(". Medians of %d (`nmap -sS`: one run).", runs) + "\n\n| command | TCP ports | IPv4 | IPv6 | MB | states |\n|---|---|---|---|---|---|\n" + strings.Join(rows, "\n") + "\n"
 		if err := writeBetween(filepath.Join(dir, "performance.md"), "make bench-verify", text); err != nil {
 			b.Fatal(err)
 		}
