@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -225,13 +224,6 @@ func (d *Dir) Sub(name string) (*Dir, error) {
 	return &Dir{l: d.l, fd: fd, path: d.in(name)}, nil
 }
 
-// Attr are the attributes of a file; the zero Attr is root's own, 0600.
-type Attr struct {
-	Mode     uint32
-	UID, GID uint32
-	Label    string // security.selinux; empty: what the kernel gives
-}
-
 // Write makes a file, where nothing may be, with all of its content on the disk. Its
 // name is not: Sync the directory for that. A file that could not be completed is
 // removed.
@@ -274,67 +266,6 @@ func (d *Dir) Write(name string, content []byte, a Attr) error {
 		_ = d.Remove(name)
 	}
 	return err
-}
-
-// Relabel sets the security.selinux of a file or directory; what file systems without
-// labels say to that is no error.
-func (d *Dir) Relabel(name, label string) error {
-	fd, err := unix.Openat(d.fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", d.in(name), err)
-	}
-	defer unix.Close(fd)
-	return setLabel(fd, d.in(name), label)
-}
-
-func setLabel(fd int, path, label string) error {
-	if err := unix.Fsetxattr(fd, "security.selinux", append([]byte(label), 0), 0); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
-		return fmt.Errorf("label %s: %w", path, err)
-	}
-	return nil
-}
-
-// Inherit gives a file the access control list and the attributes of users that another
-// one has: content of ours in the place of somebody's file is still his file.
-func (d *Dir) Inherit(name, from string) error {
-	open := func(n string) (int, error) {
-		return unix.Openat(d.fd, n, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	}
-	src, err := open(from)
-	if errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("open %s: %w", d.in(from), err)
-	}
-	defer unix.Close(src)
-	dst, err := open(name)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", d.in(name), err)
-	}
-	defer unix.Close(dst)
-	list := make([]byte, 64<<10)
-	n, err := unix.Flistxattr(src, list)
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("list attributes of %s: %w", d.in(from), err)
-	}
-	for _, attr := range strings.Split(strings.TrimRight(string(list[:n]), "\x00"), "\x00") {
-		if attr != "system.posix_acl_access" && !strings.HasPrefix(attr, "user.") {
-			continue
-		}
-		value := make([]byte, 64<<10)
-		n, err := unix.Fgetxattr(src, attr, value)
-		if err == nil {
-			err = unix.Fsetxattr(dst, attr, value[:n], 0)
-		}
-		if err != nil && !errors.Is(err, unix.ENODATA) {
-			return fmt.Errorf("copy %s of %s: %w", attr, d.in(from), err)
-		}
-	}
-	return nil
 }
 
 // Replace puts a file in its place at once: whoever looks sees the old content or
@@ -565,66 +496,4 @@ func (d *Dir) Copy(name string, from io.Reader, durable bool) error {
 		return fmt.Errorf("copy %s: %w", d.in(name), err)
 	}
 	return nil
-}
-
-// Lock takes the lock that a file of this directory is, until the returned function
-// is called or the process ends. Without wait a lock that is held is ErrLocked. Only
-// who may enter the directory can hold it.
-func (d *Dir) Lock(name string, wait bool) (unlock func(), err error) {
-	fd, err := unix.Openat(d.fd, name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", d.in(name), err)
-	}
-	how := unix.LOCK_EX
-	if !wait {
-		how |= unix.LOCK_NB
-	}
-	for {
-		err = unix.Flock(fd, how)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
-	if err != nil {
-		unix.Close(fd)
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, ErrLocked
-		}
-		return nil, fmt.Errorf("lock %s: %w", d.in(name), err)
-	}
-	return func() { unix.Close(fd) }, nil
-}
-
-// LockHolder is the process that holds the lock, as far as this one may see it; 0 when
-// nobody does, or it cannot be told.
-func (d *Dir) LockHolder(name string) int {
-	var want unix.Stat_t
-	if unix.Fstatat(d.fd, name, &want, unix.AT_SYMLINK_NOFOLLOW) != nil {
-		return 0
-	}
-	b, err := os.ReadFile("/proc/locks")
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(b)) {
-		// "4: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF"; who waits has "->" before FLOCK.
-		w := strings.Fields(line)
-		if len(w) < 6 || w[1] != "FLOCK" || !strings.HasSuffix(w[5], ":"+strconv.FormatUint(want.Ino, 10)) {
-			continue
-		}
-		pid, err := strconv.Atoi(w[4])
-		if err != nil || pid <= 0 {
-			continue
-		}
-		// The device that the kernel prints is not always the one that stat says.
-		dir := "/proc/" + w[4] + "/fd/"
-		fds, _ := os.ReadDir(dir)
-		for _, f := range fds {
-			var st unix.Stat_t
-			if unix.Stat(dir+f.Name(), &st) == nil && st.Dev == want.Dev && st.Ino == want.Ino {
-				return pid
-			}
-		}
-	}
-	return 0
 }

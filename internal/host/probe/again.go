@@ -1,0 +1,172 @@
+package probe
+
+import (
+	"context"
+	"math"
+	"slices"
+	"time"
+
+	model "github.com/sixfence/sixfence/internal/model/probe"
+)
+
+// hold is how long a transport has to keep what it holds for a probe. A router says that
+// nobody is there only after it has asked three times, a second apart.
+func (s *scan) hold() time.Duration {
+	if !s.elsewise && (s.loss.srtt == 0 || len(s.refused) > 0) {
+		return 3500 * time.Millisecond
+	}
+	// The kernel asks again after a second, which would cost a ration.
+	if s.loss.srtt < 400*time.Millisecond {
+		return min(s.loss.timeout(), 950*time.Millisecond)
+	}
+	return s.loss.timeout()
+}
+
+// again asks ports that have answered once more, and at once. Those that are silent now do
+// not answer all who ask: their answers are rationed, and others may be silent for that.
+func (s *scan) again(ctx context.Context) error {
+	sample := s.sample(64)
+	heard := map[uint16]int{}
+	s.got = func(a answer) {
+		if a.try >= firstCheck {
+			heard[a.port]++
+		}
+	}
+	defer func() { s.got = nil }()
+	ask := func(ports []uint16, slot, n uint8) error {
+		for i := range n {
+			for _, p := range ports {
+				if err := s.send(ctx, key{p, firstCheck + slot + i}); err != nil {
+					return err
+				}
+			}
+		}
+		for end := time.Now().Add(s.loss.timeout()); time.Now().Before(end); {
+			if !slices.ContainsFunc(ports, func(p uint16) bool { return heard[p] < int(n) }) {
+				break
+			}
+			if err := s.idle(ctx, 5*time.Millisecond); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := ask(sample, 0, 2); err != nil {
+		return err
+	}
+	got := 0
+	for _, n := range heard {
+		got += n
+	}
+	suspects := slices.Clone(sample)
+	if len(sample) > 8 { // few would hide among them
+		suspects = slices.DeleteFunc(suspects, func(p uint16) bool { return heard[p] > 0 })
+		suspects = suspects[:min(len(suspects), 8)]
+	}
+	clear(heard)
+	if err := ask(suspects, 2, 14); err != nil {
+		return err
+	}
+	// More than two of three are lost.
+	suspects = slices.DeleteFunc(suspects, func(p uint16) bool { return heard[p] > 4 })
+	switch {
+	case len(suspects) == 0:
+		s.loss.sent += 2 * len(sample)
+		s.loss.lost += max(0, 2*len(sample)-got)
+	case len(suspects) < len(sample) || s.rationed(ctx):
+		s.suspects = suspects
+	}
+	return nil
+}
+
+// sample are some of the ports that answered, first those that have a silent one beside
+// them: a rule that answers some packets only answers a few ports of many.
+func (s *scan) sample(most int) []uint16 {
+	var edge, other []uint16
+	prev, have := uint16(0), false
+	for p := range s.out.Want.All {
+		r := s.out.At(p)
+		answered := (r.State == model.Open || r.State == model.Closed) && !r.ICMP
+		if have && s.pend.Has(p) && len(other) > 0 && other[len(other)-1] == prev {
+			edge, other = append(edge, prev), other[:len(other)-1]
+		}
+		switch {
+		case answered && have && s.pend.Has(prev):
+			edge = append(edge, p)
+		case answered:
+			other = append(other, p)
+		}
+		prev, have = p, true
+	}
+	spread := func(ps []uint16, n int) (out []uint16) {
+		for i := range min(n, len(ps)) {
+			out = append(out, ps[i*len(ps)/min(n, len(ps))])
+		}
+		return out
+	}
+	out := spread(edge, most)
+	return append(out, spread(other, most-len(out))...)
+}
+
+// latecomers judges the ports that answered in a later round. When there are more than the
+// loss explains, answers are rationed.
+func (s *scan) latecomers() {
+	n := len(s.late)
+	if n == 0 {
+		return
+	}
+	answering := s.out.Want.Len() - s.pend.Len() - n
+	q := s.loss.rate()
+	if explained := float64(answering) * math.Pow(q, float64(s.tried-1)); explained < 0.002*float64(n) {
+		s.suspects = slices.Clone(s.late[:min(n, 8)])
+		return
+	}
+	s.loss.sent += n
+	s.loss.lost += n
+}
+
+// silent gives up on ports: nothing came back.
+func (s *scan) silent(p *model.Ports) {
+	for port := range p.All {
+		s.out.Set(port, s.silence())
+	}
+}
+
+func (s *scan) silence() model.Reason {
+	return model.Reason{State: model.Filtered, Why: "silence", MayBeOpen: s.proto == protoUDP}
+}
+
+// undecided gives one reason to all that is left.
+func (s *scan) undecided(r model.Reason) {
+	for p := range s.pend.All {
+		s.out.Set(p, r)
+	}
+	*s.pend = model.Ports{}
+}
+
+// rationed tells whether what looks like loss is a limit: asked slowly, the controls
+// answer every time. It takes its time, and is asked once.
+func (s *scan) rationed(ctx context.Context) bool {
+	if s.strolled {
+		return false
+	}
+	s.strolled = true
+	save := *s.loss
+	defer func() { s.loss.sent, s.loss.lost = save.sent, save.lost }()
+	for _, test := range []struct {
+		n   int
+		gap time.Duration
+	}{{6, time.Second}, {4, 7 * time.Second}} {
+		s.loss.sent, s.loss.lost = 0, 0
+		if err := s.calibrate(ctx, test.n, test.gap); err != nil {
+			return false
+		}
+		if s.loss.lost == 0 && s.loss.sent > 0 {
+			return true
+		}
+		if s.loss.lost*3 < s.loss.sent*2 { // a third answers: it is loss
+			return false
+		}
+	}
+	return false
+}

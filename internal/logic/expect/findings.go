@@ -1,0 +1,318 @@
+package expect
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/sixfence/sixfence/internal/model/fact"
+	"github.com/sixfence/sixfence/internal/model/finding"
+	"github.com/sixfence/sixfence/internal/model/probe"
+)
+
+// Findings are what is wrong, and what could not be told, as the audit says it.
+func (j *Judge) Findings() ([]finding.Finding, []finding.Gap) {
+	b := &builder{gaps: map[string]int{}}
+	for _, v := range j.vantages() {
+		b.via = v.Addresses[0].Via
+		b.judge(v)
+	}
+	b.via = ""
+	for _, l := range j.Lost {
+		b.add(Vantage, finding.High, finding.Unknown, finding.Subject{Key: l.Via}, "nothing is known from "+l.Via+": "+l.Why)
+	}
+	finding.Sort(b.findings)
+	return b.findings, b.list
+}
+
+// judge adds what one vantage has seen.
+func (b *builder) judge(j *Judge) {
+	for _, a := range j.Addresses {
+		b.vantage(a)
+		b.path(a)
+	}
+	type group struct {
+		Result
+		ports probe.Ports
+	}
+	var groups []*group
+	index := map[string]int{}
+	for r := range j.Results {
+		if r.Verdict.Agree() {
+			continue
+		}
+		key := fmt.Sprint(r.Address, r.Proto, r.Variant, r.State, r.Expected, r.Predicted, r.Verdict, r.MayBeOpen, r.Blocked)
+		i, ok := index[key]
+		if !ok {
+			i = len(groups)
+			index[key] = i
+			groups = append(groups, &group{Result: *r})
+		}
+		groups[i].ports.Add(r.Port)
+	}
+	explained := map[string]*probe.Ports{} // ports with an expectation: they are judged by it
+	for _, g := range groups {
+		b.result(&g.Result, &g.ports)
+	}
+	for r := range j.Results {
+		if r.Expected != "" {
+			k := r.Proto
+			if explained[k] == nil {
+				explained[k] = &probe.Ports{}
+			}
+			explained[k].Add(r.Port)
+		}
+	}
+	b.parity(j.parity(), explained)
+	b.wrapped(j)
+}
+
+type builder struct {
+	findings []finding.Finding
+	list     []finding.Gap
+	gaps     map[string]int
+	via      string // who says so; empty: this host has seen it
+}
+
+func (b *builder) add(control string, s finding.Severity, status finding.Status, subject finding.Subject, message string, evidence ...finding.Evidence) {
+	c := control
+	if evidence == nil {
+		evidence = []finding.Evidence{}
+	}
+	if b.via != "" {
+		subject.Key = strings.TrimSpace(b.via + " " + subject.Key)
+		message = b.via + " claims: " + message
+		for i, e := range evidence {
+			if e.Source == "probe" || e.Source == "ICMP" {
+				evidence[i].Source = e.Source + ", as " + b.via + " claims"
+			}
+		}
+	}
+	f := finding.Finding{
+		Control: c, Status: status, Effective: status, Compliance: status, Severity: s, Subject: subject, Message: message,
+		Fingerprint: finding.FingerprintOf(c, subject), Evidence: evidence, Remediation: []finding.Remediation{}, References: []finding.Reference{},
+	}
+	for _, x := range Controls() {
+		if x.ID == c {
+			f.Title, f.References, f.Remediation = x.Title, x.Refs, x.Fix
+		}
+	}
+	if status == finding.Unknown {
+		id := "gap-" + finding.FingerprintOf("gap", finding.Subject{Key: message, Address: subject.Address})[:12]
+		f.Gaps = []string{id}
+		if _, ok := b.gaps[id]; !ok {
+			b.gaps[id] = len(b.list)
+			b.list = append(b.list, finding.Gap{ID: id, Reason: fact.NotCollected, What: message})
+		}
+		g := &b.list[b.gaps[id]]
+		if !slices.Contains(g.Controls, c) {
+			g.Controls = append(g.Controls, c)
+		}
+	}
+	b.findings = append(b.findings, f)
+}
+
+func (b *builder) vantage(a *probe.Address) {
+	s := finding.Subject{Family: a.Family(), Address: a.Addr.String()}
+	if a.Vantage.Self {
+		b.add(Vantage, finding.High, finding.Unknown, s, a.Addr.String()+" is an address of the host that asks: the probes went over loopback, where other rules hold; look from another host")
+	}
+	if a.Complete && a.Life == probe.NoLife && !a.Vantage.Self && a.Problem == "" {
+		b.add(Life, finding.High, finding.Unknown, s, "nothing at "+a.Addr.String()+" gives a sign of life: a host that is down is as silent as a firewall")
+	}
+	if a.Problem != "" {
+		b.add(Life, finding.High, finding.Unknown, s, "nothing could be sent to "+a.Addr.String()+": "+a.Problem)
+	}
+	if !a.Complete {
+		b.add(Life, finding.High, finding.Unknown, s, "the run was cut short: "+a.Addr.String()+" is not known as a whole")
+	}
+}
+
+// path judges path-MTU discovery, where it was looked at.
+func (b *builder) path(a *probe.Address) {
+	m := a.Path
+	if m == nil {
+		return
+	}
+	s := finding.Subject{Family: a.Family(), Address: a.Addr.String()}
+	var ev []finding.Evidence
+	if m.MTU > 0 {
+		ev = append(ev, finding.Evidence{Source: "probe", Key: "largest answered packet", Value: fmt.Sprint(m.MTU)})
+	}
+	if m.Hop.IsValid() {
+		ev = append(ev, finding.Evidence{Source: "ICMP", Key: "Packet Too Big from " + m.Hop.String(), Value: fmt.Sprint(m.HopMTU)})
+	}
+	switch m.Verdict {
+	case probe.PathIgnored:
+		b.add(Path, finding.High, finding.Fail, s, fmt.Sprintf("%s goes on sending packets of %d bytes after a Packet Too Big that allows 1280: its rules, or some on the way to it, drop ICMPv6 type 2", a.Addr, m.MTU), ev...)
+	case probe.PathHole:
+		way := map[string]string{"there": "on the way to ", "back": "on the way back from "}[m.Way]
+		if way == "" {
+			way = "on the way to or from "
+		}
+		b.add(Path, finding.High, finding.Fail, s, fmt.Sprintf("packets of more than %d bytes are lost %s%s, and nobody says Packet Too Big", m.MTU, way, a.Addr), ev...)
+	case probe.PathUnknown:
+		b.add(Path, finding.Medium, finding.Unknown, s, fmt.Sprintf("path-MTU discovery of %s could not be looked at: %s", a.Addr, m.Why), ev...)
+	case probe.PathHonoured:
+	}
+}
+
+// words of the verdicts.
+var verdictWords = map[Verdict]string{
+	PolicyWrong: "the rules do that as well, so the rules are what is wrong",
+	ModelWrong:  "the rules that were given do not explain it: they are out of date, or something decides that they do not hold",
+	Between:     "the rules allow more, so something on the way decides as well: a security group, a switch, a provider",
+	AllDiffer:   "the rules say a third thing",
+	Differs:     "",
+}
+
+func (b *builder) result(r *Result, ports *probe.Ports) {
+	s := finding.Subject{Family: r.Family, Proto: r.Proto, Address: r.Address.String()}
+	what := r.Proto + "/" + short(ports)
+	if ports.Len() == 1 {
+		s.Port = r.Port
+	} else {
+		s.Key = string(r.Variant) + " " + ports.List()
+	}
+	if r.Variant != probe.Plain {
+		what += " behind " + variantWords[r.Variant]
+		s.Key = strings.TrimSpace(string(r.Variant) + " " + ports.List())
+	}
+	state := string(r.State)
+	switch {
+	case r.MayBeOpen:
+		state = "silent, that is open or filtered"
+	case r.Blocked:
+		state = "filtered or rejected"
+	}
+	want := string(r.Expected)
+	if want == "" {
+		want = string(r.Predicted) + " by the rules"
+	}
+	msg := fmt.Sprintf("%s of %s is %s, and should be %s", what, r.Address, state, want)
+	if w := verdictWords[r.Verdict]; w != "" {
+		msg += ": " + w
+	}
+	ev := []finding.Evidence{{Source: "probe", Key: r.Address.String() + " " + r.Proto + "/" + short(ports), Value: state}}
+	if r.ICMP != nil {
+		ev = append(ev, finding.Evidence{Source: "ICMP", Key: "from " + r.ICMP.From.String(), Value: fmt.Sprintf("type %d code %d", r.ICMP.Type, r.ICMP.Code)})
+	}
+	if r.Predicted != "" {
+		ev = append(ev, finding.Evidence{Source: "reach", Key: "rules of the target", Value: string(r.Predicted)})
+	}
+	if r.Verdict == Undecided {
+		b.add(Difference, severity(r), finding.Unknown, s, fmt.Sprintf("%s of %s should be %s, and what was seen (%s, %s) proves nothing", what, r.Address, want, state, cmp.Or(r.Why, "no reason")), ev...)
+		return
+	}
+	b.add(Difference, severity(r), finding.Fail, s, msg, ev...)
+}
+
+func severity(r *Result) finding.Severity {
+	want := r.Expected
+	if want == "" {
+		want = r.Predicted
+	}
+	switch {
+	case r.State == probe.Open:
+		return finding.High
+	case want == Word(probe.Open), r.State == probe.Closed && blocks(want):
+		return finding.Medium
+	case r.Verdict == Undecided:
+		return finding.Medium
+	}
+	return finding.Low
+}
+
+// manyPorts that answer over IPv6 and not over IPv4 are no exception to a rule: there is
+// no rule.
+const manyPorts = 100
+
+// maxShown is how long a list of ports may be in a sentence.
+const maxShown = 40
+
+func short(p *probe.Ports) string {
+	l := p.List()
+	if len(l) <= maxShown {
+		return l
+	}
+	cut := strings.LastIndexByte(l[:maxShown], ',')
+	return fmt.Sprintf("%s… (%d ports)", l[:max(cut, 1)], p.Len())
+}
+
+func (b *builder) parity(ps []Parity, explained map[string]*probe.Ports) {
+	for _, p := range ps {
+		if !p.Differ || p.Variant != probe.Plain {
+			continue
+		}
+		var left probe.Ports
+		for port := range p.set.All {
+			if e := explained[p.Proto]; e == nil || !e.Has(port) {
+				left.Add(port)
+			}
+		}
+		if left.Len() == 0 {
+			continue
+		}
+		var parts []string
+		wide, openIn := "", ""
+		for i, st := range p.States {
+			if st == "" {
+				continue
+			}
+			parts = append(parts, fmt.Sprintf("%s over %s (%s)", st, map[bool]string{true: "IPv4", false: "IPv6"}[p.Addresses[i].Is4()], p.Addresses[i]))
+			if st == Word(probe.Open) {
+				openIn = probe.FamilyOf(p.Addresses[i])
+			}
+			if st == Word(probe.Open) || st == Word(probe.Closed) && wide == "" {
+				wide = probe.FamilyOf(p.Addresses[i])
+			}
+		}
+		sev := finding.Medium
+		if openIn == "ipv6" || wide == "ipv6" && left.Len() >= manyPorts {
+			sev = finding.High
+		}
+		s := finding.Subject{Family: wide, Proto: p.Proto, Key: p.Target + " " + left.List()}
+		if left.Len() == 1 {
+			for port := range left.All {
+				s.Port = port
+			}
+			s.Key = p.Target
+		}
+		b.add(Families, sev, finding.Fail, s, fmt.Sprintf("%s/%s of %s is %s", p.Proto, short(&left), p.Target, strings.Join(parts, ", ")),
+			finding.Evidence{Source: "probe", Key: p.Target, Value: strings.Join(parts, ", ")})
+	}
+}
+
+var variantWords = map[probe.Variant]string{
+	probe.HopByHop: "a hop-by-hop header", probe.DestOpts: "a destination options header", probe.Fragments: "fragments", probe.Atomic: "an atomic fragment header",
+}
+
+// wrapped looks for packets that get further than their plain kin.
+func (b *builder) wrapped(j *Judge) {
+	for _, a := range j.Addresses {
+		plain := map[string]*probe.Table{}
+		for _, t := range a.Tables {
+			if t.Variant == probe.Plain {
+				plain[t.Proto] = t
+			}
+		}
+		for _, t := range a.Tables {
+			k := plain[t.Proto]
+			if t.Variant == probe.Plain || k == nil {
+				continue
+			}
+			var through probe.Ports
+			for p := range t.Want.All {
+				got, was := t.At(p).State, k.At(p).State
+				if (got == probe.Open || got == probe.Closed) && was != probe.Open && was != probe.Closed && was != "" {
+					through.Add(p)
+				}
+			}
+			if through.Len() > 0 {
+				s := finding.Subject{Family: a.Family(), Proto: t.Proto, Address: a.Addr.String(), Key: string(t.Variant) + " " + through.List()}
+				b.add(Wrapped, finding.High, finding.Fail, s, fmt.Sprintf("%s/%s of %s answers behind %s, and not without: the rules look at the first header only", t.Proto, short(&through), a.Addr, variantWords[t.Variant]))
+			}
+		}
+	}
+}
