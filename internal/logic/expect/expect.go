@@ -153,6 +153,8 @@ func Compare(expected, predicted Word, o Observed) Verdict {
 		return Match // silence alone proves nothing; the rules say why it is silent
 	case o.Blocked && e == yes && blocks(predicted):
 		return Match
+	case p == yes && predicted == Word(probe.Rejected) && (expected == Blocked || expected == predicted):
+		return Match // a reset, which the rules send
 	case e == maybe || p == maybe:
 		return Undecided
 	case e == yes:

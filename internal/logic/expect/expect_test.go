@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sixfence/sixfence/internal/model/finding"
 	"github.com/sixfence/sixfence/internal/model/intent"
 	"github.com/sixfence/sixfence/internal/model/probe"
 )
@@ -32,6 +33,8 @@ func TestCompareNamesTheOddOneOut(t *testing.T) {
 		{"filtered", "", seen(probe.Rejected), Differs},
 		{"", "filtered", seen(probe.Open), Differs},
 		{"", "rejected", seen(probe.Closed), Match}, // by a reset
+		{"blocked", "rejected", seen(probe.Closed), Match},
+		{"filtered", "rejected", seen(probe.Closed), PolicyWrong},
 		{"open", "open", seen(probe.Open), Match},
 		{"open", "open", seen(probe.Filtered), Between},
 		{"open", "open", seen(probe.Unreachable), Between},
@@ -168,6 +171,37 @@ func TestControlsTeach(t *testing.T) {
 	for n := 1; n <= 10; n++ {
 		if id := fmt.Sprintf("VERIFY-%02d", n); !seen[id] {
 			t.Errorf("nothing is said about %s", id)
+		}
+	}
+}
+
+// TestWhatWasSaidAndIsNotSoFails: with --fail-on high, the default, a wish that is not
+// fulfilled ends in exit 1; silence that may be a filter does not.
+func TestWhatWasSaidAndIsNotSoFails(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		expected, predicted Word
+		seen                probe.Reason
+		want                finding.Severity
+	}{
+		{"filtered", "", probe.Reason{State: probe.Closed}, finding.High},
+		{"blocked", "closed", probe.Reason{State: probe.Closed}, finding.High},
+		{"open", "", probe.Reason{State: probe.Closed}, finding.High},
+		{"open", "", probe.Reason{State: probe.Filtered}, finding.High},
+		{"open", "", probe.Reason{State: probe.Errored}, finding.High},
+		{"closed", "", probe.Reason{State: probe.Open}, finding.High},
+		{"", "filtered", probe.Reason{State: probe.Open}, finding.High},
+		{"", "filtered", probe.Reason{State: probe.Closed}, finding.Medium},
+		{"", "open", probe.Reason{State: probe.Filtered}, finding.Medium},
+		{"filtered", "", probe.Reason{State: probe.Filtered, MayBeOpen: true}, finding.Medium},
+		{"open", "", probe.Reason{State: probe.Filtered, MayBeOpen: true}, finding.Medium},
+		{"filtered", "", probe.Reason{State: probe.Errored, Blocked: true}, finding.Medium},
+		{"filtered", "", probe.Reason{State: probe.Rejected}, finding.Low},
+	} {
+		r := Result{State: c.seen.State, Blocked: c.seen.Blocked, MayBeOpen: c.seen.MayBeOpen, Expected: c.expected, Predicted: c.predicted}
+		r.Verdict = Compare(c.expected, c.predicted, Observed{Reason: c.seen, Proven: true})
+		if got := severity(&r); got != c.want {
+			t.Errorf("wanted %q, rules %q, seen %+v (%s): %s, want %s", c.expected, c.predicted, c.seen, r.Verdict, got, c.want)
 		}
 	}
 }

@@ -208,18 +208,20 @@ func (b *builder) result(r *Result, ports *probe.Ports) {
 	b.add(Difference, severity(r), finding.Fail, s, msg, ev...)
 }
 
+// severity is high for what somebody said and is not so: then the exit status says it, too.
+// What the rules alone predict is no wish.
 func severity(r *Result) finding.Severity {
-	want := r.Expected
+	want, said := r.Expected, finding.High
 	if want == "" {
-		want = r.Predicted
+		want, said = r.Predicted, finding.Medium
 	}
 	switch {
 	case r.State == probe.Open:
 		return finding.High
-	case want == Word(probe.Open), r.State == probe.Closed && blocks(want):
-		return finding.Medium
-	case r.Verdict == Undecided:
-		return finding.Medium
+	case r.MayBeOpen, r.Blocked && blocks(want):
+		return finding.Medium // as far as can be told it is as wanted
+	case r.Verdict == Undecided, want == Word(probe.Open), r.State == probe.Closed && blocks(want):
+		return said
 	}
 	return finding.Low
 }
