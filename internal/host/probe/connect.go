@@ -21,7 +21,7 @@ type connects struct {
 	open  map[int32]*conn
 	queue []*conn // in the order of their start
 	life  time.Duration
-	most  int
+	share *sockets
 }
 
 type conn struct {
@@ -36,24 +36,18 @@ func newConnects(f *flow, index int) (*connects, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open epoll: %w", err)
 	}
-	most := 1000
-	var l unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) == nil && l.Cur < 64_000 {
-		most = max(16, int(l.Cur)/64) // other addresses want some, too
-	}
-	return &connects{flow: f, index: index, ep: ep, open: map[int32]*conn{}, life: time.Second, most: most}, nil
+	return &connects{flow: f, index: index, ep: ep, open: map[int32]*conn{}, life: time.Second, share: allSockets()}, nil
 }
 
 func (c *connects) patience(d time.Duration) { c.life = d }
 func (c *connects) overruns() int            { return 0 }
 
-// room makes place for one more by giving up on what has waited long enough.
-func (c *connects) room() bool {
+// expire gives up on what has waited long enough.
+func (c *connects) expire() {
 	for len(c.queue) > 0 && (c.queue[0].done || time.Since(c.queue[0].start) > c.life) {
 		c.finish(c.queue[0])
 		c.queue = c.queue[1:]
 	}
-	return len(c.open) < c.most
 }
 
 func (c *connects) finish(x *conn) {
@@ -64,12 +58,25 @@ func (c *connects) finish(x *conn) {
 		// alone ends no watch: its events would be taken for those of the next with its number.
 		_ = unix.EpollCtl(c.ep, unix.EPOLL_CTL_DEL, int(x.fd), nil)
 		unix.Close(int(x.fd))
+		c.share.give()
 	}
 }
 
-func (c *connects) send(k key) error {
+func (c *connects) send(k key) (err error) {
+	if !c.share.take(len(c.open)) {
+		return errFull
+	}
+	defer func() {
+		if err != nil {
+			c.share.give()
+		}
+	}()
 	fd, err := unix.Socket(domain(c.flow.dst), unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
+	switch err {
+	case nil:
+	case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM: // others have them
+		return errFull
+	default:
 		return fmt.Errorf("open socket: %w", err)
 	}
 	// Closed by a reset: nothing of ours stays in TIME_WAIT, here or there.
@@ -93,7 +100,7 @@ func (c *connects) send(k key) error {
 }
 
 func (c *connects) receive(d time.Duration, f func(answer)) error {
-	c.room()
+	c.expire()
 	return drainEpoll(c.ep, d, func(fd int32) {
 		x := c.open[fd]
 		if x == nil {
@@ -196,7 +203,6 @@ func newDatagrams(f *flow, index int) (*datagrams, error) {
 
 func (d *datagrams) patience(time.Duration) {}
 func (d *datagrams) overruns() int          { return 0 }
-func (d *datagrams) room() bool             { return true }
 
 // what is the payload of a probe as the kernel takes it.
 func (d *datagrams) what(k key) []byte {

@@ -222,7 +222,6 @@ func (r *raw) overruns() int {
 }
 
 func (r *raw) patience(time.Duration) {}
-func (r *raw) room() bool             { return true }
 
 func (r *raw) close() {
 	for _, fd := range append(r.keep, r.out, r.in) {

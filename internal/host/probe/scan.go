@@ -14,15 +14,16 @@ import (
 
 // transport sends the probes of one flow and hears the answers.
 type transport interface {
+	// send sends one probe. errFull: not now, too many wait for their answers.
 	send(k key) error
 	receive(d time.Duration, f func(answer)) error
 	// patience is how long a probe may wait for its answer, for transports that hold
 	// something for each.
 	patience(d time.Duration)
 	overruns() int
-	// room tells whether one more probe can be on its way.
-	room() bool
 }
+
+var errFull = errors.New("too many probes are on their way")
 
 // scan finds the state of every port of a table.
 type scan struct {
@@ -167,14 +168,6 @@ func (s *scan) send(ctx context.Context, k key) error {
 			return err
 		}
 	}
-	for !s.t.room() {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if err := s.t.receive(5*time.Millisecond, s.heard); err != nil {
-			return err
-		}
-	}
 	s.sent++
 	if s.sent%32 == 0 {
 		if err := s.t.receive(0, s.heard); err != nil {
@@ -185,11 +178,17 @@ func (s *scan) send(ctx context.Context, k key) error {
 		}
 	}
 	err := s.t.send(k)
-	for n := 0; (errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)) && n < 2000; n++ { // others have the sockets
+	for begin := time.Now(); errors.Is(err, errFull); err = s.t.send(k) {
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case time.Since(begin) > 30*time.Second:
+			return err
+		}
 		if err := s.t.receive(5*time.Millisecond, s.heard); err != nil {
 			return err
 		}
-		err = s.t.send(k)
+		s.t.patience(s.hold()) // perhaps the way is known better by now
 	}
 	return s.failed(k, err)
 }
@@ -256,11 +255,48 @@ func shuffled(p *model.Ports, salt uint16, yield func(uint16) bool) {
 	}
 }
 
+// usual are ports behind which there often is something, the likeliest first.
+var usual = []uint16{
+	22, 443, 80, 25, 53, 445, 8080, 21, 3389, 3306, 5432, 8443, 993, 110, 143, 111, 139, 587, 995, 5900, 23, 135, 6443, 2222, 8000, 9090, 631, 1723, 389, 636,
+}
+
+// usualFirst asks the ports that most probably answer before the others, and hears them. A
+// limit for all ports would have nothing left for them behind the others, and nothing would
+// show it; and with their answers, loss is measured from the beginning.
+func (s *scan) usualFirst(ctx context.Context) (asked model.Ports, err error) {
+	if s.proto != protoTCP || s.pend.Len() <= 2*len(usual) {
+		return asked, nil
+	}
+	for _, port := range usual {
+		if s.pend.Has(port) {
+			asked.Add(port)
+			if err := s.send(ctx, key{port, 0}); err != nil {
+				return asked, err
+			}
+		}
+	}
+	for end := time.Now().Add(s.loss.short()); asked.Len() > 0 && len(s.controls) == 0 && time.Now().Before(end); {
+		if err := s.idle(ctx, 2*time.Millisecond); err != nil {
+			return asked, err
+		}
+	}
+	return asked, nil
+}
+
 // round asks every port without an answer once.
 func (s *scan) round(ctx context.Context, try uint8) (err error) {
 	every := max(32, s.pend.Len()/200)
+	var asked model.Ports
+	if s.tried == 0 {
+		if asked, err = s.usualFirst(ctx); err != nil {
+			return err
+		}
+	}
 	n := 0
 	shuffled(s.pend, uint16(try)*7919, func(port uint16) bool {
+		if asked.Has(port) {
+			return true
+		}
 		if err = s.send(ctx, key{port, try}); err != nil {
 			return false
 		}
