@@ -119,6 +119,12 @@ func Open(o Options) (*Prober, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.Path {
+		if err := p.raw.watch(o.Addr, p.Found.Vantage.Source); err != nil {
+			p.Close()
+			return nil, err
+		}
+	}
 	for _, f := range p.flows {
 		if err := p.raw.reserve(f, p.index); err != nil {
 			p.Close()

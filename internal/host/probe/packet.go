@@ -190,22 +190,32 @@ func (f *flow) header6(first uint8, ext []byte, proto uint8, seg []byte) []byte 
 }
 
 func (f *flow) packets4(seg []byte, id uint16) [][]byte {
-	head := func(part []byte, frag uint16) []byte {
-		b := make([]byte, 20, 20+len(part))
-		b[0] = 0x45
-		binary.BigEndian.PutUint16(b[2:], uint16(20+len(part)))
-		binary.BigEndian.PutUint16(b[4:], id)
-		binary.BigEndian.PutUint16(b[6:], frag)
-		b[8], b[9] = 64, f.proto
-		src, dst := f.src.As4(), f.dst.As4()
-		copy(b[12:], src[:])
-		copy(b[16:], dst[:])
-		binary.BigEndian.PutUint16(b[10:], ^fold(add(0, b)))
-		return append(b, part...)
-	}
 	if f.variant == model.Fragments {
 		cut := split(seg)
-		return [][]byte{head(seg[:cut], 0x2000), head(seg[cut:], uint16(cut/8))}
+		return [][]byte{f.header4(nil, seg[:cut], moreFragments, id), f.header4(nil, seg[cut:], uint16(cut/8), id)}
 	}
-	return [][]byte{head(seg, 0x4000)}
+	return [][]byte{f.header4(nil, seg, dontFragment, id)}
+}
+
+// Flags of an IPv4 header, beside the offset.
+const (
+	dontFragment  = 0x4000
+	moreFragments = 0x2000
+)
+
+// header4 puts a header before a part of a packet, with options if there are any.
+func (f *flow) header4(options, part []byte, frag, id uint16) []byte {
+	n := 20 + len(options)
+	b := make([]byte, n, n+len(part))
+	b[0] = 0x40 | uint8(n/4)
+	binary.BigEndian.PutUint16(b[2:], uint16(n+len(part)))
+	binary.BigEndian.PutUint16(b[4:], id)
+	binary.BigEndian.PutUint16(b[6:], frag)
+	b[8], b[9] = 64, f.proto
+	src, dst := f.src.As4(), f.dst.As4()
+	copy(b[12:], src[:])
+	copy(b[16:], dst[:])
+	copy(b[20:], options)
+	binary.BigEndian.PutUint16(b[10:], ^fold(add(0, b)))
+	return append(b, part...)
 }

@@ -126,6 +126,11 @@ func FuzzParse(f *testing.F) {
 		if a := x.parse(b); a.kind != noAnswer && (a.try >= tries || !a.from.IsValid()) {
 			t.Fatalf("%+v", a)
 		}
+		e := &echoes{f: x, sent: x.segment(key{128, 1})}
+		got := came{}
+		if e.heard(b, key{128, 1}, &got); got.mtu < 0 || got.mtu > 65535 {
+			t.Fatalf("%+v", got)
+		}
 		d := &datagrams{flow: x}
 		q := queued{data: b, dst: netip.AddrPortFrom(x.dst, 53)}
 		q.extended(b)

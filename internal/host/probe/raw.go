@@ -15,6 +15,7 @@ import (
 // can drop it. What this host's own rules refuse to send is an error of the send.
 type raw struct {
 	out, in int
+	tap     int // sees what leaves; 0: not open
 	flow    *flow
 	id      uint32
 	buf     []byte
@@ -221,6 +222,47 @@ func (r *raw) overruns() int {
 	return int(s.Drops)
 }
 
+// watch looks at what really leaves for the target: what this host drops behind its rules for
+// sent packets (by tc, or in a netdev chain) is no error of the send.
+func (r *raw) watch(dst, src netip.Addr) (err error) {
+	if r.tap, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
+		r.tap = 0
+		return fmt.Errorf("open packet socket: %w", err)
+	}
+	const packetType = 0xfffff000 + 4 // SKF_AD_OFF + SKF_AD_PKTTYPE
+	prog := filter(src, dst)          // the other way round
+	prog = append([]unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: packetType},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.PACKET_OUTGOING, Jt: 1},
+		{Code: unix.BPF_RET | unix.BPF_K},
+	}, prog...)
+	if err := unix.SetsockoptSockFprog(r.tap, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}); err != nil {
+		return fmt.Errorf("attach filter: %w", err)
+	}
+	// What leaves is shown to those only who look at all protocols.
+	if err := unix.Bind(r.tap, &unix.SockaddrLinklayer{Protocol: unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8}); err != nil {
+		return fmt.Errorf("bind packet socket: %w", err)
+	}
+	return nil
+}
+
+// leaving hands over the sizes of the packets that have left since the last call.
+func (r *raw) leaving(f func(size int)) {
+	for {
+		n, err := unix.Read(r.tap, r.buf)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return
+		case n >= 20 && r.buf[0]>>4 == 4:
+			f(int(binary.BigEndian.Uint16(r.buf[2:])))
+		case n >= 40:
+			f(40 + int(binary.BigEndian.Uint16(r.buf[4:])))
+		}
+	}
+}
+
 func (r *raw) patience(time.Duration) {}
 
 func (r *raw) close() {
@@ -228,6 +270,9 @@ func (r *raw) close() {
 		if fd >= 0 {
 			unix.Close(fd)
 		}
+	}
+	if r.tap > 0 {
+		unix.Close(r.tap)
 	}
 }
 

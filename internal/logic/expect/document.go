@@ -44,7 +44,7 @@ type Seen struct {
 	Controls  int        `json:"controls"` // probes of which an answer was sure
 	Lost      int        `json:"lost"`     // of those
 	Complete  bool       `json:"complete"`
-	// Path is what path-MTU discovery does (--path; IPv6 only).
+	// Path is what path-MTU discovery does (--path).
 	Path  *probe.Path `json:"path,omitempty"`
 	Notes []string    `json:"notes"`
 }

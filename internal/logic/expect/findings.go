@@ -140,18 +140,22 @@ func (b *builder) path(a *probe.Address) {
 	if m.MTU > 0 {
 		ev = append(ev, finding.Evidence{Source: "probe", Key: "largest answered packet", Value: fmt.Sprint(m.MTU)})
 	}
+	message, kind, allows := "Packet Too Big", "ICMPv6 type 2", "1280"
+	if a.Addr.Is4() {
+		message, kind, allows = "Fragmentation Needed", "ICMP type 3 code 4", "less"
+	}
 	if m.Hop.IsValid() {
-		ev = append(ev, finding.Evidence{Source: "ICMP", Key: "Packet Too Big from " + m.Hop.String(), Value: fmt.Sprint(m.HopMTU)})
+		ev = append(ev, finding.Evidence{Source: "ICMP", Key: message + " from " + m.Hop.String(), Value: fmt.Sprint(m.HopMTU)})
 	}
 	switch m.Verdict {
 	case probe.PathIgnored:
-		b.add(Path, finding.High, finding.Fail, s, fmt.Sprintf("%s goes on sending packets of %d bytes after a Packet Too Big that allows 1280: its rules, or some on the way to it, drop ICMPv6 type 2", a.Addr, m.MTU), ev...)
+		b.add(Path, finding.High, finding.Fail, s, fmt.Sprintf("%s goes on sending packets of %d bytes after a %s that allows %s: its rules, or some on the way to it, drop %s", a.Addr, m.MTU, message, allows, kind), ev...)
 	case probe.PathHole:
 		way := map[string]string{"there": "on the way to ", "back": "on the way back from "}[m.Way]
 		if way == "" {
 			way = "on the way to or from "
 		}
-		b.add(Path, finding.High, finding.Fail, s, fmt.Sprintf("packets of more than %d bytes are lost %s%s, and nobody says Packet Too Big", m.MTU, way, a.Addr), ev...)
+		b.add(Path, finding.High, finding.Fail, s, fmt.Sprintf("packets of more than %d bytes are lost %s%s, and nobody says %s", m.MTU, way, a.Addr, message), ev...)
 	case probe.PathUnknown:
 		b.add(Path, finding.Medium, finding.Unknown, s, fmt.Sprintf("path-MTU discovery of %s could not be looked at: %s", a.Addr, m.Why), ev...)
 	case probe.PathHonoured:

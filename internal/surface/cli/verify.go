@@ -94,7 +94,7 @@ func (a *app) verifyCommand() *cobra.Command {
 	f.StringArrayVar(&o.via, "via", nil, "look from another host, `ssh://[user@]host[:port]`, instead of from here; may be repeated, and \"here\" is this host")
 	f.StringVar(&o.program, "via-binary", "", "run this sixfence `FILE` there, where the architecture is another one")
 	f.StringVar(&o.state, "state", "", "keep what is known in `FILE`, and go on from there when it exists")
-	f.BoolVar(&o.path, "path", false, "also test path-MTU discovery (root, IPv6): large echoes, and a Packet Too Big that the target has to heed")
+	f.BoolVar(&o.path, "path", false, "also test path-MTU discovery (root): large echoes, and a Packet Too Big that the target has to heed")
 	f.BoolVar(&o.connect, "connect", false, "connect like an ordinary client, as root too")
 	f.BoolVar(&o.together, "together", false, "all targets are one host: compare their families")
 	f.BoolVar(&o.apart, "apart", false, "each target is a host of its own, also one IPv4 and one IPv6 address")

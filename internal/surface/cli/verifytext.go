@@ -352,7 +352,7 @@ func verifyNotes(b *bufio.Writer, j *expect.Judge, guessed bool) {
 		if m := a.Path; m != nil && m.Verdict == probe.PathHonoured {
 			n := fmt.Sprintf("%s: path-MTU discovery works, packets of %d bytes come through", a.Addr, m.MTU)
 			if m.Hop.IsValid() {
-				n += fmt.Sprintf("; %s says Packet Too Big above %d", m.Hop, m.HopMTU)
+				n += fmt.Sprintf("; %s says %s above %d", m.Hop, map[bool]string{true: "Fragmentation Needed", false: "Packet Too Big"}[a.Addr.Is4()], m.HopMTU)
 			}
 			notes = append(notes, n)
 		}
