@@ -201,19 +201,8 @@ func Sendings(in *intent.Intent, r Range) []Sending {
 // lists tells whether the intent names a protocol as a whole anywhere, or the one port of
 // it that is asked for: what it names is no tunnel that it did not think of.
 func (c *corpus) lists(proto uint8, port uint16) bool {
-	var all []string
-	for _, v := range c.in.Services {
-		all = append(all, v.Ports...)
-	}
-	for _, f := range c.in.Forwarding.Allow {
-		all = append(all, f.Ports...)
-	}
-	for _, d := range slices.Concat(c.in.Egress.IPv4.Allow, c.in.Egress.IPv6.Allow) {
-		all = append(all, d.Ports...)
-	}
-	return slices.ContainsFunc(all, func(t string) bool {
-		x, err := intent.ParsePort(t)
-		return err == nil && x.Proto == proto && (port == 0 && x.Whole() || port != 0 && !x.Whole() && x.From == port && x.To == port)
+	return slices.ContainsFunc(c.in.ListedPorts(), func(x intent.Port) bool {
+		return x.Proto == proto && x.From == port && x.To == port // 0: as a whole
 	})
 }
 

@@ -213,10 +213,13 @@ func (b *builder) tunnelRisks() {
 		return
 	}
 	links, _ := b.ns.Links.Get()
+	listed := b.in.ListedPorts()
+	port := func(x span) bool {
+		return slices.ContainsFunc(listed, func(p intent.Port) bool { return p.Name == "udp" && p.From == x.from && p.To == x.to })
+	}
 	var used []string
 	for _, l := range links {
 		m := kindMechanism[l.Kind]
-		port := func(x span) bool { return slices.Contains(b.listedPorts(), "udp/"+x.String()) }
 		if m == "" || l.Flags&1 == 0 || len(mechanisms[m].udp) > 0 && slices.ContainsFunc(mechanisms[m].udp, port) || l.Tunnel != nil && l.Tunnel.Fallback {
 			continue
 		}

@@ -116,10 +116,8 @@ func (s *site) tunnelRules() tunnelRules {
 			}
 		}
 	}
-	for _, w := range s.listedPorts() { // who lists a protocol or a port wants it
-		p, err := intent.ParsePort(w)
+	for _, p := range s.in.ListedPorts() { // who lists a protocol or a port wants it
 		switch {
-		case err != nil:
 		case p.Whole():
 			protos = slices.DeleteFunc(protos, func(n uint8) bool { return n == p.Proto })
 		case p.Name == "udp" && p.From == p.To:
@@ -149,21 +147,6 @@ func (s *site) tunnelRules() tunnelRules {
 		t.outDrop = append(t.outDrop, "ip6 daddr "+braces(six)+` counter drop comment "tunnels: 6to4, Teredo"`)
 	}
 	return t
-}
-
-// listedPorts are those that the intent names anywhere.
-func (s *site) listedPorts() []string {
-	var out []string
-	for _, v := range s.in.Services {
-		out = append(out, v.Ports...)
-	}
-	for _, f := range s.in.Forwarding.Allow {
-		out = append(out, f.Ports...)
-	}
-	for _, d := range slices.Concat(s.in.Egress.IPv4.Allow, s.in.Egress.IPv6.Allow) {
-		out = append(out, d.Ports...)
-	}
-	return out
 }
 
 func numbers(list []uint8) []string {

@@ -132,3 +132,26 @@ func port(s string) (uint16, error) {
 	}
 	return uint16(n), nil
 }
+
+// ListedPorts are the ports and protocols that the intent names anywhere: of services, of
+// what is forwarded and of what is let out. What is no port is left out.
+func (in Intent) ListedPorts() []Port {
+	var out []Port
+	add := func(list []string) {
+		for _, w := range list {
+			if p, err := ParsePort(w); err == nil {
+				out = append(out, p)
+			}
+		}
+	}
+	for _, v := range in.Services {
+		add(v.Ports)
+	}
+	for _, f := range in.Forwarding.Allow {
+		add(f.Ports)
+	}
+	for _, d := range slices.Concat(in.Egress.IPv4.Allow, in.Egress.IPv6.Allow) {
+		add(d.Ports)
+	}
+	return out
+}
