@@ -17,21 +17,13 @@ const (
 	addrNone   = "none"
 )
 
-// primary is the namespace the role is about: the initial one, or our own when
-// the host's is out of sight.
+// primary is the namespace the role is about.
 func (c *Context) primary() *Space {
+	home := c.Snap.Home()
 	for _, s := range c.spaces {
-		if s.IsSelf {
+		if s.Namespace == home {
 			return s
 		}
-	}
-	for _, s := range c.spaces {
-		if s.IsInit {
-			return s
-		}
-	}
-	if len(c.spaces) > 0 {
-		return c.spaces[0]
 	}
 	return nil
 }

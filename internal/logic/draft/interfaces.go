@@ -370,22 +370,9 @@ func (d *drafting) age(l *fact.Link, many int) string {
 	case oldest < 0:
 		return "how long it has been here is not known"
 	case many > 1:
-		return fmt.Sprintf("how long it has been here is not known; one of these routers has announced %s for %s at least", which, span(oldest))
+		return fmt.Sprintf("how long it has been here is not known; one of these routers has announced %s for %s at least", which, fact.Seconds(oldest))
 	}
-	return fmt.Sprintf("%s has been announced for %s at least; that it was always by this machine is not known", which, span(oldest))
-}
-
-// span is a number of seconds in words.
-func span(s int64) string {
-	switch {
-	case s < 120:
-		return fmt.Sprintf("%d seconds", s)
-	case s < 7200:
-		return fmt.Sprintf("%d minutes", s/60)
-	case s < 172800:
-		return fmt.Sprintf("%d hours", s/3600)
-	}
-	return fmt.Sprintf("%d days", s/86400)
+	return fmt.Sprintf("%s has been announced for %s at least; that it was always by this machine is not known", which, fact.Seconds(oldest))
 }
 
 // eui is the MAC address that an address with a modified EUI-64 identifier was made from.

@@ -67,14 +67,15 @@ const (
 
 // namespace finds the namespace to harden.
 func namespace(s *fact.Snapshot, name string) *fact.Namespace {
-	for i := range s.Namespaces {
-		n := &s.Namespaces[i]
-		if name != "" && n.Name == name || name == "" && n.IsSelf {
+	if name == "" {
+		// Any other than the host's own may be a container's.
+		if n := s.Home(); n != nil && (n.IsSelf || n.IsInit) {
 			return n
 		}
+		return nil
 	}
 	for i := range s.Namespaces {
-		if name == "" && s.Namespaces[i].IsInit {
+		if s.Namespaces[i].Name == name {
 			return &s.Namespaces[i]
 		}
 	}

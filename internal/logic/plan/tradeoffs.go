@@ -32,7 +32,7 @@ func (b *builder) lifetimes(live []change.Step) {
 		if !a.Prefix.Addr().Is6() || a.Prefix.Addr().IsLinkLocalUnicast() || a.Flags&fact.AddrPermanent != 0 || a.Valid == fact.Forever {
 			continue
 		}
-		text := fmt.Sprintf("%s on %s: in %s", a.Prefix, name, inWords(int64(a.Valid)))
+		text := fmt.Sprintf("%s on %s: in %s", a.Prefix, name, fact.Seconds(int64(a.Valid)))
 		switch {
 		case a.Flags&fact.AddrTemporary != 0 && b.ends(live, name, "use_tempaddr"):
 			temporary = append(temporary, text)
@@ -75,7 +75,7 @@ func (b *builder) lifetimes(live []change.Step) {
 		if v := r.NextHops[0].Via; v.IsValid() {
 			via = " via " + v.WithZone("").String()
 		}
-		ended = append(ended, fmt.Sprintf("%s%s dev %s: in %s", r.Dst, via, name, inWords(int64(left))))
+		ended = append(ended, fmt.Sprintf("%s%s dev %s: in %s", r.Dst, via, name, fact.Seconds(int64(left))))
 	}
 	if len(ended) > 0 {
 		b.risk(change.Risk{ID: "ra-routes-expire", Severity: "medium", Title: "Routes that came from Router Advertisements end with their lifetime", Detail: "The intent believes no routes but the default one, and on interfaces without slaac or dhcpv6 none at all.", Evidence: ended, Remedy: "configure those that are needed"})
@@ -176,17 +176,4 @@ func (b *builder) idleFlows() {
 		r.Remedy = "let those who are connected through this host know"
 	}
 	b.risk(r)
-}
-
-// inWords is a number of seconds for people.
-func inWords(s int64) string {
-	switch {
-	case s < 600:
-		return fmt.Sprintf("%d seconds", s)
-	case s < 7200:
-		return fmt.Sprintf("%d minutes", s/60)
-	case s < 172800:
-		return fmt.Sprintf("%d hours", s/3600)
-	}
-	return fmt.Sprintf("%d days", s/86400)
 }

@@ -54,7 +54,7 @@ const iffUp = 1
 // that name.
 func Of(s *fact.Snapshot, o Options) (ts []Target, gaps []string, found bool) {
 	ts = []Target{}
-	home := own(s)
+	home := s.Home()
 	for i := range s.Namespaces {
 		ns := &s.Namespaces[i]
 		wanted := o.NetNS == All || o.NetNS == ns.Name || o.NetNS == "" && ns == home
@@ -88,20 +88,6 @@ func Of(s *fact.Snapshot, o Options) (ts []Target, gaps []string, found bool) {
 		return cmp.Or(cmp.Compare(a.Family, b.Family), a.Address.Compare(b.Address), cmp.Compare(a.NetNS, b.NetNS), cmp.Compare(a.Interface, b.Interface))
 	})
 	return ts, gaps, found || o.NetNS == All
-}
-
-// own is the namespace of the host, or of whoever made the Snapshot inside another one.
-func own(s *fact.Snapshot) *fact.Namespace {
-	var home *fact.Namespace
-	for i := range s.Namespaces {
-		if ns := &s.Namespaces[i]; ns.IsSelf || ns.IsInit && home == nil {
-			home = ns
-		}
-	}
-	if home == nil && len(s.Namespaces) > 0 {
-		home = &s.Namespaces[0]
-	}
-	return home
 }
 
 func one(a fact.Address, l *fact.Link, netns string) Target {

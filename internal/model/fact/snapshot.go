@@ -1,6 +1,9 @@
 package fact
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // SchemaVersion is the version of the Snapshot this build writes. A different
 // minor version is evaluated with a Gap, a different major version refused.
@@ -15,6 +18,21 @@ type Snapshot struct {
 	// Gaps are unknowns that belong to no single fact: namespaces over budget,
 	// a subsystem that was not asked, a newer minor schema version.
 	Gaps []Gap `json:"gaps,omitempty"`
+}
+
+// Home is the network namespace that a question without a name is about: that of whoever
+// took the Snapshot, else the initial one, else the first; nil when there is none.
+func (s *Snapshot) Home() *Namespace {
+	var home *Namespace
+	for i := range s.Namespaces {
+		switch n := &s.Namespaces[i]; {
+		case n.IsSelf:
+			return n
+		case home == nil, n.IsInit && !home.IsInit:
+			home = n
+		}
+	}
+	return home
 }
 
 // Host holds the facts that are the same in every network namespace.
@@ -102,4 +120,17 @@ type NetfilterLink struct {
 	Hook     uint32 `json:"hook"`   // NF_INET_*
 	Priority int32  `json:"priority"`
 	NetNS    uint64 `json:"netns,omitempty"` // inode of the namespace, 0 when the kernel does not say
+}
+
+// Seconds is a number of seconds for people, rounded down: "540 seconds", "10 minutes".
+func Seconds(s int64) string {
+	switch {
+	case s < 600:
+		return fmt.Sprintf("%d seconds", s)
+	case s < 7200:
+		return fmt.Sprintf("%d minutes", s/60)
+	case s < 172800:
+		return fmt.Sprintf("%d hours", s/3600)
+	}
+	return fmt.Sprintf("%d days", s/86400)
 }

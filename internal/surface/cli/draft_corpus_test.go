@@ -72,7 +72,7 @@ func newDrafted(t *testing.T, s *fact.Snapshot, name string, o draft.Options) *d
 		t.Fatal(err)
 	}
 	defer session.Close()
-	h := &drafted{t: t, name: name, ns: homeNamespace(s)}
+	h := &drafted{t: t, name: name, ns: s.Home()}
 	d, err := draft.New(s, h.ns, o)
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)

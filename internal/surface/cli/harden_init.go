@@ -95,7 +95,7 @@ func (a *app) initIntent(o initOptions) error {
 		return err
 	}
 	const hint = "run it as root, or take a snapshot of a live host"
-	n := homeNamespace(snap)
+	n := snap.Home()
 	if n == nil {
 		return &usageError{msg: "write intent: the network namespace could not be read", hint: hint}
 	}

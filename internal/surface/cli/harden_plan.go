@@ -167,7 +167,7 @@ func (a *app) makePlan(in intent.Intent, o planOptions, out *sink) (change.Plan,
 	if err != nil {
 		return change.Plan{}, nil, err
 	}
-	n := homeNamespace(snap)
+	n := snap.Home()
 	if session != nil {
 		opt.Decode = func(script string) (*rs.Ruleset, error) { return decodeScript(session, script, n) }
 	}
@@ -200,15 +200,6 @@ func trustedSelf() (string, error) {
 			return self, nil
 		}
 	}
-}
-
-func homeNamespace(snap *fact.Snapshot) *fact.Namespace {
-	s := spacesOf(snap)
-	n, err := s.namespace("")
-	if err != nil {
-		return nil
-	}
-	return n
 }
 
 // decodeScript loads a script where it harms nobody, and reads what the kernel made of it.

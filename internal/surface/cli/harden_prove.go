@@ -47,7 +47,7 @@ func (a *app) prove(ctx context.Context, pr *prove.Prover, p *change.Plan, snap 
 	done := a.progress(quiet, "firing at the planned state, in namespaces of its own")
 	defer done()
 	pr.Progress = func(what string) { a.log.Debug("proof", "step", what) }
-	p.Proof = pr.Prove(ctx, p, snap, homeNamespace(snap))
+	p.Proof = pr.Prove(ctx, p, snap, snap.Home())
 }
 
 // refusal says what a failed proof means, by its first witness.

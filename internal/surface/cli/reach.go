@@ -195,7 +195,6 @@ func (a *app) reach(o reachOptions) (int, error) {
 // reachView is what the text needs besides the document.
 type reachView struct {
 	loopbacks map[string]bool // netns + interface
-	home      string
 	many      bool
 }
 
@@ -213,7 +212,7 @@ func (s *spaces) analyse(netns string, flt reachFilter) (reach.Document, reachVi
 		clean(&doc)
 		return doc, view
 	}
-	view.home, view.many = s.home(), len(s.all) > 1
+	view.many = len(s.all) > 1
 	neighbours := s.others()
 	for _, n := range s.all {
 		if netns != "" && n.Name != netns {

@@ -25,6 +25,7 @@ const maxRuleset = 256 << 20
 type spaces struct {
 	snap *fact.Snapshot // nil: a ruleset without a host
 	all  []*fact.Namespace
+	home *fact.Namespace // nil: there is none
 	mu   sync.Mutex
 	made map[string]*reach.Space
 	only *reach.Space // of a ruleset without a host
@@ -103,7 +104,7 @@ func (a *app) rules(o rulesOptions, out *store.Output, quiet bool) (*spaces, err
 }
 
 func spacesOf(snap *fact.Snapshot) *spaces {
-	s := &spaces{snap: snap, made: map[string]*reach.Space{}}
+	s := &spaces{snap: snap, home: snap.Home(), made: map[string]*reach.Space{}}
 	for i := range snap.Namespaces {
 		s.all = append(s.all, &snap.Namespaces[i])
 	}
@@ -141,7 +142,10 @@ func forget(n *fact.Namespace) {
 
 func (s *spaces) namespace(name string) (*fact.Namespace, error) {
 	if name == "" {
-		name = s.home()
+		if s.home != nil {
+			return s.home, nil
+		}
+		name = "init"
 	}
 	for _, n := range s.all {
 		if n.Name == name {
@@ -149,23 +153,6 @@ func (s *spaces) namespace(name string) (*fact.Namespace, error) {
 		}
 	}
 	return nil, &usageError{msg: fmt.Sprintf("no network namespace %q", name), hint: "known: " + strings.Join(s.names(), ", ")}
-}
-
-func (s *spaces) home() string {
-	for _, n := range s.all {
-		if n.IsSelf {
-			return n.Name
-		}
-	}
-	for _, n := range s.all {
-		if n.IsInit {
-			return n.Name
-		}
-	}
-	if len(s.all) > 0 {
-		return s.all[0].Name
-	}
-	return "init"
 }
 
 func (s *spaces) names() []string {
@@ -322,7 +309,7 @@ func (a *app) load(p *prepared, host func() (*fact.Snapshot, error), netns strin
 		a.tell(s.notes)
 		return s, nil
 	}
-	s.all = []*fact.Namespace{n} // the files say nothing about the others
+	s.all, s.home = []*fact.Namespace{n}, n // the files say nothing about the others
 	s.made[n.Name] = o.lacking(reach.WithRules(s.snap, n, o.tables, nativeOrder()))
 	s.notes = o.notes
 	a.tell(s.notes)
