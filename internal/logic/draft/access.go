@@ -132,14 +132,8 @@ func (d *drafting) comingBy(iface string, a access, is4, anyElsewhere bool) acce
 	if a.closed() || len(can) == 0 {
 		return a
 	}
-	var own []packetset.Interval
-	for _, x := range d.addrs { // its own senders are no strangers
-		if ip := x.Prefix.Addr(); ip.Is4() == is4 {
-			own = append(own, packetset.PrefixInterval(netip.PrefixFrom(ip, ip.BitLen())))
-		}
-	}
 	in := can.Intersect(a.set)
-	out := can.Intersect(packetset.Normalise(append(own, a.set...)).Complement(is4))
+	out := can.Intersect(packetset.Normalise(append(d.own(is4), a.set...)).Complement(is4)) // its own senders are no strangers
 	switch {
 	case len(in) == 0:
 		a.any, a.from, a.kept, a.words = false, nil, nil, "nobody who can come by it"
@@ -147,6 +141,16 @@ func (d *drafting) comingBy(iface string, a access, is4, anyElsewhere bool) acce
 		a.any, a.from, a.kept = true, nil, nil
 	}
 	return a
+}
+
+// own are the addresses of this host.
+func (d *drafting) own(is4 bool) (out []packetset.Interval) {
+	for _, x := range d.addrs {
+		if ip := x.Prefix.Addr(); ip.Is4() == is4 {
+			out = append(out, packetset.PrefixInterval(netip.PrefixFrom(ip, ip.BitLen())))
+		}
+	}
+	return out
 }
 
 // routed are the addresses that the routes lead to by an interface.
@@ -220,13 +224,7 @@ func (d *drafting) access(vs []reach.V, is4 bool, loops map[string]bool) access 
 		a.words = "nobody"
 	case a.any:
 		a.from, a.kept, a.words = nil, nil, "anybody"
-		var own []packetset.Interval
-		for _, x := range d.addrs {
-			if ip := x.Prefix.Addr(); ip.Is4() == is4 {
-				own = append(own, packetset.PrefixInterval(netip.PrefixFrom(ip, ip.BitLen())))
-			}
-		}
-		if w := reach.Describe(packetset.Normalise(append(own, use...)), anybody(is4), is4); !all && w != "anywhere" {
+		if w := reach.Describe(packetset.Normalise(append(d.own(is4), use...)), anybody(is4), is4); !all && w != "anywhere" {
 			a.words = "almost anybody (" + w + ")"
 			a.but = strings.TrimPrefix(w, "anywhere except ")
 		}
