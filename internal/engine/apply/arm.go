@@ -61,14 +61,7 @@ func (e *Engine) arm(t *transaction) error {
 	if err != nil {
 		return fmt.Errorf("arm the undo: %w", err)
 	}
-	b, err := json.Marshal(a)
-	if err != nil {
-		return fmt.Errorf("encode arming: %w", err)
-	}
-	if err := t.dir.Write(armingFile, b, store.Attr{}); err != nil {
-		return fmt.Errorf("arm the undo: %w", err)
-	}
-	return nil
+	return t.put(armingFile, a)
 }
 
 func (t *transaction) arming() (a Arming) {

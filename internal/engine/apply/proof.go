@@ -161,12 +161,17 @@ func (t *transaction) noteSockets() error {
 	for _, s := range now {
 		keys = append(keys, s.key())
 	}
-	b, err := json.Marshal(keys)
-	if err != nil {
-		return fmt.Errorf("encode connections: %w", err)
+	return t.put(socketsFile, keys)
+}
+
+// put writes something into a file of the transaction, whole or not at all.
+func (t *transaction) put(file string, what any) error {
+	b, err := json.Marshal(what)
+	if err == nil {
+		err = t.dir.Replace(file, b, store.Attr{})
 	}
-	if err := t.dir.Replace(socketsFile, b, store.Attr{}); err != nil {
-		return fmt.Errorf("note the connections: %w", err)
+	if err != nil {
+		return fmt.Errorf("note %s: %w", file, err)
 	}
 	return nil
 }
@@ -195,16 +200,7 @@ func (t *transaction) readProof() (p proof) {
 	return p
 }
 
-func (t *transaction) prove(p proof) error {
-	b, err := json.Marshal(p)
-	if err != nil {
-		return fmt.Errorf("encode proof: %w", err)
-	}
-	if err := t.dir.Replace(proofFile, b, store.Attr{}); err != nil {
-		return fmt.Errorf("note the proof: %w", err)
-	}
-	return nil
-}
+func (t *transaction) prove(p proof) error { return t.put(proofFile, p) }
 
 // check answers one of a plan's checks. A new filter may need a moment, so it is tried three times.
 func (e *Engine) check(ctx context.Context, raw string) error {

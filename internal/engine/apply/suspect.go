@@ -97,20 +97,7 @@ var commands = regexp.MustCompile(`COMMAND=(\S*/)?(nft|sysctl|netplan|ip6?tables
 
 // sudone lists what people did with sudo since a moment, as the journal of systemd says.
 func sudone(t time.Time) []string {
-	if !mutate.SystemdHere() || t.IsZero() {
-		return nil
-	}
-	said, err := systemTool("journalctl", "--no-pager", "--quiet", "-b", "-o", "json", "--output-fields=MESSAGE,__REALTIME_TIMESTAMP", fmt.Sprintf("--since=@%d", t.Unix()), "_COMM=sudo")
-	if err != nil {
-		return nil
-	}
-	var out []string
-	for line := range strings.Lines(said) {
-		if at, message, ok := journalLine(line); ok && at.After(t) && commands.MatchString(message) {
-			out = append(out, "sudo at "+at.Local().Format(time.TimeOnly)+": "+strings.Join(strings.Fields(message), " "))
-		}
-	}
-	return out[max(0, len(out)-5):]
+	return said(t, commands, "sudo at ", 5, "_COMM=sudo")
 }
 
 // managerWords are in what a network manager writes into the journal when it sets an interface
@@ -127,17 +114,7 @@ func reconfigured(t time.Time) (out []string) {
 		return nil
 	}
 	for _, unit := range []string{"systemd-networkd", "NetworkManager"} {
-		text, err := systemTool("journalctl", "--no-pager", "--quiet", "-b", "-o", "json", "--output-fields=MESSAGE,__REALTIME_TIMESTAMP", fmt.Sprintf("--since=@%d", t.Unix()), "-u", unit)
-		if err != nil {
-			continue
-		}
-		var list []string
-		for line := range strings.Lines(text) {
-			if at, message, ok := journalLine(line); ok && at.After(t) && managerWords.MatchString(message) {
-				list = append(list, unit+".service, which said at "+at.Local().Format(time.TimeOnly)+": "+strings.Join(strings.Fields(message), " "))
-			}
-		}
-		out = append(out, list[max(0, len(list)-2):]...)
+		out = append(out, said(t, managerWords, unit+".service, which said at ", 2, "-u", unit)...)
 	}
 	for _, pattern := range []string{"/run/systemd/network/*netplan-*", "/run/NetworkManager/system-connections/netplan-*"} {
 		names, _ := filepath.Glob(pattern)
@@ -149,6 +126,24 @@ func reconfigured(t time.Time) (out []string) {
 		}
 	}
 	return out
+}
+
+// said is what the journal of systemd has, of this boot and since a moment, of those whom
+// the arguments choose: the last few messages of a kind, each with who and when before it.
+func said(t time.Time, kind *regexp.Regexp, who string, last int, choose ...string) (out []string) {
+	if !mutate.SystemdHere() || t.IsZero() {
+		return nil
+	}
+	text, err := systemTool("journalctl", append([]string{"--no-pager", "--quiet", "-b", "-o", "json", "--output-fields=MESSAGE,__REALTIME_TIMESTAMP", fmt.Sprintf("--since=@%d", t.Unix())}, choose...)...)
+	if err != nil {
+		return nil
+	}
+	for line := range strings.Lines(text) {
+		if at, message, ok := journalLine(line); ok && at.After(t) && kind.MatchString(message) {
+			out = append(out, who+at.Local().Format(time.TimeOnly)+": "+strings.Join(strings.Fields(message), " "))
+		}
+	}
+	return out[max(0, len(out)-last):]
 }
 
 // journalLine reads a line of journalctl -o json.

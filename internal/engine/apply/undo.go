@@ -147,20 +147,26 @@ func (e *Engine) undoStep(t *transaction, i int, s change.Step, out *Outcome) er
 			// that is interrupted as well could miss what is restored below.
 			t.p.take(n)
 		}
-		if err := e.Host.Set(s.Kind, s.Target, s.Before); err != nil {
+		if err := e.putBack(s, en.Before); err != nil {
 			return err
-		}
-		if now, err = e.Host.State(s.Kind, s.Target); err != nil {
-			return err
-		}
-		if now != en.Before {
-			return fmt.Errorf("it is %s after the undo, not %s", now, en.Before)
 		}
 	}
 	if err := e.undoDefault(t, i, s); err != nil {
 		return err
 	}
 	return e.undoOverwritten(t, i, out)
+}
+
+// putBack makes an object what it was before the change, and looks whether it is.
+func (e *Engine) putBack(s change.Step, was string) error {
+	if err := e.Host.Set(s.Kind, s.Target, s.Before); err != nil {
+		return err
+	}
+	now, err := e.Host.State(s.Kind, s.Target)
+	if err == nil && now != was {
+		err = fmt.Errorf("it is %s after the undo, not %s", now, was)
+	}
+	return err
 }
 
 // editedTable is the file of a transaction that keeps what others made of our table.
@@ -182,14 +188,8 @@ func (e *Engine) undoEdited(t *transaction, i int, s change.Step, now string, ou
 		if err != nil { // neither a full disk nor a missing nft may keep the way closed
 			kept = "their text could not be kept: " + err.Error()
 		}
-		if err := e.Host.Set(s.Kind, s.Target, s.Before); err != nil {
+		if err := e.putBack(s, was); err != nil {
 			return err
-		}
-		if now, err = e.Host.State(s.Kind, s.Target); err != nil {
-			return err
-		}
-		if now != was {
-			return fmt.Errorf("it is %s after the undo, not %s", now, was)
 		}
 	}
 	out.Conflicts = append(out.Conflicts, fmt.Sprintf("%s: somebody else edited it meanwhile; it is as before the change, and %s", s.ID, kept))
