@@ -89,18 +89,8 @@ func TestConfirmedAndTakenBack(t *testing.T) {
 	if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=60000"); err == nil || !strings.Contains(out, "changed since the plan") {
 		t.Errorf("the same plan again: %v\n%s", err, out)
 	}
-	back, id, err := l.engine().Former("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.write(back)
-	_ = id
-	if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=60000"); err != nil {
-		t.Fatalf("apply the way back: %v\n%s", err, out)
-	}
-	if out, err := l.play("confirm"); err != nil {
-		t.Fatalf("confirm the way back: %v\n%s", err, out)
-	}
+	l.back(t)
+	l.must(t, "confirm")
 	// What had a lifetime came from the network, and comes from there again. The
 	// directory that was made for a file stays.
 	want = nil

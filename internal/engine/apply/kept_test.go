@@ -26,6 +26,19 @@ func (l *lab) must(t *testing.T, role string) {
 	}
 }
 
+// back applies the way back from the last change that was kept.
+func (l *lab) back(t *testing.T) {
+	t.Helper()
+	p, id, err := l.engine().Former("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.write(p)
+	if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=60000", "SIXFENCE_TEST_FORMER="+id); err != nil {
+		t.Fatalf("apply the way back: %v\n%s", err, out)
+	}
+}
+
 // TestTakingBackAllInterfaces takes a kept change of conf/all back, which overwrote values
 // that differed from interface to interface: each is again as it was, and what somebody
 // has set since stays as they set it.
@@ -44,23 +57,15 @@ func TestTakingBackAllInterfaces(t *testing.T) {
 			return strings.Join(out, " ")
 		}
 		before := values()
-		p := l.plan([]change.Step{{ID: "all", Kind: change.Sysctl, Phase: change.Runtime, Target: conf + "all/" + key, Before: change.Image{Text: "0"}, After: change.Image{Text: "1"}}})
+		l.plan([]change.Step{{ID: "all", Kind: change.Sysctl, Phase: change.Runtime, Target: conf + "all/" + key, Before: change.Image{Text: "0"}, After: change.Image{Text: "1"}}})
 		l.must(t, "apply")
 		l.must(t, "confirm")
 		if now := values(); now == before || strings.Contains(now, "=0") {
 			t.Fatalf("%s: the plan made it %s", key, now)
 		}
-		_ = p
 		take := func(end string) {
 			t.Helper()
-			back, id, err := l.engine().Former("")
-			if err != nil {
-				t.Fatal(err)
-			}
-			l.write(back)
-			if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=60000", "SIXFENCE_TEST_FORMER="+id); err != nil {
-				t.Fatalf("%s: apply the way back: %v\n%s", key, err, out)
-			}
+			l.back(t)
 			l.must(t, end)
 		}
 		kept := values()
@@ -142,14 +147,7 @@ func TestTakingBackLater(t *testing.T) {
 	l.ns.IP("link", "delete", "eth1")
 	file("/etc/dhcpcd.conf", conf+block+"# later\n")
 	file("/etc/sysctl.d/91-sixfence.conf", "y = 2\n")
-	back, id, err := l.engine().Former("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.write(back)
-	if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=60000", "SIXFENCE_TEST_FORMER="+id); err != nil {
-		t.Fatalf("apply the way back: %v\n%s", err, out)
-	}
+	l.back(t)
 	var s *Status
 	l.ns.Do(func() { s, err = l.engine().Status() })
 	left := ""
@@ -217,14 +215,7 @@ func TestTakingBackTheOlderFirst(t *testing.T) {
 		t.Errorf("the older one: %v", err)
 	}
 	for _, want := range []string{"8", "16"} { // the last, then the one before
-		back, id, err := l.engine().Former("")
-		if err != nil {
-			t.Fatal(err)
-		}
-		l.write(back)
-		if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=60000", "SIXFENCE_TEST_FORMER="+id); err != nil {
-			t.Fatalf("apply the way back: %v\n%s", err, out)
-		}
+		l.back(t)
 		l.must(t, "confirm")
 		if got := l.ns.ReadSysctl("net/ipv6/conf/eth0/max_addresses"); got != want {
 			t.Errorf("it is %s, want %s", got, want)
@@ -386,14 +377,7 @@ func TestSeveralInterfaces(t *testing.T) {
 	check("after the undo")
 	l.must(t, "apply")
 	l.must(t, "confirm")
-	back, id, err := l.engine().Former("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.write(back)
-	if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=60000", "SIXFENCE_TEST_FORMER="+id); err != nil {
-		t.Fatalf("apply the way back: %v\n%s", err, out)
-	}
+	l.back(t)
 	l.must(t, "confirm")
 	check("taken back")
 }
@@ -460,14 +444,7 @@ func TestInterfacesThatChange(t *testing.T) {
 	l.must(t, "confirm")
 	l.ns.IP("link", "add", "late0", "type", "veth", "peer", "name", "late1")
 	l.ns.Sysctl(conf+"late1/max_addresses", "5")
-	back, id, err := l.engine().Former("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.write(back)
-	if out, err := l.play("apply", "SIXFENCE_TEST_TIMEOUT=60000", "SIXFENCE_TEST_FORMER="+id); err != nil {
-		t.Fatalf("apply the way back: %v\n%s", err, out)
-	}
+	l.back(t)
 	l.must(t, "confirm")
 	check("taken back", "default/disable_ipv6=0 late0/disable_ipv6=0 late1/disable_ipv6=0 wan.7/disable_ipv6=0 late0/max_addresses=16 late1/max_addresses=5 p1/max_addresses=8",
 		"default/disable_ipv6", "late0/disable_ipv6", "late1/disable_ipv6", "wan.7/disable_ipv6", "late0/max_addresses", "late1/max_addresses", "p1/max_addresses")
