@@ -18,6 +18,7 @@ import (
 	"github.com/sixfence/sixfence/internal/host/mutate"
 	"github.com/sixfence/sixfence/internal/host/store"
 	"github.com/sixfence/sixfence/internal/model/change"
+	"github.com/sixfence/sixfence/internal/testlab"
 )
 
 // node is a file or a directory of the disk: as programs see it, and as much of it as
@@ -394,21 +395,7 @@ func (l *lab) recovered(p *change.Plan, before, after []string, what string, tal
 // are on, and boots the copy: what a real file system makes of a power cut.
 func TestPowerCutsOnExt4(t *testing.T) {
 	t.Parallel()
-	if os.Getenv("SIXFENCE_TEST_EXT4") == "" {
-		newLab(t) // needs root, as all of it
-		self, err := os.Executable()
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := exec.Command("unshare", "--mount", "--propagation", "private", self, "-test.run=^TestPowerCutsOnExt4$", "-test.v", "-test.count=1")
-		c.Env = append(os.Environ(), "SIXFENCE_TEST_EXT4=1")
-		out, err := c.CombinedOutput()
-		if err != nil || !bytes.Contains(out, []byte("--- PASS")) {
-			t.Fatalf("%v\n%s", err, out)
-		}
-		if i := bytes.Index(out, []byte("| images")); i >= 0 {
-			t.Logf("\n%s", out[i:])
-		}
+	if !testlab.Apart(t) {
 		return
 	}
 	runs := 4
