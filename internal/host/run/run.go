@@ -231,11 +231,14 @@ func StartApart(p Program) (*Apart, error) {
 // apart has the numbers of the programs that StartApart started and that Close did not end.
 var apart sync.Map
 
-// IsApart tells whether a process is one that StartApart started: it, and what it started,
-// is no part of the host that somebody asks about.
-func IsApart(pid int) bool {
-	_, ok := apart.Load(pid)
-	return ok
+// Aparts are the processes that StartApart started and that still run: they, and what they
+// started, are no part of the host that somebody asks about.
+func Aparts() (pids []int) {
+	apart.Range(func(pid, _ any) bool {
+		pids = append(pids, pid.(int))
+		return true
+	})
+	return pids
 }
 
 // selfForNobody is a copy of the running program in memory that everybody may execute;

@@ -276,6 +276,10 @@ func survey(dir int, pids []int32, t *Table, b *ask.Budget) []candidate {
 // withoutHelpers leaves out the processes that this program itself has put into namespaces
 // of their own, to try something there, and what they started: nobody asked about them.
 func withoutHelpers(dir int, list []candidate) []candidate {
+	helpers := run.Aparts()
+	if len(helpers) == 0 {
+		return list
+	}
 	var me [32]byte
 	if n, err := readlink(dir, []byte("self\x00"), me[:]); err != nil || string(me[:n]) != strconv.Itoa(os.Getpid()) {
 		return list // a /proc of another PID namespace: its numbers mean other processes
@@ -287,7 +291,7 @@ func withoutHelpers(dir int, list []candidate) []candidate {
 	return slices.DeleteFunc(list, func(c candidate) bool {
 		// A process that changed its parent meanwhile could make a circle.
 		for pid, steps := c.pid, 0; pid > 1 && steps < 64; pid, steps = parents[pid], steps+1 {
-			if run.IsApart(int(pid)) {
+			if slices.Contains(helpers, int(pid)) {
 				return true
 			}
 		}
