@@ -284,11 +284,25 @@ func (e *Engine) unblock(d *store.Dir, t *transaction, late int64) {
 	if late < inTheWay {
 		return
 	}
-	pid := d.LockHolder(lockFile)
-	if pid == 0 && started(t.j.PID) == t.j.Started {
-		pid = t.j.PID
+	holder := func() int {
+		pid := d.LockHolder(lockFile)
+		if pid == 0 && started(t.j.PID) == t.j.Started {
+			pid = t.j.PID
+		}
+		return pid
 	}
+	pid := holder()
 	if pid == 0 || pid == os.Getpid() {
+		return
+	}
+	// Its number may be another's by the time it is killed. What is open here is one process,
+	// and it is the holder if that still has the number.
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return
+	}
+	defer func() { _ = p.Release() }()
+	if holder() != pid {
 		return
 	}
 	if !stopped(pid) {
@@ -298,7 +312,7 @@ func (e *Engine) unblock(d *store.Dir, t *transaction, late int64) {
 		}
 	}
 	e.log("a run is in the way of the undo", "pid", pid)
-	_ = unix.Kill(pid, unix.SIGKILL)
+	_ = p.Kill()
 }
 
 // expire does what is due now, if nobody else is at it.
