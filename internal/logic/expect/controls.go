@@ -68,7 +68,7 @@ func Controls() []check.Control {
 			Why:    "A service that only one family is protected from is reached over the other.",
 			Attack: "The attacker asks the AAAA record, finds a database that IPv4 hides, and connects.",
 			Check:  "The same ports are asked at every address, and what gets further over one family than over the other is shown first.",
-			Fix:    note("compare the rules of both families: sixfence reach"), TradeOff: "None.",
+			Fix:    note("compare the rules of both families: sixfence reach on the target lays them side by side, and sixfence audit says which service is wider open over IPv6"), TradeOff: "None.",
 			Refs: []finding.Reference{{Source: "RFC 9099", ID: "§5"}},
 		},
 		{

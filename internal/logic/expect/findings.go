@@ -13,7 +13,7 @@ import (
 
 // Findings are what is wrong, and what could not be told, as the audit says it.
 func (j *Judge) Findings() ([]finding.Finding, []finding.Gap) {
-	b := &builder{gaps: map[string]int{}}
+	b := &builder{gaps: map[string]int{}, ranks: map[string]int{}}
 	for _, v := range j.vantages() {
 		b.via = v.Addresses[0].Via
 		b.judge(v)
@@ -22,7 +22,7 @@ func (j *Judge) Findings() ([]finding.Finding, []finding.Gap) {
 	for _, l := range j.Lost {
 		b.add(Vantage, finding.High, finding.Unknown, finding.Subject{Key: l.Via}, "nothing is known from "+l.Via+": "+l.Why)
 	}
-	finding.Sort(b.findings)
+	b.sort()
 	return b.findings, b.list
 }
 
@@ -53,7 +53,10 @@ func (b *builder) judge(j *Judge) {
 	}
 	explained := map[string]*probe.Ports{} // ports with an expectation: they are judged by it
 	for _, g := range groups {
-		b.result(&g.Result, &g.ports)
+		sets, single := each(&g.ports, g.State == probe.Open || g.wanted() == Word(probe.Open))
+		for _, ports := range sets {
+			b.result(&g.Result, ports, single)
+		}
 	}
 	for r := range j.Results {
 		if r.Expected != "" {
@@ -73,9 +76,28 @@ type builder struct {
 	list     []finding.Gap
 	gaps     map[string]int
 	via      string // who says so; empty: this host has seen it
+	ranks    map[string]int
 }
 
-func (b *builder) add(control string, s finding.Severity, status finding.Status, subject finding.Subject, message string, evidence ...finding.Evidence) {
+// What comes first among findings of one severity, by fingerprint; others are ranked with
+// what is out of order.
+const (
+	exposed = iota - 2 // open, and should not be
+	missing            // not open, and should be
+	amiss
+	vacant // nobody listens where nothing should get through: mostly long lists
+)
+
+// sort puts what somebody has to look at tonight before what is long.
+func (b *builder) sort() {
+	finding.Sort(b.findings)
+	status := map[finding.Status]int{finding.Fail: 0, finding.Unknown: 1}
+	slices.SortStableFunc(b.findings, func(x, y finding.Finding) int {
+		return cmp.Or(cmp.Compare(status[x.Status], status[y.Status]), cmp.Compare(y.Severity.Rank(), x.Severity.Rank()), cmp.Compare(b.ranks[x.Fingerprint], b.ranks[y.Fingerprint]))
+	})
+}
+
+func (b *builder) add(control string, s finding.Severity, status finding.Status, subject finding.Subject, message string, evidence ...finding.Evidence) *finding.Finding {
 	c := control
 	if evidence == nil {
 		evidence = []finding.Evidence{}
@@ -111,6 +133,40 @@ func (b *builder) add(control string, s finding.Severity, status finding.Status,
 		}
 	}
 	b.findings = append(b.findings, f)
+	return &b.findings[len(b.findings)-1]
+}
+
+// about adds a finding about ports. Its fingerprint has to be that of the same finding in the
+// next run: of one port it is the port that counts, of many the words for them, since a port
+// more or less makes no other finding of it.
+func (b *builder) about(control string, s finding.Severity, status finding.Status, subject finding.Subject, words string, ports *probe.Ports, rank int, message string, evidence ...finding.Evidence) *finding.Finding {
+	if words != "" {
+		subject.Key = strings.TrimSpace(subject.Key + " " + words)
+	}
+	f := b.add(control, s, status, subject, message, evidence...)
+	if ports.Len() == 1 {
+		for p := range ports.All {
+			f.Subject.Port = p
+		}
+		if words == "" {
+			f.Fingerprint = finding.FingerprintOf(control, f.Subject)
+		}
+	}
+	b.ranks[f.Fingerprint] = rank
+	return f
+}
+
+// each is the ports one by one, where each matters and they can be counted; else as they are.
+func each(ports *probe.Ports, matters bool) (sets []*probe.Ports, single bool) {
+	if !matters || ports.Len() >= manyPorts {
+		return []*probe.Ports{ports}, false
+	}
+	for p := range ports.All {
+		one := &probe.Ports{}
+		one.Add(p)
+		sets = append(sets, one)
+	}
+	return sets, true
 }
 
 func (b *builder) vantage(a *probe.Address) {
@@ -171,17 +227,48 @@ var verdictWords = map[Verdict]string{
 	Differs:     "",
 }
 
-func (b *builder) result(r *Result, ports *probe.Ports) {
-	s := finding.Subject{Family: r.Family, Proto: r.Proto, Address: r.Address.String()}
-	what := r.Proto + "/" + short(ports)
-	if ports.Len() == 1 {
-		s.Port = r.Port
-	} else {
-		s.Key = string(r.Variant) + " " + ports.List()
+// wanted is what the port should be.
+func (r *Result) wanted() Word { return cmp.Or(r.Expected, r.Predicted) }
+
+// whyWords are reasons for not knowing.
+var whyWords = map[string]string{
+	"rationed": "the target rations its answers", "lossy": "too much is lost on the way", "no-rights": "this user may not ask",
+	"own-rules": "this host's own rules refuse to send", "no-route": "there is no way to the address", "no-neighbour": "nobody answers for the address",
+}
+
+// doubt says why what was seen proves nothing.
+func (r *Result) doubt(state string) string {
+	switch w := whyWords[r.Why]; {
+	case r.from != nil && r.from.Vantage.Self:
+		return "the probes came from the target itself"
+	case r.wanted() == Unknown:
+		return "it is " + state + ", and what it should be depends on what cannot be seen from here"
+	case w != "" && r.Blocked:
+		return "it is " + state + ": " + w
+	case w != "":
+		return w
+	case r.State == probe.Filtered && !r.MayBeOpen:
+		return "it is silent, and so is everything at the address"
 	}
+	return "it is " + state
+}
+
+// gapReason is the word for it that --allow-gaps takes.
+func gapReason(r *Result) fact.Reason {
+	switch r.Why {
+	case "no-rights", "own-rules":
+		return fact.Permission
+	case "rationed":
+		return fact.Truncated
+	}
+	return fact.NotCollected
+}
+
+func (b *builder) result(r *Result, ports *probe.Ports, single bool) {
+	s := finding.Subject{Family: r.Family, Proto: r.Proto, Address: r.Address.String(), Key: string(r.Variant)}
+	what := r.Proto + "/" + ports.Short()
 	if r.Variant != probe.Plain {
 		what += " behind " + variantWords[r.Variant]
-		s.Key = strings.TrimSpace(string(r.Variant) + " " + ports.List())
 	}
 	state := string(r.State)
 	switch {
@@ -195,21 +282,45 @@ func (b *builder) result(r *Result, ports *probe.Ports) {
 		want = string(r.Predicted) + " by the rules"
 	}
 	msg := fmt.Sprintf("%s of %s is %s, and should be %s", what, r.Address, state, want)
+	if r.Verdict == ModelWrong && r.Expected == Word(r.State) || r.Verdict == ModelWrong && r.Expected == Blocked && r.State != probe.Open && r.State != probe.Closed {
+		msg = fmt.Sprintf("%s of %s is %s, as it should be, and %s by the rules", what, r.Address, state, r.Predicted)
+	}
 	if w := verdictWords[r.Verdict]; w != "" {
 		msg += ": " + w
 	}
-	ev := []finding.Evidence{{Source: "probe", Key: r.Address.String() + " " + r.Proto + "/" + short(ports), Value: state}}
+	ev := []finding.Evidence{{Source: "probe", Key: r.Address.String() + " " + r.Proto + "/" + ports.Short(), Value: state}}
 	if r.ICMP != nil {
 		ev = append(ev, finding.Evidence{Source: "ICMP", Key: "from " + r.ICMP.From.String(), Value: fmt.Sprintf("type %d code %d", r.ICMP.Type, r.ICMP.Code)})
 	}
 	if r.Predicted != "" {
 		ev = append(ev, finding.Evidence{Source: "reach", Key: "rules of the target", Value: string(r.Predicted)})
 	}
-	if r.Verdict == Undecided {
-		b.add(Difference, severity(r), finding.Unknown, s, fmt.Sprintf("%s of %s should be %s, and what was seen (%s, %s) proves nothing", what, r.Address, want, state, cmp.Or(r.Why, "no reason")), ev...)
-		return
+	words, rank := "", amiss
+	if !single {
+		words = fmt.Sprintf("%s, should be %s", state, want)
+		if r.Expected != "" && r.Predicted != "" {
+			words += ", rules " + string(r.Predicted)
+		}
 	}
-	b.add(Difference, severity(r), finding.Fail, s, msg, ev...)
+	switch {
+	case r.State == probe.Open:
+		rank = exposed
+	case r.wanted() == Word(probe.Open):
+		rank = missing
+	case r.State == probe.Closed:
+		rank = vacant
+	}
+	status := finding.Fail
+	if r.Verdict == Undecided {
+		status, msg = finding.Unknown, fmt.Sprintf("%s of %s should be %s, and that could not be told: %s", what, r.Address, want, r.doubt(state))
+	}
+	f := b.about(Difference, severity(r), status, s, words, ports, rank, msg, ev...)
+	if status == finding.Unknown {
+		b.list[b.gaps[f.Gaps[0]]].Reason = gapReason(r)
+	}
+	if fix := remedy(r); fix != "" {
+		f.Remediation = []finding.Remediation{{Kind: finding.Note, Text: fix}}
+	}
 }
 
 // severity is high for what somebody said and is not so: then the exit status says it, too.
@@ -233,18 +344,6 @@ func severity(r *Result) finding.Severity {
 // manyPorts that answer over IPv6 and not over IPv4 are no exception to a rule: there is
 // no rule.
 const manyPorts = 100
-
-// maxShown is how long a list of ports may be in a sentence.
-const maxShown = 40
-
-func short(p *probe.Ports) string {
-	l := p.List()
-	if len(l) <= maxShown {
-		return l
-	}
-	cut := strings.LastIndexByte(l[:maxShown], ',')
-	return fmt.Sprintf("%s… (%d ports)", l[:max(cut, 1)], p.Len())
-}
 
 func (b *builder) parity(ps []Parity, explained map[string]*probe.Ports) {
 	for _, p := range ps {
@@ -278,15 +377,22 @@ func (b *builder) parity(ps []Parity, explained map[string]*probe.Ports) {
 		if openIn == "ipv6" || wide == "ipv6" && left.Len() >= manyPorts {
 			sev = finding.High
 		}
-		s := finding.Subject{Family: wide, Proto: p.Proto, Key: p.Target + " " + left.List()}
-		if left.Len() == 1 {
-			for port := range left.All {
-				s.Port = port
-			}
-			s.Key = p.Target
+		// The order in which the targets were named makes no other finding.
+		names := strings.Fields(p.Target)
+		slices.Sort(names)
+		s := finding.Subject{Family: wide, Proto: p.Proto, Key: strings.Join(names, " ")}
+		words, rank := strings.Join(slices.Sorted(slices.Values(parts)), ", "), amiss
+		sets, single := each(&left, openIn != "")
+		if single {
+			words = ""
 		}
-		b.add(Families, sev, finding.Fail, s, fmt.Sprintf("%s/%s of %s is %s", p.Proto, short(&left), p.Target, strings.Join(parts, ", ")),
-			finding.Evidence{Source: "probe", Key: p.Target, Value: strings.Join(parts, ", ")})
+		if openIn != "" {
+			rank = exposed
+		}
+		for _, ports := range sets {
+			b.about(Families, sev, finding.Fail, s, words, ports, rank, fmt.Sprintf("%s/%s of %s is %s", p.Proto, ports.Short(), p.Target, strings.Join(parts, ", ")),
+				finding.Evidence{Source: "probe", Key: p.Target, Value: strings.Join(parts, ", ")})
+		}
 	}
 }
 
@@ -316,8 +422,15 @@ func (b *builder) wrapped(j *Judge) {
 				}
 			}
 			if through.Len() > 0 {
-				s := finding.Subject{Family: a.Family(), Proto: t.Proto, Address: a.Addr.String(), Key: string(t.Variant) + " " + through.List()}
-				b.add(Wrapped, finding.High, finding.Fail, s, fmt.Sprintf("%s/%s of %s answers behind %s, and not without: the rules look at the first header only", t.Proto, short(&through), a.Addr, variantWords[t.Variant]))
+				s := finding.Subject{Family: a.Family(), Proto: t.Proto, Address: a.Addr.String(), Key: string(t.Variant)}
+				sets, single := each(&through, true)
+				for _, ports := range sets {
+					words := ""
+					if !single {
+						words = "gets through"
+					}
+					b.about(Wrapped, finding.High, finding.Fail, s, words, ports, exposed, fmt.Sprintf("%s/%s of %s answers behind %s, and not without: the rules look at the first header only", t.Proto, ports.Short(), a.Addr, variantWords[t.Variant]))
+				}
 			}
 		}
 	}

@@ -149,17 +149,19 @@ func tablesOf(as []*probe.Address) [][]*probe.Table {
 	return out
 }
 
-// order puts what differs first, then what is open.
+// order puts what differs first, and there what is open, then what is open.
 func order(p Parity) int {
+	n := 2
 	switch {
-	case p.Differ:
-		return 0
 	case slices.Contains(p.States, Word(probe.Open)):
-		return 1
+		n = 0
 	case slices.Contains(p.States, Word(probe.Closed)):
-		return 2
+		n = 1
 	}
-	return 3
+	if !p.Differ {
+		n += 3
+	}
+	return n
 }
 
 // differ tells whether something gets further over one family than over the other.

@@ -36,6 +36,19 @@ func (p *Ports) List() string {
 	return b.String()
 }
 
+// maxShown is how long a list of ports may be in a sentence.
+const maxShown = 40
+
+// Short is List as far as a sentence has room for it, and then how many there are.
+func (p *Ports) Short() string {
+	l := p.List()
+	if len(l) <= maxShown {
+		return l
+	}
+	cut := strings.LastIndexByte(l[:maxShown], ',')
+	return fmt.Sprintf("%s… (%d ports)", l[:max(cut, 1)], p.Len())
+}
+
 // AddList reads what List writes.
 func (p *Ports) AddList(s string) error {
 	for part := range strings.SplitSeq(s, ",") {

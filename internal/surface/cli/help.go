@@ -84,9 +84,10 @@ func flagLead(f *pflag.Flag) string {
 	return lead
 }
 
+// flagUsage leaves out defaults that say "not given": no number is one either.
 func flagUsage(f *pflag.Flag) string {
 	_, usage := pflag.UnquoteUsage(f)
-	if f.DefValue != "" && f.DefValue != "false" && f.DefValue != "[]" {
+	if f.DefValue != "" && f.DefValue != "false" && f.DefValue != "[]" && f.DefValue != "0" {
 		usage += " (default " + f.DefValue + ")"
 	}
 	return usage

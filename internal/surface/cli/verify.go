@@ -61,9 +61,9 @@ func (a *app) verifyCommand() *cobra.Command {
 			"A TARGET is a name (all its A and AAAA are asked) or an address, fe80::1%eth0\n" +
 			"too. At most 50,000 packets a second are sent on a link and 5,000 through a\n" +
 			"router; --rate says otherwise. Ctrl-C ends the run and prints what is known.\n\n" +
-			"With --via ssh://host another host looks: this program is copied there, runs, and\n" +
-			"is gone; nothing is kept there. It is told addresses and ports, not what is expected\n" +
-			"of them, and its answer is shown as its claim. Names are resolved here.",
+			"With --via ssh://host another host looks: this program is copied there, runs,\n" +
+			"and is gone; nothing is kept there. It is told addresses and ports, not what is\n" +
+			"expected of them, and its answer is shown as its claim. Names are resolved here.",
 		Example: "  sudo sixfence verify www.example.org\n" +
 			"  sudo sixfence verify 192.0.2.2 2001:db8::2 --ports tcp/1-65535\n" +
 			"  sudo sixfence verify web1 --intent web1.yaml --snapshot web1.json\n" +
@@ -89,7 +89,7 @@ func (a *app) verifyCommand() *cobra.Command {
 	f.StringVar(&o.previous, "previous", "", "compare with the JSON `FILE` of an earlier run")
 	f.StringVar(&o.snapshot, "snapshot", "", "compare with what the rules in this Snapshot `FILE` of the target say")
 	f.StringVar(&o.netns, "netns", "", "the network namespace `NAME` of the Snapshot; by default the target's own")
-	f.IntVar(&o.rate, "rate", 0, "send at most `N` packets a second")
+	f.IntVar(&o.rate, "rate", 0, "send at most `N` packets a second, to all addresses together; by default 50,000 on a link and 5,000 through a router")
 	f.DurationVar(&o.patience, "patience", 2*time.Minute, "how long to ask one by one where a target rations its refusals, as `TIME` an address and protocol")
 	f.StringArrayVar(&o.via, "via", nil, "look from another host, `ssh://[user@]host[:port]`, instead of from here; may be repeated, and \"here\" is this host")
 	f.StringVar(&o.program, "via-binary", "", "run this sixfence `FILE` there, where the architecture is another one")

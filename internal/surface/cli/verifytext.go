@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -137,45 +138,82 @@ func passed(j *expect.Judge) []string {
 func (a *app) verifyText(w io.Writer, j *expect.Judge, r finding.Report, o verifyOptions, failOn finding.Severity, guessed bool) error {
 	r = report.Neutralise(r)
 	b := bufio.NewWriter(w)
-	failed, unknown := 0, 0
-	for _, f := range r.Findings {
-		switch f.Status {
-		case finding.Fail:
-			failed++
-		case finding.Unknown:
-			unknown++
+	style := a.styled(o.noColor)
+	if o.output != "" && o.output != "-" {
+		style = report.TextOptions{}
+	}
+	if style.Width == 0 {
+		style.Width = 80
+	}
+	style.Width = min(max(style.Width, 40), 120)
+	failed, unknown := report.Entries(r.Findings, finding.Fail), report.Entries(r.Findings, finding.Unknown)
+	if !o.quiet {
+		verifyTables(b, j, style.Width)
+		verifyAcross(b, j, style.Width)
+		if err := errors.Join(report.List(b, "What is wrong, worst first", failed, style), report.List(b, "What could not be told", unknown, style)); err != nil {
+			return err
+		}
+		verifyNotes(b, j, guessed, style.Width)
+		if len(failed)+len(unknown) > 0 {
+			fmt.Fprintf(b, "sixfence explain %s teaches what a finding is about.\n\n", append(slices.Clone(failed), unknown...)[0].Control)
 		}
 	}
-	if !o.quiet {
-		verifyTables(b, j)
-		verifyAcross(b, j)
-		verifyFindings(b, "What is wrong", r.Findings, finding.Fail)
-		verifyFindings(b, "What could not be told", r.Findings, finding.Unknown)
-		verifyNotes(b, j, guessed)
+	word, worst, why := verifyVerdict(j, r, failed, unknown, failOn, o.allowGaps)
+	if err := report.Verdict(b, word, worst, why, style); err != nil {
+		return err
 	}
-	line := "Nothing is wrong."
-	if j.Expected == nil && j.Predicted == nil {
-		line = "Nothing to compare with was given: this is what the wire shows."
-	}
-	switch {
-	case failed > 0 && unknown > 0:
-		line = plural(failed, "finding", "findings") + ", and " + plural(unknown, "question", "questions") + " without an answer."
-	case failed > 0:
-		line = plural(failed, "finding", "findings") + "."
-	case unknown > 0:
-		line = plural(unknown, "question", "questions") + " without an answer."
-	}
-	if failed+unknown > 0 && failOn == "" {
-		line += " (--fail-on never)"
-	}
-	fmt.Fprintln(b, line)
 	return b.Flush()
 }
 
-// portCell is how wide the list of ports may be.
+// verifyVerdict is the last line, which says what the exit status says.
+func verifyVerdict(j *expect.Judge, r finding.Report, failed, unknown []report.Entry, failOn finding.Severity, allow []string) (word string, worst finding.Severity, why string) {
+	var parts []string
+	if n := len(failed); n > 0 {
+		worst = failed[0].Severity
+		parts = append(parts, plural(n, "finding", "findings"))
+	}
+	if n := len(unknown); n > 0 {
+		parts = append(parts, plural(n, "question", "questions")+" without an answer")
+	}
+	why = strings.Join(parts, ", and ")
+	switch code := exitCode(r, failOn, allow); {
+	case code == exitFindings:
+		return "FAIL", worst, why + "."
+	case code == exitUnknown:
+		return "UNDECIDED", finding.Medium, why + "."
+	case why != "" && failOn == "":
+		return "FINDINGS", finding.Medium, why + "; nothing counts as a failure (--fail-on never)."
+	case why != "":
+		return "FINDINGS", finding.Medium, why + "; nothing that counts as a failure (--fail-on " + string(failOn) + ")."
+	case j.Expected == nil && j.Predicted == nil:
+		return "", "", "Nothing to compare with was given: this is what the wire shows."
+	}
+	n := 0
+	for x := range j.Results {
+		if x.Verdict == expect.Match {
+			n++
+		}
+	}
+	if n == 0 {
+		return "", "", "What was given to compare with says nothing about what was asked: this is what the wire shows."
+	}
+	return "PASS", "", plural(n, "answer is", "answers are") + " as expected, and nothing is wrong."
+}
+
+// portCell is how wide the list of ports may be, without its protocol.
 const portCell = 26
 
-func verifyTables(b *bufio.Writer, j *expect.Judge) {
+// stateCell is a column of states.
+const stateCell = 13
+
+// column is addresses of one family that answer alike everywhere.
+type column struct {
+	name  string
+	addrs []netip.Addr
+	words []string // one a row
+}
+
+func verifyTables(b *bufio.Writer, j *expect.Judge, width int) {
 	rows := j.Parity()
 	type place struct {
 		via  string
@@ -187,10 +225,8 @@ func verifyTables(b *bufio.Writer, j *expect.Judge) {
 		about[place{x.Via, x.Addr}] = x
 		several = several || x.Via != ""
 	}
-	begins := func(i int) bool {
-		return i == 0 || rows[i-1].Target != rows[i].Target || rows[i-1].Via != rows[i].Via
-	}
-	for i, p := range rows {
+	for i := 0; i < len(rows); {
+		p := rows[i]
 		if several && (i == 0 || rows[i-1].Via != p.Via) {
 			if p.Via == "" {
 				fmt.Fprintln(b, "Seen from here")
@@ -198,48 +234,125 @@ func verifyTables(b *bufio.Writer, j *expect.Judge) {
 				fmt.Fprintf(b, "Seen from %s: it says so, and nothing here checks it\n", p.Via)
 			}
 		}
-		if begins(i) {
-			fmt.Fprintln(b, report.Clean(p.Target))
-			names := columns(p.Addresses)
-			for k, x := range p.Addresses {
-				fmt.Fprintf(b, "  %-8s %s%s\n", names[k], x, way(about[place{p.Via, x}]))
-			}
-			line := fmt.Sprintf("  %-*s", portCell+6, "PORT")
-			for _, n := range names {
-				line += fmt.Sprintf("  %-11s", n)
-			}
-			fmt.Fprintln(b, "\n"+strings.TrimRight(line, " "))
+		n := i
+		for n < len(rows) && rows[n].Target == p.Target && rows[n].Via == p.Via {
+			n++
 		}
-		mark := "  "
-		if p.Differ {
-			mark = "! "
+		for _, l := range wrapText(report.Clean(p.Target), width) {
+			fmt.Fprintln(b, l)
 		}
-		name := portName(p.Proto, p.Variant, p.Ports, p.Count)
-		// A cell counts letters, not bytes.
-		fmt.Fprint(b, mark+name+strings.Repeat(" ", max(0, portCell+6-len([]rune(name)))))
-		for k, s := range p.States {
-			word := string(s)
-			if s == "" {
-				word = "-"
-			}
-			if s == expect.Word(probe.Filtered) && p.Proto == "udp" {
-				word = "silent"
-			}
-			if k+1 < len(p.States) {
-				fmt.Fprintf(b, "  %-11s", word)
-			} else {
-				fmt.Fprint(b, "  "+word)
+		names, cols := verifyColumns(rows[i:n])
+		for _, c := range cols {
+			for k, x := range c.addrs {
+				name := c.name
+				if k > 0 {
+					name = ""
+				}
+				for l, text := range wrapText(x.String()+way(about[place{p.Via, x}]), width-11) {
+					if l > 0 {
+						name, text = "", "  "+text
+					}
+					fmt.Fprintf(b, "  %-8s %s\n", name, text)
+				}
 			}
 		}
 		fmt.Fprintln(b)
-		if i+1 == len(rows) || begins(i+1) {
-			fmt.Fprintln(b)
+		verifyRows(b, names, cols, width)
+		i = n
+	}
+}
+
+// verifyColumns are the rows of one host by column, with what is common in one.
+func verifyColumns(rows []expect.Parity) (names []string, cols []column) {
+	all := make([]column, len(rows[0].Addresses))
+	for k, x := range rows[0].Addresses {
+		all[k].addrs = []netip.Addr{x}
+	}
+	for i, p := range rows {
+		name := "  "
+		if p.Differ {
+			name = "! "
 		}
+		echo := p.Variant == probe.Plain && p.Proto == "icmp" && (p.Ports == "8" || p.Ports == "128")
+		if echo {
+			name += "echo"
+		} else {
+			name += portName(p.Proto, p.Variant, p.Ports, p.Count)
+		}
+		// The types of an echo differ between the families, and the question does not.
+		same := echo && len(names) > 0 && strings.HasSuffix(names[len(names)-1], " echo") && rows[i-1].Ports != p.Ports
+		if !same {
+			names = append(names, name)
+		}
+		for k, s := range p.States {
+			word := string(s)
+			switch {
+			case s == "":
+				word = "-"
+			case s == expect.Word(probe.Filtered) && p.Proto == "udp":
+				word = "silent"
+			}
+			switch last := len(all[k].words) - 1; {
+			case !same:
+				all[k].words = append(all[k].words, word)
+			case word != "-":
+				all[k].words[last] = word
+			}
+		}
+	}
+	n := map[string]int{}
+	for _, c := range all {
+		family := "IPv6"
+		if c.addrs[0].Is4() {
+			family = "IPv4"
+		}
+		at := slices.IndexFunc(cols, func(x column) bool {
+			return x.addrs[0].Is4() == c.addrs[0].Is4() && slices.Equal(x.words, c.words)
+		})
+		if at >= 0 {
+			cols[at].addrs = append(cols[at].addrs, c.addrs...)
+			continue
+		}
+		c.name = family
+		if n[family]++; n[family] > 1 {
+			c.name += " #" + strconv.Itoa(n[family])
+		}
+		cols = append(cols, c)
+	}
+	return names, cols
+}
+
+// verifyRows writes the table, in several parts where the columns are too many.
+func verifyRows(b *bufio.Writer, names []string, cols []column, width int) {
+	cell := portCell + 8
+	if width < cell+stateCell {
+		cell = max(16, width-2*stateCell)
+	}
+	for len(cols) > 0 {
+		part := cols[:min(len(cols), max(1, (width-cell)/stateCell))]
+		cols = cols[len(part):]
+		line := fmt.Sprintf("%-*s", cell, "  PORT")
+		for _, c := range part {
+			line += fmt.Sprintf("  %-*s", stateCell-2, c.name)
+		}
+		fmt.Fprintln(b, strings.TrimRight(line, " "))
+		for i, name := range names {
+			if report.Width(name) > cell { // a narrow terminal
+				fmt.Fprintln(b, name)
+				name = ""
+			}
+			line := name + strings.Repeat(" ", cell-report.Width(name))
+			for _, c := range part {
+				line += fmt.Sprintf("  %-*s", stateCell-2, c.words[i])
+			}
+			fmt.Fprintln(b, strings.TrimRight(line, " "))
+		}
+		fmt.Fprintln(b)
 	}
 }
 
 // verifyAcross lays the vantages side by side.
-func verifyAcross(b *bufio.Writer, j *expect.Judge) {
+func verifyAcross(b *bufio.Writer, j *expect.Judge, width int) {
 	rows := j.Across()
 	if len(rows) == 0 {
 		return
@@ -254,7 +367,7 @@ func verifyAcross(b *bufio.Writer, j *expect.Judge) {
 		for k, v := range r.Vias {
 			parts = append(parts, fmt.Sprintf("%s from %s", cmp.Or(string(r.States[k]), "not known"), cmp.Or(v, "here")))
 		}
-		for n, l := range wrapText(line+strings.Join(parts, ", "), 76) {
+		for n, l := range wrapText(line+strings.Join(parts, ", "), width-6) {
 			if n > 0 {
 				l = "      " + l
 			}
@@ -275,24 +388,6 @@ func portName(proto string, v probe.Variant, ports string, count int) string {
 		name += " " + string(v)
 	}
 	return name
-}
-
-// columns names addresses: IPv4, IPv6, IPv6 #2.
-func columns(as []netip.Addr) []string {
-	var out []string
-	n := map[bool]int{}
-	for _, a := range as {
-		name := "IPv6"
-		if a.Is4() {
-			name = "IPv4"
-		}
-		n[a.Is4()]++
-		if k := n[a.Is4()]; k > 1 {
-			name += " #" + strconv.Itoa(k)
-		}
-		out = append(out, name)
-	}
-	return out
 }
 
 // way says how the probes went.
@@ -327,26 +422,7 @@ func way(a *probe.Address) string {
 	return " (" + strings.Join(parts, "; ") + ")"
 }
 
-func verifyFindings(b *bufio.Writer, title string, fs []finding.Finding, status finding.Status) {
-	if !slices.ContainsFunc(fs, func(f finding.Finding) bool { return f.Status == status }) {
-		return
-	}
-	fmt.Fprintln(b, title)
-	for _, f := range fs {
-		if f.Status != status {
-			continue
-		}
-		for i, line := range wrapText(fmt.Sprintf("%-8s %s  %s", f.Severity, f.Control, f.Message), 76) {
-			if i > 0 {
-				line = "           " + line
-			}
-			fmt.Fprintln(b, "  "+line)
-		}
-	}
-	fmt.Fprintln(b)
-}
-
-func verifyNotes(b *bufio.Writer, j *expect.Judge, guessed bool) {
+func verifyNotes(b *bufio.Writer, j *expect.Judge, guessed bool, width int) {
 	var notes []string
 	for _, a := range j.Addresses {
 		if m := a.Path; m != nil && m.Verdict == probe.PathHonoured {
@@ -388,7 +464,7 @@ func verifyNotes(b *bufio.Writer, j *expect.Judge, guessed bool) {
 	}
 	fmt.Fprintln(b, "Worth knowing")
 	for _, n := range notes {
-		for i, line := range wrapText(n, 76) {
+		for i, line := range wrapText(n, width-4) {
 			if i == 0 {
 				fmt.Fprintln(b, "  - "+line)
 			} else {
