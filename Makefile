@@ -8,6 +8,7 @@
 #   make harden-faults  every way in which a change of the host may be interrupted (minutes)
 #   make cloud-init what export writes for cloud-init, read by its own schema
 #   make verify-labs  the probes of verify against every lab, twenty times, and nmap (half an hour)
+#   make verify-soak  verify --soak against a switch with the intervals it has out of the box (five minutes)
 #   make corpus  real rulesets, made again by the real tools (installs them in an overlay)
 #   make corpus-fire  every packet of the corpus' probe set, against the kernel
 #   make bench   the numbers of docs/performance.md (installs peers to compare with)
@@ -19,7 +20,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := test
-.PHONY: test lint bench bench-reach bench-verify build docs oracle oracle-mutants corpus corpus-fire harden-faults harden-packets verify-labs cloud-init
+.PHONY: test lint bench bench-reach bench-verify build docs oracle oracle-mutants corpus corpus-fire harden-faults harden-packets verify-labs verify-soak cloud-init
 
 GO ?= go
 export CGO_ENABLED := 0
@@ -90,6 +91,11 @@ verify-labs:
 		$(GO) test -count=1 -timeout 120m -v -run '^TestLabs$$' ./internal/host/probe; \
 		SIXFENCE_REQUIRE=1 VERIFY_LAB_REPORT=$$d/wire $(GO) test -count=1 -timeout 20m -v -run '^TestWire$$' ./internal/engine/verify; \
 		cat internal/host/probe/testdata/labs-head.md "$$d/labs" internal/host/probe/testdata/labs-foot.md "$$d/wire" >docs/reference/verify-labs.md
+
+# A real membership interval of MLD: 260 seconds.
+verify-soak:
+	@tools/need $(TEST_PACKAGES)
+	SIXFENCE_REQUIRE=1 VERIFY_SOAK=1 $(GO) test -count=1 -timeout 20m -v -run '^TestSoakForReal$$' ./internal/host/probe
 
 # Needs overlayfs, and ten minutes the first time to build what Debian does not have.
 corpus:

@@ -153,6 +153,14 @@ func TestVerify(t *testing.T) {
 	path(`"control":"VERIFY-05"`, 1)
 	target.Run("nft", "delete", "table", "ip6", "p")
 
+	// Found for two seconds, and nobody here would make anything forgotten: no pass.
+	c := client.Command(binary, "verify", "2001:db8::2", "--ports", "tcp/22", "--soak=2s", "--format", "json")
+	out, _ := c.Output()
+	keepsSchema(t, "verify", out)
+	if !strings.Contains(string(out), `"soak":{"verdict":"unknown","why":"no MLD querier`) || !strings.Contains(string(out), `"control":"VERIFY-06"`) || c.ProcessState.ExitCode() != 3 {
+		t.Errorf("--soak: exit %d\n%s", c.ProcessState.ExitCode(), out)
+	}
+
 	// From the target itself everything is loopback: nothing passes.
 	d, code = run(target, "2001:db8::2", "--ports", "tcp/22", "--expect", want)
 	if len(d.Results) != 1 || d.Results[0].Verdict != "unknown" || code != 3 {
@@ -160,7 +168,7 @@ func TestVerify(t *testing.T) {
 	}
 	// An ordinary user connects, and sees the same.
 	var who strings.Builder
-	c := client.Command("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", binary, "verify", "192.0.2.2", "2001:db8::2", "--ports", ports, "--format", "json")
+	c = client.Command("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", binary, "verify", "192.0.2.2", "2001:db8::2", "--ports", ports, "--format", "json")
 	c.Stdout = &who
 	_ = c.Run()
 	if err := json.Unmarshal([]byte(who.String()), &d); err != nil || len(d.Results) != 6 || d.Results[0].State != "open" || d.Results[5].State != "filtered" {

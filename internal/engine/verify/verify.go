@@ -38,15 +38,20 @@ type Options struct {
 	Rate     int // packets a second for the whole run; 0: by the way to each address
 	Patience time.Duration
 	Path     bool // look at path-MTU discovery, too
+	// Soak is how long it is watched whether neighbours still find the addresses; 0: it is not.
+	Soak time.Duration
 	// Save is given what is known, every few seconds and at the end.
 	Save func(probe.Saved)
 	// Progress is told how many packets were sent and how many ports have no answer yet.
 	Progress func(sent, left int)
+	// Soaking is told how long the soak still takes.
+	Soaking func(left time.Duration)
 }
 
 // Run is a look at targets that is ready to begin.
 type Run struct {
 	probers []*hostprobe.Prober
+	soaks   []*hostprobe.Soaker // of each prober; nil: there is none
 	o       Options
 	mu      sync.Mutex
 	sent    []int
@@ -84,6 +89,10 @@ func Open(o Options) (*Run, error) {
 				return nil, fmt.Errorf("probe %s: %w", a, err)
 			}
 			r.probers = append(r.probers, p)
+			if err := r.openSoak(p); err != nil {
+				r.Close()
+				return nil, err
+			}
 		}
 	}
 	n := len(r.probers)
@@ -117,7 +126,13 @@ func (r *Run) save(i int) {
 	mine := probe.Save([]*probe.Address{r.probers[i].Found}).Addresses[0]
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	mine.Soak = r.saved[i].Soak
 	r.saved[i] = mine
+	r.keep()
+}
+
+// keep hands over what is known. The caller holds the lock.
+func (r *Run) keep() {
 	all := probe.Saved{SchemaVersion: probe.SavedVersion, Addresses: []probe.SavedAddress{}}
 	for _, a := range r.saved {
 		if a.Address.IsValid() {
@@ -139,12 +154,15 @@ func (r *Run) Raw() bool {
 
 // Know takes over what an earlier run found out from here: it is not asked again.
 func (r *Run) Know(s *probe.Saved) error {
-	for _, p := range r.probers {
+	for i, p := range r.probers {
 		known, err := s.Of(p.Found.Addr, p.Found.Vantage.Source)
 		if err != nil {
 			return fmt.Errorf("read what is known about %s: %w", p.Found.Addr, err)
 		}
 		p.Know(known)
+		if k := r.soaks[i]; k != nil {
+			k.Know(s.SoakOf(p.Found.Addr, p.Found.Vantage.Source, time.Now()))
+		}
 	}
 	return nil
 }
@@ -152,6 +170,7 @@ func (r *Run) Know(s *probe.Saved) error {
 // Do asks. What is known when ctx ends is in Found; that is no error.
 func (r *Run) Do(ctx context.Context) error {
 	var all sync.WaitGroup
+	soaked := r.soak(ctx)
 	errs := make([]error, len(r.probers))
 	room := make(chan struct{}, parallel)
 	for i, p := range r.probers {
@@ -170,7 +189,7 @@ func (r *Run) Do(ctx context.Context) error {
 		})
 	}
 	all.Wait()
-	return errors.Join(errs...)
+	return errors.Join(append(errs, soaked())...)
 }
 
 // Found is what is known about each address, in the order of the targets.
@@ -186,5 +205,10 @@ func (r *Run) Found() []*probe.Address {
 func (r *Run) Close() {
 	for _, p := range r.probers {
 		p.Close()
+	}
+	for _, k := range r.soaks {
+		if k != nil {
+			k.Close()
+		}
 	}
 }

@@ -45,6 +45,8 @@ type Seen struct {
 	Lost      int        `json:"lost"`     // of those
 	Complete  bool       `json:"complete"`
 	// Path is what path-MTU discovery does (--path).
-	Path  *probe.Path `json:"path,omitempty"`
+	Path *probe.Path `json:"path,omitempty"`
+	// Soak is whether neighbours find it after a while (--soak).
+	Soak  *probe.Soak `json:"soak,omitempty"`
 	Notes []string    `json:"notes"`
 }

@@ -31,6 +31,7 @@ func (b *builder) judge(j *Judge) {
 	for _, a := range j.Addresses {
 		b.vantage(a)
 		b.path(a)
+		b.soak(a)
 	}
 	type group struct {
 		Result

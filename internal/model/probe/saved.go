@@ -82,6 +82,8 @@ type SavedAddress struct {
 	Address netip.Addr   `json:"address"`
 	Source  netip.Addr   `json:"source,omitzero"`
 	Tables  []SavedTable `json:"tables"`
+	// Soak is one that was cut short.
+	Soak *SavedSoak `json:"soak,omitempty"`
 }
 
 // SavedTable is one table of a Saved.

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -50,7 +51,8 @@ type app struct {
 	stdout, stderr io.Writer
 	build          obs.Build
 	log            *slog.Logger
-	code           int // exit code when there is no error
+	code           int       // exit code when there is no error
+	told           time.Time // of the progress of ports
 }
 
 // Main runs the command line and returns the exit code.

@@ -40,6 +40,7 @@ type verifyOptions struct {
 	rate                                        int
 	patience                                    time.Duration
 	path                                        bool
+	soak                                        time.Duration
 	connect, together, apart, quiet, noColor, v bool
 	allowGaps                                   []string
 }
@@ -70,6 +71,9 @@ func (a *app) verifyCommand() *cobra.Command {
 			"  sixfence verify web1 --expect web1-expect.yaml --format junit -o verify.xml\n" +
 			"  sudo sixfence verify web1 --via here --via ssh://admin@probe.example.net",
 		Args: func(_ *cobra.Command, args []string) error {
+			if err := soakTime(args); err != nil {
+				return err
+			}
 			if len(args) == 0 {
 				return &usageError{msg: "verify needs a target", hint: "a name or an address: sixfence verify www.example.org"}
 			}
@@ -95,6 +99,7 @@ func (a *app) verifyCommand() *cobra.Command {
 	f.StringVar(&o.program, "via-binary", "", "run this sixfence `FILE` there, where the architecture is another one")
 	f.StringVar(&o.state, "state", "", "keep what is known in `FILE`, and go on from there when it exists")
 	f.BoolVar(&o.path, "path", false, "also test path-MTU discovery (root): large echoes, and a Packet Too Big that the target has to heed")
+	soakFlag(f, &o)
 	f.BoolVar(&o.connect, "connect", false, "connect like an ordinary client, as root too")
 	f.BoolVar(&o.together, "together", false, "all targets are one host: compare their families")
 	f.BoolVar(&o.apart, "apart", false, "each target is a host of its own, also one IPv4 and one IPv6 address")
@@ -141,6 +146,12 @@ func (o *verifyOptions) check() (failOn finding.Severity, spec *probe.Spec, vari
 		return fail(&usageError{msg: "--path and --via exclude each other", hint: "run sixfence verify --path on that host itself"})
 	case o.path && o.connect:
 		return fail(&usageError{msg: "--path needs bare packets, and --connect forbids them", hint: "drop one of the two"})
+	case o.soak < 0 || o.soak > maxSoak:
+		return fail(&usageError{msg: fmt.Sprintf("--soak %s is not between nothing and %s", o.soak, maxSoak), hint: "--soak alone takes " + probe.SoakTime.String() + ", longer than a membership interval by default"})
+	case o.soak > 0 && len(o.via) > 0:
+		return fail(&usageError{msg: "--soak and --via exclude each other", hint: "run sixfence verify --soak on that host itself"})
+	case o.soak > 0 && o.connect:
+		return fail(&usageError{msg: "--soak needs bare packets, and --connect forbids them", hint: "drop one of the two"})
 	case o.rate < 0 || o.rate > maxRate:
 		return fail(&usageError{msg: fmt.Sprintf("--rate %d is not between 1 and %d", o.rate, maxRate), hint: "leave it out for the polite default"})
 	case o.patience < 0:
@@ -286,7 +297,7 @@ func (a *app) verify(o verifyOptions, args []string) (int, error) {
 	if here {
 		if run, err = verify.Open(verify.Options{
 			Targets: targets, Spec: spec, Variants: variants, Connect: o.connect, Together: together, Rate: o.rate, Patience: o.patience, Path: o.path,
-			Progress: progress, Save: a.saver(o.state),
+			Soak: o.soak, Soaking: a.soakProgress(o.quiet), Progress: progress, Save: a.saver(o.state),
 		}); err != nil {
 			out.abort()
 			return exitUsage, &usageError{msg: "verify", cause: err, hint: "check the address, and the zone of a link-local one"}
@@ -573,6 +584,7 @@ func (a *app) verifyProgress(quiet bool) func(sent, left int) {
 			return
 		}
 		last = time.Now()
+		a.told = last
 		line := fmt.Sprintf("sixfence: %d packets, %s without an answer, %d s", sent, plural(left, "port", "ports"), int(time.Since(begin).Seconds()))
 		if speed > 0 && left > 0 {
 			line += ", about " + (time.Duration(float64(left)/speed+1) * time.Second).String() + " more"

@@ -26,7 +26,7 @@ func verifyAddresses(j *expect.Judge) []expect.Seen {
 		v := a.Vantage
 		out = append(out, expect.Seen{
 			Target: report.Clean(a.Target), Via: a.Via, Address: a.Addr, Family: a.Family(), Source: v.Source, Interface: report.Clean(v.Interface), Gateway: v.Gateway, OnLink: v.OnLink, Self: v.Self,
-			Life: a.Life, Problem: report.Clean(a.Problem), Sent: a.Sent, Controls: a.Controls, Lost: a.Lost, Complete: a.Complete, Path: a.Path, Notes: cleanEach(a.Notes),
+			Life: a.Life, Problem: report.Clean(a.Problem), Sent: a.Sent, Controls: a.Controls, Lost: a.Lost, Complete: a.Complete, Path: a.Path, Soak: a.Soak, Notes: cleanEach(a.Notes),
 		})
 	}
 	return out
@@ -430,6 +430,9 @@ func verifyNotes(b *bufio.Writer, j *expect.Judge, guessed bool, width int) {
 			if m.Hop.IsValid() {
 				n += fmt.Sprintf("; %s says %s above %d", m.Hop, map[bool]string{true: "Fragmentation Needed", false: "Packet Too Big"}[a.Addr.Is4()], m.HopMTU)
 			}
+			notes = append(notes, n)
+		}
+		if n := soakNote(a); n != "" {
 			notes = append(notes, n)
 		}
 		for _, n := range a.Notes {
