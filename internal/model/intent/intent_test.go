@@ -43,7 +43,11 @@ func TestParsePort(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		s := rapid.OneOf(rapid.String(), rapid.StringMatching(`(tcp|udp|proto|esp)(/[0-9]{1,5}(-[0-9]{1,5})?)?`)).Draw(t, "s")
-		if p, err := ParsePort(s); err == nil && p.String() != s {
+		want := s
+		if from, to, _ := strings.Cut(s, "-"); to != "" && strings.HasSuffix(from, "/"+to) {
+			want = from // a range of one port
+		}
+		if p, err := ParsePort(s); err == nil && p.String() != want {
 			t.Fatalf("%q is %+v, which is written %q", s, p, p.String())
 		}
 	})
