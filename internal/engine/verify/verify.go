@@ -42,7 +42,7 @@ type Options struct {
 	Soak time.Duration
 	// Save is given what is known, every few seconds and at the end.
 	Save func(probe.Saved)
-	// Progress is told how many packets were sent and how many ports have no answer yet.
+	// Progress is told how many packets were sent, and about how many are still to be.
 	Progress func(sent, left int)
 	// Soaking is told how long the soak still takes.
 	Soaking func(left time.Duration)
@@ -169,6 +169,9 @@ func (r *Run) Know(s *probe.Saved) error {
 
 // Do asks. What is known when ctx ends is in Found; that is no error.
 func (r *Run) Do(ctx context.Context) error {
+	for i, p := range r.probers { // what is asked is known by now
+		r.left[i] = p.Due()
+	}
 	var all sync.WaitGroup
 	soaked := r.soak(ctx)
 	errs := make([]error, len(r.probers))

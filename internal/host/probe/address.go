@@ -46,8 +46,8 @@ type Options struct {
 	Turns *Turns
 	// Path tells that path-MTU discovery is looked at, too.
 	Path bool
-	// Progress is told, every now and then, how many packets were sent and how many ports
-	// have no answer yet.
+	// Progress is told, every now and then, how many packets were sent, and about how many
+	// are still to be.
 	Progress func(sent, left int)
 }
 
@@ -137,6 +137,15 @@ func Open(o Options) (*Prober, error) {
 // Raw tells whether bare packets are sent, not connections made.
 func (p *Prober) Raw() bool { return p.raw != nil }
 
+// Due is about how many packets will be sent at least.
+func (p *Prober) Due() int {
+	n := 0
+	for _, proto := range []uint8{p.icmp(), protoTCP, protoUDP} {
+		n += p.o.Spec.Of(p.protoWord(proto)).Len() * minTries
+	}
+	return n
+}
+
 // Know takes over what an earlier run found out: it is not asked again.
 func (p *Prober) Know(known []*model.Table) { p.known = known }
 
@@ -179,7 +188,7 @@ func (p *Prober) Run(ctx context.Context) error {
 				}
 			}
 			jobs = append(jobs, t)
-			p.left += t.Open()
+			p.left += t.Open() * minTries
 		}
 	}
 	p.Found.Tables = jobs
@@ -242,10 +251,10 @@ func (p *Prober) table(ctx context.Context, t *model.Table) error {
 		p.raw.flow.variant = t.Variant
 	}
 	base := p.sent
-	left := p.left - s.pend.Len()
-	s.progress = func(sent, pend int) {
+	left := p.left - s.pend.Len()*minTries
+	s.progress = func(sent, due int) {
 		if p.o.Progress != nil {
-			p.o.Progress(base+sent, left+pend)
+			p.o.Progress(base+sent, left+due)
 		}
 	}
 	err = s.run(ctx)

@@ -141,7 +141,12 @@ func (s *scan) paced(ctx context.Context) error {
 	defer func() { s.got = nil }()
 	for n := 1; s.pend.Len() > 0 && time.Since(begin) < patience; n++ {
 		if s.progress != nil {
-			s.progress(s.sent, s.pend.Len())
+			// Some will have to wait for ever, when the patience is not for all of them.
+			left := s.pend.Len()
+			if decided := had - left; decided > 0 {
+				left = min(left, int(float64(decided)*(patience.Seconds()/time.Since(begin).Seconds()-1)))
+			}
+			s.progress(s.sent, left)
 		}
 		group = min(group, max(1, s.pend.Len()), max(1, int(s.lim.per(rest)/s.slower)))
 		// A small group is out at once: a ration at its end was one at its beginning.

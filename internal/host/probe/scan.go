@@ -48,7 +48,9 @@ type scan struct {
 	slower   float64
 	alive    func()               // the target itself has answered
 	note     func(string)         // something a person should know
-	progress func(sent, left int) // after every few packets
+	progress func(sent, left int) // every few moments: packets that were sent, and are to be
+	told     time.Time            // when it was
+	ahead    int                  // ports that this round has not asked yet
 	sent     int
 	selfDown int  // errors that this host itself made: nobody answers for the address
 	elsewise bool // something was heard that is no router's word about the whole address
@@ -157,9 +159,17 @@ func aboutHost(a answer) bool {
 	return a.icmp == 1 && (a.code == 0 || a.code == 3)
 }
 
+// tellEvery is how often the progress is told.
+const tellEvery = 100 * time.Millisecond
+
 // send sends one probe in its time, and listens while it waits.
 func (s *scan) send(ctx context.Context, k key) error {
-	d := s.lim.take(time.Now(), s.slower)
+	now := time.Now()
+	if s.progress != nil && s.got == nil && now.Sub(s.told) > tellEvery {
+		s.told = now
+		s.progress(s.sent, max(0, s.ahead)+s.pend.Len()*max(0, s.tries()-s.tried-1))
+	}
+	d := s.lim.take(now, s.slower)
 	for end := time.Now().Add(d); d > 0; d = time.Until(end) {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -172,9 +182,6 @@ func (s *scan) send(ctx context.Context, k key) error {
 	if s.sent%32 == 0 {
 		if err := s.t.receive(0, s.heard); err != nil {
 			return err
-		}
-		if s.progress != nil && s.sent%1024 == 0 {
-			s.progress(s.sent, s.pend.Len())
 		}
 	}
 	err := s.t.send(k)
@@ -293,10 +300,13 @@ func (s *scan) round(ctx context.Context, try uint8) (err error) {
 		}
 	}
 	n := 0
+	s.ahead = s.pend.Len()
+	defer func() { s.ahead = 0 }()
 	shuffled(s.pend, uint16(try)*7919, func(port uint16) bool {
 		if asked.Has(port) {
 			return true
 		}
+		s.ahead = min(s.ahead, s.pend.Len()) - 1
 		if err = s.send(ctx, key{port, try}); err != nil {
 			return false
 		}

@@ -568,31 +568,46 @@ func (a *app) verifyProgress(quiet bool) func(sent, left int) {
 		return nil
 	}
 	begin, last := time.Now(), time.Now()
-	// The speed is that of the last seconds: a target that rations its answers is a thousand
-	// times slower than one that does not.
-	since, had := begin, -1
-	speed := 0.0 // ports a second
+	var s speed
 	return func(sent, left int) {
-		if had < left {
-			since, had = time.Now(), left
-		}
-		if d := time.Since(since); d > 5*time.Second {
-			speed = float64(had-left) / d.Seconds()
-			since, had = time.Now(), left
-		}
-		if time.Since(last) < 500*time.Millisecond {
+		now := time.Now()
+		more, known := s.more(now, sent, left)
+		if now.Sub(last) < 500*time.Millisecond {
 			return
 		}
-		last = time.Now()
+		last = now
 		a.told = last
-		line := fmt.Sprintf("sixfence: %d packets, %s without an answer, %d s", sent, plural(left, "port", "ports"), int(time.Since(begin).Seconds()))
-		if speed > 0 && left > 0 {
-			line += ", about " + (time.Duration(float64(left)/speed+1) * time.Second).String() + " more"
+		line := fmt.Sprintf("sixfence: %d packets in %s", sent, now.Sub(begin).Round(time.Second))
+		if known {
+			line += ", about " + more.String() + " more"
 		}
 		if len(line) < width {
 			fmt.Fprint(a.stderr, "\r\x1b[K"+line)
 		}
 	}
+}
+
+// speed guesses how long something takes from how what is left grows less.
+type speed struct {
+	since     time.Time
+	sent, had int
+	rate      float64 // a second; of the last seconds: a target that rations its answers is a thousand times slower
+}
+
+// more is how long the rest takes, if that can be told.
+func (s *speed) more(now time.Time, sent, left int) (time.Duration, bool) {
+	if s.since.IsZero() || left > s.had { // it is more than was thought
+		s.since, s.sent, s.had = now, sent, left
+	}
+	// What need not be sent after all was not sent quickly.
+	done, d := min(s.had-left, sent-s.sent), now.Sub(s.since).Seconds()
+	if done > 0 && (s.rate == 0 && d > 1 || d > 5) {
+		s.rate, s.since, s.sent, s.had = float64(done)/d, now, sent, left
+	}
+	if s.rate == 0 || left == 0 {
+		return 0, false
+	}
+	return time.Duration(float64(left)/s.rate+1) * time.Second, true
 }
 
 func (a *app) clearProgress() {

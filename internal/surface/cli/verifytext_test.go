@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sixfence/sixfence/internal/logic/expect"
 	"github.com/sixfence/sixfence/internal/model/finding"
@@ -119,6 +120,33 @@ func TestVerifyVerdictIsTheExitStatus(t *testing.T) {
 			if !strings.Contains(strings.Join(lines[max(0, len(lines)-2):], " "), c.line) || quiet && len(lines) > 2 {
 				t.Errorf("want %q at the end:\n%s", c.line, out)
 			}
+		}
+	}
+}
+
+// TestSpeedIsThatOfWhatIsSent: a round that is not needed after all is no speed, and a target
+// that rations its answers is waited for at its own pace.
+func TestSpeedIsThatOfWhatIsSent(t *testing.T) {
+	t.Parallel()
+	begin := time.Unix(1_000_000, 0)
+	tell := func(s *speed, ms, sent, left int) (time.Duration, bool) {
+		return s.more(begin.Add(time.Duration(ms)*time.Millisecond), sent, left)
+	}
+	var s speed
+	for ms := 0; ms < 40_000; ms += 100 { // two thousand a second; from 20 s on 20,000 need not be sent
+		left := 100_000 - ms*2
+		if ms >= 20_000 {
+			left -= 20_000
+		}
+		more, known := tell(&s, ms, ms*2, left)
+		if truth := time.Duration(left/2) * time.Millisecond; known != (ms > 1000) || known && (more < truth-2*time.Second || more > truth+2*time.Second) {
+			t.Fatalf("after %d ms: %s, %v; it takes %s", ms, more, known, truth)
+		}
+	}
+	s = speed{}
+	for ms := 0; ms <= 60_000; ms += 1000 { // ten packets a second, and an answer
+		if more, known := tell(&s, ms, ms/100, 600-ms/1000); known && (more < 500*time.Second || more > 700*time.Second) {
+			t.Fatalf("after %d ms: %s", ms, more)
 		}
 	}
 }
