@@ -63,6 +63,7 @@ type Prober struct {
 	flows map[uint8]*flow
 	lim   *Limiter
 	loss  loss
+	own   *own // without raw
 	known []*model.Table
 	sent  int
 	left  int
@@ -108,6 +109,7 @@ func Open(o Options) (*Prober, error) {
 	for _, proto := range []uint8{protoTCP, protoUDP, p.icmp()} {
 		p.flows[proto] = &flow{src: p.Found.Vantage.Source, dst: o.Addr, proto: proto, secret: key}
 	}
+	p.own = openOwn(o.Addr.Is4())
 	if o.Connect {
 		return p, nil
 	}
@@ -116,6 +118,8 @@ func Open(o Options) (*Prober, error) {
 		p.raw = nil
 		return p, nil
 	}
+	p.own.close()
+	p.own = nil
 	if err != nil {
 		return nil, err
 	}
@@ -154,6 +158,7 @@ func (p *Prober) Close() {
 	if p.raw != nil {
 		p.raw.close()
 	}
+	p.own.close()
 }
 
 func (p *Prober) icmp() uint8 {
@@ -300,7 +305,7 @@ func (p *Prober) scan(t *model.Table, tr transport) *scan {
 	}
 	s := &scan{
 		t: tr, out: t, pend: &pend, proto: number[t.Proto], dst: p.o.Addr, src: p.Found.Vantage.Source, lim: p.lim, loss: &p.loss,
-		patience: p.o.Patience, note: p.note, alone: p.o.Turns,
+		patience: p.o.Patience, note: p.note, alone: p.o.Turns, own: p.own,
 	}
 	s.alive = func() { p.Found.Life = model.Answered }
 	return s
@@ -371,7 +376,7 @@ func (p *Prober) preflight(ctx context.Context) (down bool, err error) {
 			if answered {
 				return false, p.measure(ctx, s, port)
 			}
-			if r := t.At(port); r.Why == "no-route" || r.ICMP {
+			if r := t.At(port); r.State != "" { // no route, own rules, or a refusal
 				return false, nil
 			}
 			if s.selfDown > 0 {

@@ -22,6 +22,8 @@ type connects struct {
 	queue []*conn // in the order of their start
 	life  time.Duration
 	share *sockets
+	own   *own
+	kept  int // what own.read said last
 }
 
 type conn struct {
@@ -29,14 +31,17 @@ type conn struct {
 	fd    int32
 	start time.Time
 	done  bool
+	own   bool // rules of this host seem to keep it here
 }
 
-func newConnects(f *flow, index int) (*connects, error) {
+func newConnects(f *flow, index int, own *own) (*connects, error) {
 	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("open epoll: %w", err)
 	}
-	return &connects{flow: f, index: index, ep: ep, open: map[int32]*conn{}, life: time.Second, share: allSockets()}, nil
+	c := &connects{flow: f, index: index, ep: ep, open: map[int32]*conn{}, life: time.Second, share: allSockets(), own: own}
+	c.kept, _, _ = own.read()
+	return c, nil
 }
 
 func (c *connects) patience(d time.Duration) { c.life = d }
@@ -66,8 +71,9 @@ func (c *connects) send(k key) (err error) {
 	if !c.share.take(len(c.open)) {
 		return errFull
 	}
+	started := false
 	defer func() {
-		if err != nil {
+		if !started {
 			c.share.give()
 		}
 	}()
@@ -96,7 +102,27 @@ func (c *connects) send(k key) (err error) {
 	}
 	c.open[x.fd] = x
 	c.queue = append(c.queue, x)
+	started = true
+	kept, _, ok := c.own.read()
+	if ok && kept > c.kept && c.own.kept(func() { c.once(k) }) {
+		x.own = true
+	}
+	c.kept = kept
+	if x.own {
+		return unix.EPERM
+	}
 	return nil
+}
+
+// once sends one packet of a connection and forgets it.
+func (c *connects) once(k key) {
+	fd, err := unix.Socket(domain(c.flow.dst), unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	_ = unix.Connect(fd, sockaddr(c.flow.dst, k.port, c.index))
 }
 
 func (c *connects) receive(d time.Duration, f func(answer)) error {
@@ -118,10 +144,18 @@ func (c *connects) receive(d time.Duration, f func(answer)) error {
 				return // it still waits
 			}
 			a.kind = synAck
-		case unix.Errno(e) == unix.ECONNREFUSED, unix.Errno(e) == unix.ECONNRESET:
+		case unix.Errno(e) == unix.ECONNREFUSED:
 			a.kind = reset
+		case unix.Errno(e) == unix.ECONNRESET: // there was a connection, and then a reset
+			a.kind = synAck
 		}
 		c.finish(x)
+		switch {
+		case x.own && a.kind == synAck: // the counters count something else
+			c.own = nil
+		case x.own: // rules of this host said so
+			return
+		}
 		if a.kind != noAnswer {
 			f(a)
 		}
@@ -168,14 +202,15 @@ type datagrams struct {
 	ep    int
 	fds   []int // one a try; of ICMP one
 	buf   []byte
+	own   *own
 }
 
-func newDatagrams(f *flow, index int) (*datagrams, error) {
+func newDatagrams(f *flow, index int, own *own) (*datagrams, error) {
 	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("open epoll: %w", err)
 	}
-	d := &datagrams{flow: f, index: index, ep: ep, buf: make([]byte, 65536)}
+	d := &datagrams{flow: f, index: index, ep: ep, own: own, buf: make([]byte, 65536)}
 	proto, n := 0, tries
 	if f.proto != protoUDP {
 		proto, n = int(f.proto), 1
@@ -217,26 +252,37 @@ func (d *datagrams) what(k key) []byte {
 }
 
 func (d *datagrams) send(k key) error {
+	before, _, ok := d.own.read()
+	if err := d.write(k); err != nil || d.flow.proto != protoICMPv6 || !ok {
+		return err
+	}
+	// Of echoes alone the kernel does not say what it dropped.
+	if after, _, _ := d.own.read(); after > before && d.own.kept(func() { _ = d.write(k) }) {
+		return unix.EPERM
+	}
+	return nil
+}
+
+func (d *datagrams) write(k key) error {
 	fd := d.fds[int(k.try)%len(d.fds)]
 	to := uint16(0)
 	if d.flow.proto == protoUDP {
 		to = k.port
 	}
 	var err error
-	for range 1000 {
+	for n := range 1000 {
 		err = unix.Sendto(fd, d.what(k), 0, sockaddr(d.flow.dst, to, d.index))
-		switch err {
-		case unix.ENOBUFS, unix.EAGAIN:
+		switch {
+		case err == nil:
+			return nil
+		case err == unix.ENOBUFS, err == unix.EAGAIN:
 			time.Sleep(500 * time.Microsecond)
 			continue
-		case unix.ECONNREFUSED, unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EACCES, unix.EPROTO, unix.EINTR:
-			// Perhaps an error of an earlier probe, which is in the error queue as well.
-			if _, e := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR); e != nil {
-				return err
-			}
-			if err = unix.Sendto(fd, d.what(k), 0, sockaddr(d.flow.dst, to, d.index)); err == unix.ECONNREFUSED {
-				continue
-			}
+		case n < 8:
+			// Perhaps an error of an earlier probe, which is in the error queue as well: every
+			// ICMP error is another one here.
+			_, _ = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+			continue
 		}
 		break
 	}
@@ -275,7 +321,7 @@ func (d *datagrams) receive(wait time.Duration, f func(answer)) error {
 // refused holds an error against the probe that it quotes: the kernel has compared the
 // addresses and our port, the rest is ours.
 func (d *datagrams) refused(q queued, try uint8) answer {
-	if !q.icmp || q.dst.Addr().WithZone("") != d.flow.dst.WithZone("") {
+	if !q.icmp || q.tooBig() || q.dst.Addr().WithZone("") != d.flow.dst.WithZone("") {
 		return answer{}
 	}
 	k := key{q.dst.Port(), try}
@@ -334,6 +380,11 @@ type queued struct {
 	from      netip.Addr
 	dst       netip.AddrPort
 	data      []byte
+}
+
+// tooBig tells that a smaller packet would get through: that refuses nothing.
+func (q *queued) tooBig() bool {
+	return q.from.Is4() && q.typ == 3 && q.code == 4 || q.from.Is6() && q.typ == 2
 }
 
 func wantErrors(fd int, is4 bool) {
@@ -400,13 +451,13 @@ func (p *Prober) transport(proto uint8) (t transport, closed func(), err error) 
 	}
 	f := p.flows[proto]
 	if proto == protoTCP {
-		c, err := newConnects(f, p.index)
+		c, err := newConnects(f, p.index, p.own)
 		if err != nil {
 			return nil, nil, err
 		}
 		return c, c.close, nil
 	}
-	d, err := newDatagrams(f, p.index)
+	d, err := newDatagrams(f, p.index, p.own)
 	if err != nil {
 		return nil, nil, err
 	}

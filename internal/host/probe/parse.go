@@ -39,8 +39,8 @@ func (f *flow) parse(p []byte) answer {
 }
 
 func (f *flow) parse4(p []byte) answer {
-	h, proto, src, dst, ok := header4(p)
-	if !ok || dst != f.src {
+	h, proto, src, _, ok := header4(p)
+	if !ok {
 		return answer{}
 	}
 	if proto == protoICMP {
@@ -103,8 +103,8 @@ func header6(p []byte) (rest []byte, proto uint8, src, dst netip.Addr, ok bool) 
 }
 
 func (f *flow) parse6(p []byte) answer {
-	h, proto, src, dst, ok := header6(p)
-	if !ok || dst != f.src.WithZone("") {
+	h, proto, src, _, ok := header6(p)
+	if !ok {
 		return answer{}
 	}
 	if proto == protoICMPv6 && len(h) >= 8 && h[0] < 128 {
@@ -203,21 +203,31 @@ func (f *flow) error4(h []byte, from netip.Addr) answer {
 		return answer{}
 	}
 	q, proto, src, dst, ok := header4(h[8:])
-	if !ok || src != f.src || dst != f.dst || proto != f.proto {
+	if !ok || dst != f.dst || proto != f.proto {
 		return answer{}
 	}
-	return f.quoted(q, h[0], h[1], from)
+	return f.from(src).quoted(q, h[0], h[1], from)
 }
 
 func (f *flow) error6(h []byte, from netip.Addr) answer {
-	if h[0] != 1 && h[0] != 3 && h[0] != 4 {
+	if h[0] == 2 { // Packet Too Big refuses nothing; kinds that nobody knows are errors (RFC 4443 §2.4)
 		return answer{}
 	}
 	q, proto, src, dst, ok := header6(h[8:])
-	if !ok || src != f.src.WithZone("") || dst != f.dst.WithZone("") || proto != f.proto {
+	if !ok || dst != f.dst.WithZone("") || proto != f.proto {
 		return answer{}
 	}
-	return f.quoted(q, h[0], h[1], from)
+	return f.from(src).quoted(q, h[0], h[1], from)
+}
+
+// from is the flow as it is on the way, where rules of this host send under another address.
+func (f *flow) from(src netip.Addr) *flow {
+	if src == f.src.WithZone("") {
+		return f
+	}
+	g := *f
+	g.src = src
+	return &g
 }
 
 // quoted holds the packet that an error quotes against the one that we would have sent.

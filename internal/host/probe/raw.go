@@ -52,7 +52,12 @@ const receiveBuffer = 64 << 20
 
 func (r *raw) listen(dst, src netip.Addr) error {
 	// Before it is bound, so that nothing else is ever queued.
-	prog := filter(dst, src)
+	// To any address: rules of this host may send under another one, and packets are seen before
+	// they get their own back. The cookie says which are ours.
+	prog := filter(dst, netip.Addr{})
+	if dst.WithZone("") != src.WithZone("") && !dst.IsLoopback() {
+		prog = append(notFromHere(dst), prog...)
+	}
 	if err := unix.SetsockoptSockFprog(r.in, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}); err != nil {
 		return fmt.Errorf("attach filter: %w", err)
 	}
@@ -69,7 +74,28 @@ func (r *raw) listen(dst, src netip.Addr) error {
 	return nil
 }
 
-// filter keeps packets to our source address that come from the target, or are ICMP.
+// notFromHere leaves out what comes by lo: a reset there is one of this host's own rules. The
+// kernel's word that there is no neighbour comes that way, too, and is ICMP.
+func notFromHere(dst netip.Addr) []unix.SockFilter {
+	const (
+		interfaceIndex = 0xfffff000 + 8 // SKF_AD_OFF + SKF_AD_IFINDEX
+		lo             = 1
+	)
+	protoAt, icmp := uint32(9), uint32(protoICMP)
+	if !dst.Is4() {
+		protoAt, icmp = 6, protoICMPv6
+	}
+	return []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: interfaceIndex},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: lo, Jf: 3},
+		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: protoAt},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: icmp, Jt: 1},
+		{Code: unix.BPF_RET | unix.BPF_K},
+	}
+}
+
+// filter keeps packets to our source address, where one is given, that come from the target,
+// or are ICMP.
 func filter(dst, src netip.Addr) []unix.SockFilter {
 	const (
 		ldW  = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
@@ -90,6 +116,9 @@ func filter(dst, src netip.Addr) []unix.SockFilter {
 	}
 	var p []unix.SockFilter
 	match := func(at uint32, a netip.Addr) (fails []int) {
+		if !a.IsValid() {
+			return nil
+		}
 		for i, w := range words(a) {
 			p = append(p, unix.SockFilter{Code: ldW, K: at + uint32(4*i)}, unix.SockFilter{Code: jeq, K: w})
 			fails = append(fails, len(p)-1)

@@ -52,6 +52,8 @@ type scan struct {
 	told     time.Time            // when it was
 	ahead    int                  // ports that this round has not asked yet
 	sent     int
+	away     bool // something left this host in this round
+	own      *own
 	selfDown int  // errors that this host itself made: nobody answers for the address
 	elsewise bool // something was heard that is no router's word about the whole address
 	patience time.Duration
@@ -77,12 +79,16 @@ func (s *scan) heard(a answer) {
 			c.at = time.Time{}
 		}
 	}
+	if !s.out.Want.Has(a.port) { // a service that answers from another port
+		return
+	}
 	if r.Why == "no-neighbour" { // perhaps it comes back; if not, all ports are unreachable
 		s.selfDown++
 		return
 	}
 	if s.out.Set(a.port, r) {
 		switch {
+		case r.State == model.Errored: // own rules: nothing was sent
 		case a.kind == icmpError:
 			if len(s.refused) < 8 {
 				s.refused = append(s.refused, a.port)
@@ -93,7 +99,7 @@ func (s *scan) heard(a answer) {
 				s.controls = append(s.controls, a.port)
 			}
 		}
-		s.elsewise = s.elsewise || r.State != model.Unreachable || !aboutHost(a)
+		s.elsewise = s.elsewise || r.State != model.Errored && (r.State != model.Unreachable || !aboutHost(a))
 	}
 	s.pend.Del(a.port)
 	if s.got != nil {
@@ -142,8 +148,10 @@ func (s *scan) refusal(a answer) model.Reason {
 	switch {
 	case port && target && s.proto == protoUDP:
 		r.State = model.Closed
-	case a.from == s.src.WithZone("") && !target:
+	case a.from == s.src.WithZone("") && !target && (v4 && a.icmp == 3 && a.code == 1 || !v4 && a.icmp == 1 && a.code == 3):
 		r = model.Reason{State: model.Unreachable, Why: "no-neighbour"}
+	case a.from == s.src.WithZone("") && !target:
+		r = model.Reason{State: model.Errored, Why: "own-rules"}
 	case lostOnTheWay && !target:
 		r.State = model.Unreachable
 	}
@@ -197,6 +205,7 @@ func (s *scan) send(ctx context.Context, k key) error {
 		}
 		s.t.patience(s.hold()) // perhaps the way is known better by now
 	}
+	s.away = s.away || err == nil
 	return s.failed(k, err)
 }
 
@@ -388,6 +397,7 @@ func (s *scan) run(ctx context.Context) error {
 		s.slower = 1
 	}
 	slowed, before, ended := false, 0.0, time.Time{}
+	deaf := true // for every other probe something came that nobody here was given
 	s.alone.Lock()
 	defer s.alone.Unlock()
 	for s.pend.Len() > 0 && s.tried < maxTries {
@@ -408,14 +418,19 @@ func (s *scan) run(ctx context.Context) error {
 		sent0, lost0 := s.loss.sent, s.loss.lost
 		s.t.patience(s.hold())
 		s.late = s.late[:0]
+		s.away = false
+		asked := s.pend.Len()
+		_, dropped, _ := s.own.read()
 		if err := s.round(ctx, uint8(s.tried%firstCheck)); err != nil {
 			return err
 		}
 		s.tried++
 		ended = time.Now()
-		if s.pend.Len() == 0 {
+		if s.pend.Len() == 0 || !s.away { // or every port is refused here
 			return nil
 		}
+		_, now, ok := s.own.read()
+		deaf = deaf && ok && (now-dropped)*2 > asked
 		if s.tried == 1 {
 			if err := s.again(ctx); err != nil {
 				return err
@@ -460,6 +475,10 @@ func (s *scan) run(ctx context.Context) error {
 	case s.loss.sent > 0 && math.Pow(s.loss.rate(), float64(s.tried)) > maxDoubt:
 		s.undecided(model.Reason{State: model.Errored, Why: "lossy"})
 		s.note("too much is lost on the way, or the target stopped to answer: silence means nothing")
+		return nil
+	case deaf:
+		s.undecided(model.Reason{State: model.Errored, Why: "own-rules"})
+		s.note("as many packets came as were sent, and this host dropped them: its own rules let no answer in, or its reverse-path filter expects them elsewhere")
 		return nil
 	}
 	s.silent(s.pend)

@@ -32,7 +32,7 @@ func TestSockets(t *testing.T) {
 	rules(l.target, t, input())
 	l.client.Do(func() {
 		open := func(share *sockets, to netip.Addr) *connects {
-			c, err := newConnects(&flow{dst: to, proto: protoTCP}, 0)
+			c, err := newConnects(&flow{dst: to, proto: protoTCP}, 0, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

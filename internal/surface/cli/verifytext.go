@@ -444,7 +444,7 @@ func verifyNotes(b *bufio.Writer, j *expect.Judge, guessed bool, width int) {
 		}
 	}
 	why := map[string]string{
-		"own-rules": "this host's own rules refuse to send to some ports: their state is not known", "no-rights": "some probes need root (CAP_NET_RAW; for echo net.ipv4.ping_group_range)",
+		"own-rules": "this host's own rules drop what is sent to some ports, or what comes back: their state is not known", "no-rights": "some probes need root (CAP_NET_RAW; for echo net.ipv4.ping_group_range)",
 	}
 	icmp := map[string]bool{}
 	for r := range j.Results {
