@@ -41,6 +41,9 @@ func (e *Error) Unwrap() error { return e.Cause }
 // scheme of a place.
 const scheme = "ssh://"
 
+// Names tells whether a word is meant to be a place, and not the name of a file.
+func Names(s string) bool { return strings.HasPrefix(s, scheme) }
+
 // ParsePlace reads ssh://[user@]host[:port]. Nothing that it takes means anything to a
 // shell, or is an option of ssh.
 func ParsePlace(s string) (Place, error) {

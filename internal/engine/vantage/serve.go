@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -19,8 +20,8 @@ import (
 	"github.com/sixfence/sixfence/internal/model/probe"
 )
 
-// maxErrand bounds a line of standard input.
-const maxErrand = 4 << 20
+// maxErrand bounds a line of standard input: with what is known already.
+const maxErrand = 32 << 20
 
 // prefix of the directory that the script makes.
 const prefix = "sixfence-via."
@@ -48,10 +49,21 @@ func Remove(dir string) error {
 	return nil
 }
 
-// Serve is the far end: it reads an errand, looks, and writes what it saw. seal is called
-// when all sockets are open. It ends when the input does, or when nothing was heard of the
-// other side for a minute: a line that was cut says nothing.
-func Serve(in io.Reader, out io.Writer, seal func(raw bool)) error {
+// Far is what the far end does at its host.
+type Far struct {
+	// Seal is called when all sockets are open.
+	Seal func(raw bool)
+	// Snapshot reads the host, and seals.
+	Snapshot func() ([]byte, error)
+}
+
+// takeSnapshot is the errand that asks for a Snapshot.
+const takeSnapshot = "snapshot"
+
+// Serve is the far end: it reads an errand, does it, and writes what it saw. It ends when
+// the input does, or when nothing was heard of the other side for a minute: a line that was
+// cut says nothing.
+func Serve(in io.Reader, out io.Writer, far Far) error {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	gone := make(chan struct{})
@@ -68,18 +80,18 @@ func Serve(in io.Reader, out io.Writer, seal func(raw bool)) error {
 	go func() {
 		defer leave()
 		for {
-			line, err := lineOf(r)
+			line, err := readLine(r, maxErrand, nil)
 			if err != nil {
 				return
 			}
 			quiet.Reset(quietTime)
-			switch line = bytes.TrimSpace(line); {
-			case len(line) == 0:
-			case string(line) == "stop":
+			switch string(line[:min(len(line), 8)]) {
+			case "":
+			case "stop":
 				stop()
 			default:
 				select {
-				case first <- line:
+				case first <- bytes.Clone(line):
 				default:
 					return // one errand a run
 				}
@@ -94,7 +106,13 @@ func Serve(in io.Reader, out io.Writer, seal func(raw bool)) error {
 	}
 	// Whatever blocks, a write for example: when nobody is there any more, this returns.
 	done := make(chan error, 1)
-	go func() { done <- look(ctx, b, w, seal) }()
+	go func() {
+		if string(b) == takeSnapshot {
+			done <- give(w, far)
+		} else {
+			done <- look(ctx, b, w, far)
+		}
+	}()
 	select {
 	case err := <-done:
 		return err
@@ -103,23 +121,67 @@ func Serve(in io.Reader, out io.Writer, seal func(raw bool)) error {
 	}
 }
 
-func lineOf(r *bufio.Reader) ([]byte, error) {
+// readLine reads one line of at most so many bytes, without its end. more, where it is
+// given, is told how many bytes have come, and may refuse them. The line is good until the
+// next one is read.
+func readLine(r *bufio.Reader, most int, more func(n int) error) ([]byte, error) {
 	var b []byte
 	for {
 		part, err := r.ReadSlice('\n')
-		if b = append(b, part...); len(b) > maxErrand {
-			return nil, fmt.Errorf("a line of more than %d bytes", maxErrand)
+		if len(b)+len(part) > most {
+			return nil, fmt.Errorf("a line of more than %d bytes", most)
 		}
+		if more != nil {
+			if err := more(len(part)); err != nil {
+				return nil, err
+			}
+		}
+		if b == nil && err == nil {
+			return bytes.TrimRight(part, "\r\n"), nil
+		}
+		b = append(b, part...)
 		if err == nil {
-			return b, nil
+			return bytes.TrimRight(b, "\r\n"), nil
 		}
-		if err != bufio.ErrBufferFull { //nolint:errorlint // ReadSlice returns it bare
+		if !errors.Is(err, bufio.ErrBufferFull) {
 			return nil, err
 		}
 	}
 }
 
-func look(ctx context.Context, b []byte, w *frames, seal func(raw bool)) error {
+// wait calls beat every second until f has ended.
+func wait(f, beat func() error) error {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	for {
+		select {
+		case <-ticker.C:
+			if err := beat(); err != nil {
+				return err
+			}
+		case err := <-done:
+			return err
+		}
+	}
+}
+
+// give reads this host and writes its Snapshot.
+func give(w *frames, far Far) error {
+	var b []byte
+	err := wait(func() (err error) { b, err = far.Snapshot(); return err }, func() error { return w.put(frame{Sent: new(int), Left: new(int)}) })
+	if err != nil {
+		return w.put(frame{Problem: err.Error()})
+	}
+	size := len(b)
+	if err := w.put(frame{Size: &size}); err != nil {
+		return err
+	}
+	return w.raw(b)
+}
+
+func look(ctx context.Context, b []byte, w *frames, far Far) error {
 	problem := func(err error) error { return w.put(frame{Problem: err.Error()}) }
 	e, err := probe.DecodeErrand(b)
 	if err != nil {
@@ -129,7 +191,12 @@ func look(ctx context.Context, b []byte, w *frames, seal func(raw bool)) error {
 	if err != nil {
 		return problem(err)
 	}
-	o := verify.Options{Spec: spec, Variants: e.Variants, Connect: e.Connect, Together: e.Together, Rate: e.Rate, Patience: e.Patience}
+	most, err := e.Limit()
+	if err != nil {
+		return problem(err)
+	}
+	p := &parts{begin: time.Now(), left: most * partsOf, at: map[netip.Addr]time.Time{}, next: map[netip.Addr]json.RawMessage{}}
+	o := verify.Options{Spec: spec, Variants: e.Variants, Connect: e.Connect, Together: e.Together, Rate: e.Rate, Patience: e.Patience, Path: e.Path, Look: p.look}
 	for _, a := range e.Addresses {
 		o.Targets = append(o.Targets, verify.Target{Name: a.String(), Addrs: []netip.Addr{a}})
 	}
@@ -145,25 +212,22 @@ func look(ctx context.Context, b []byte, w *frames, seal func(raw bool)) error {
 		return problem(err)
 	}
 	defer r.Close()
-	seal(r.Raw())
-	ticker := time.NewTicker(time.Second)
-	defer ticker.Stop()
-	done := make(chan error, 1)
-	go func() { done <- r.Do(ctx) }()
-	for {
-		select {
-		case <-ticker.C:
-			mu.Lock()
-			s, l := sent, left
-			mu.Unlock()
-			if err := w.put(frame{Sent: &s, Left: &l}); err != nil {
+	p.raw = r.Raw()
+	far.Seal(r.Raw())
+	if err := r.Know(&probe.Saved{Addresses: e.Known}); err != nil {
+		return problem(err)
+	}
+	err = wait(func() error { return r.Do(ctx) }, func() error {
+		mu.Lock()
+		s, l := sent, left
+		mu.Unlock()
+		for _, b := range p.take() {
+			if err := w.put(frame{Part: b}); err != nil {
 				return err
 			}
-			continue
-		case err = <-done:
 		}
-		break
-	}
+		return w.put(frame{Sent: &s, Left: &l})
+	})
 	if err != nil {
 		return problem(err)
 	}
@@ -172,6 +236,46 @@ func look(ctx context.Context, b []byte, w *frames, seal func(raw bool)) error {
 		return problem(err)
 	}
 	return w.put(frame{Claim: c})
+}
+
+// partsOf is how many times the size of a whole claim its parts may have together.
+const partsOf = 8
+
+// parts are what is known so far, for the case that the line is cut.
+type parts struct {
+	begin time.Time
+	raw   bool
+	mu    sync.Mutex
+	left  int // how many bytes may still be sent
+	at    map[netip.Addr]time.Time
+	next  map[netip.Addr]json.RawMessage
+}
+
+// look is told what is known of an address. What is sent again and again is sent ever more
+// seldom, so that an eighth of the time is lost at most, and a long run does not fill the line.
+func (p *parts) look(a *probe.Address, settled bool) {
+	p.mu.Lock()
+	last, ever := p.at[a.Addr]
+	p.mu.Unlock()
+	if ever && !settled && time.Since(last) < time.Since(p.begin)/8 {
+		return
+	}
+	b, err := json.Marshal(probe.NewClaim([]*probe.Address{a}, p.raw))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err == nil && len(b) < p.left {
+		p.left -= len(b)
+		p.at[a.Addr], p.next[a.Addr] = time.Now(), b
+	}
+}
+
+// take are the parts that were not sent yet.
+func (p *parts) take() map[netip.Addr]json.RawMessage {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := p.next
+	p.next = map[netip.Addr]json.RawMessage{}
+	return out
 }
 
 // frames writes frames.
@@ -185,6 +289,18 @@ func (f *frames) put(x frame) error {
 	if _, err := f.w.Write(append(b, '\n')); err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
+	return f.flush()
+}
+
+// raw writes bytes that are announced.
+func (f *frames) raw(b []byte) error {
+	if _, err := f.w.Write(b); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	return f.flush()
+}
+
+func (f *frames) flush() error {
 	if err := f.w.Flush(); err != nil {
 		return fmt.Errorf("write: %w", err)
 	}

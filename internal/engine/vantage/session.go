@@ -2,7 +2,6 @@ package vantage
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -10,12 +9,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/sixfence/sixfence/internal/host/run"
+	"github.com/sixfence/sixfence/internal/host/store"
 	"github.com/sixfence/sixfence/internal/model/probe"
 )
 
@@ -45,10 +46,14 @@ type frame struct {
 	// Problem is why there is no claim.
 	Problem string          `json:"problem,omitempty"`
 	Claim   json.RawMessage `json:"claim,omitempty"`
+	// Part is what is known so far of some addresses.
+	Part json.RawMessage `json:"part,omitempty"`
+	// Size bytes follow: a Snapshot.
+	Size *int `json:"size,omitempty"`
 }
 
 // protocol is the version of the frames.
-const protocol = 1
+const protocol = 2
 
 // Session is an ssh that runs.
 type Session struct {
@@ -58,6 +63,8 @@ type Session struct {
 	ssh     *run.Piped
 	out     *bufio.Reader
 	total   int
+	most    int    // how much it may say
+	doing   string // in words, for an error
 	write   sync.Mutex
 
 	mu       sync.Mutex
@@ -75,7 +82,7 @@ func Open(p Place, prog *Program) (*Session, error) {
 	}
 	var r [16]byte
 	_, _ = rand.Read(r[:])
-	s := &Session{Place: p, program: prog, nonce: hex.EncodeToString(r[:])}
+	s := &Session{Place: p, program: prog, nonce: hex.EncodeToString(r[:]), most: maxTotal}
 	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}
 	for _, k := range []string{"HOME", "USER", "LOGNAME", "SSH_AUTH_SOCK", "KRB5CCNAME"} {
 		if v, ok := os.LookupEnv(k); ok {
@@ -111,9 +118,104 @@ func (s *Session) allow(d time.Duration, why string) {
 	})
 }
 
+// Heard is told what the other side says before its answer. Each may be nil.
+type Heard struct {
+	Progress func(sent, left int)
+	// Part is what it claims about some addresses so far.
+	Part func(as []*probe.Address)
+}
+
+// breach is what a side that keeps to the protocol does not do: nothing that it has said
+// is believed.
+type breach struct{ error }
+
+func (b breach) Unwrap() error { return b.error }
+
 // Ask lets the other side look, and reads what it says. When ctx ends it is told to stop,
-// and what it knows by then is the answer. progress may be nil.
-func (s *Session) Ask(ctx context.Context, e probe.Errand, progress func(sent, left int)) (as []*probe.Address, raw bool, err error) {
+// and what it knows by then is the answer. With an error stands what was said before the
+// line was cut, or nothing.
+func (s *Session) Ask(ctx context.Context, e probe.Errand, heard Heard) (as []*probe.Address, raw bool, err error) {
+	most, err := e.Limit()
+	if err != nil {
+		return nil, false, err
+	}
+	s.doing = "look"
+	s.most += (partsOf + 1) * most
+	said := map[netip.Addr]*probe.Address{}
+	line := func() ([]byte, error) {
+		b, err := json.Marshal(e)
+		if len(b) > maxErrand && err == nil { // it is asked again
+			e.Known = nil
+			b, err = json.Marshal(e)
+		}
+		return b, err
+	}
+	err = s.errand(ctx, line, most+1024, func(f frame) (done bool, err error) {
+		switch {
+		case f.Claim != nil:
+			if as, raw, err = probe.DecodeClaim(f.Claim, &e); err != nil {
+				return false, breach{fmt.Errorf("what it says cannot be believed: %w", err)}
+			}
+			return true, nil
+		case f.Part != nil:
+			var some []*probe.Address
+			if some, raw, err = probe.DecodePart(f.Part, &e); err != nil {
+				return false, breach{fmt.Errorf("what it says cannot be believed: %w", err)}
+			}
+			for _, a := range some {
+				said[a.Addr] = a
+			}
+			if heard.Part != nil {
+				heard.Part(some)
+			}
+		case f.Sent != nil && f.Left != nil && heard.Progress != nil && *f.Sent >= 0 && *f.Left >= 0:
+			heard.Progress(*f.Sent, *f.Left)
+		}
+		return false, nil
+	})
+	switch {
+	case err == nil:
+		return as, raw, nil
+	case errors.As(err, &breach{}) || len(said) == 0:
+		return nil, false, err
+	}
+	for _, a := range e.Addresses { // in the order of the errand, with those of which nothing was said
+		if said[a] == nil {
+			said[a] = &probe.Address{Addr: a}
+		}
+		as = append(as, said[a])
+	}
+	return as, raw, err
+}
+
+// Snapshot reads the host at the other side, as the user that ssh logs in there.
+func (s *Session) Snapshot(ctx context.Context) (b []byte, err error) {
+	s.doing = "read a Snapshot"
+	defer context.AfterFunc(ctx, s.ssh.Kill)()
+	err = s.errand(ctx, func() ([]byte, error) { return []byte(takeSnapshot), nil }, maxStep, func(f frame) (done bool, err error) {
+		if f.Size == nil {
+			return false, nil
+		}
+		if *f.Size <= 0 || *f.Size > store.MaxSnapshot {
+			return false, breach{fmt.Errorf("a Snapshot of %d bytes", *f.Size)}
+		}
+		s.allow(uploadTime, "the Snapshot did not arrive in time")
+		// It may say that there is much and send little.
+		b, err = io.ReadAll(io.LimitReader(s.out, int64(*f.Size)))
+		if err == nil && len(b) < *f.Size {
+			err = io.EOF
+		}
+		return err == nil, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// errand brings the program there, gives it a line, and hands over each frame of no more
+// than so many bytes until one is the answer.
+func (s *Session) errand(ctx context.Context, line func() ([]byte, error), most int, frames func(frame) (done bool, err error)) (err error) {
 	defer func() {
 		s.mu.Lock()
 		s.watch.Stop()
@@ -131,55 +233,60 @@ func (s *Session) Ask(ctx context.Context, e probe.Errand, progress func(sent, l
 		s.send([]byte("stop\n"))
 	})()
 	if err := s.prepare(ctx); err != nil {
-		return nil, false, err
+		return err
 	}
 	s.allow(quietTime, "the program there does not start")
-	most, err := e.Limit()
-	if err != nil {
-		return nil, false, err
-	}
 	stop := s.keepAlive()
 	defer stop()
 	asked := false
 	for {
-		line, err := s.line(most + 1024)
-		if err != nil {
-			return nil, false, err
+		b, err := readLine(s.out, most, s.count)
+		if err != nil && !gone(err) {
+			return breach{err}
 		}
-		if rest, ok := s.mine(line); ok {
-			return nil, false, s.ended(rest)
+		if err != nil {
+			return err
+		}
+		if rest, ok := s.mine(b); ok {
+			return s.ended(rest)
 		}
 		var f frame
-		if err := json.Unmarshal(line, &f); err != nil {
-			return nil, false, fmt.Errorf("it speaks another language: %w", err)
+		if err := json.Unmarshal(b, &f); err != nil {
+			return breach{fmt.Errorf("it speaks another language: %w", err)}
 		}
 		s.allow(quietTime, "nothing was heard of it for a minute")
 		switch {
 		case f.Problem != "":
-			return nil, false, &Error{Msg: "it could not look: " + cut(f.Problem)}
-		case f.Claim != nil:
-			as, raw, err := probe.DecodeClaim(f.Claim, &e)
-			if err != nil {
-				return nil, false, fmt.Errorf("what it says cannot be believed: %w", err)
-			}
-			return as, raw, nil
+			return &Error{Msg: "it could not " + s.doing + ": " + cut(f.Problem)}
 		case f.Ready != nil:
 			if *f.Ready != protocol || asked {
-				return nil, false, fmt.Errorf("it speaks version %d of the protocol, and this is version %d", *f.Ready, protocol)
+				return breach{fmt.Errorf("it speaks version %d of the protocol, and this is version %d", *f.Ready, protocol)}
 			}
 			asked = true
-			b, err := json.Marshal(e)
+			b, err := line()
 			if err != nil {
-				return nil, false, fmt.Errorf("encode errand: %w", err)
+				return fmt.Errorf("encode errand: %w", err)
 			}
 			s.send(append(b, '\n'))
 			if ctx.Err() != nil {
 				s.send([]byte("stop\n"))
 			}
-		case f.Sent != nil && f.Left != nil && progress != nil && *f.Sent >= 0 && *f.Left >= 0:
-			progress(*f.Sent, *f.Left)
+		case !asked:
+			return breach{errors.New("it answers before it is asked")}
+		default:
+			if done, err := frames(f); done || err != nil {
+				return err
+			}
 		}
 	}
+}
+
+// count bounds what is said.
+func (s *Session) count(n int) error {
+	if s.total += n; s.total > s.most {
+		return errors.New("it talks too much")
+	}
+	return nil
 }
 
 // prepare brings the program there and starts it.
@@ -192,7 +299,7 @@ func (s *Session) prepare(ctx context.Context) error {
 			return err
 		}
 		if ctx.Err() != nil {
-			return errors.New("interrupted before it looked")
+			return errors.New("interrupted before it began")
 		}
 		switch word, rest, _ := strings.Cut(step, " "); word {
 		case "hello":
@@ -261,7 +368,7 @@ func (s *Session) keepAlive() (stop func()) {
 // step reads a line of our script; other lines before the first are those of a login.
 func (s *Session) step() (string, error) {
 	for {
-		line, err := s.line(maxStep)
+		line, err := readLine(s.out, maxStep, s.count)
 		if err != nil {
 			return "", err
 		}
@@ -289,33 +396,12 @@ func (s *Session) ended(step string) error {
 	return fmt.Errorf("it ended: %.40q", step)
 }
 
-// line reads one line of at most so many bytes.
-func (s *Session) line(most int) ([]byte, error) {
-	var b []byte
-	for {
-		part, err := s.out.ReadSlice('\n')
-		s.total += len(part)
-		switch {
-		case len(b)+len(part) > most:
-			return nil, fmt.Errorf("a line of more than %d bytes", most)
-		case s.total > maxTotal+most:
-			return nil, errors.New("it talks too much")
-		case err == nil && b == nil:
-			return bytes.TrimRight(part, "\r\n"), nil
-		}
-		b = append(b, part...)
-		if err == nil {
-			return bytes.TrimRight(b, "\r\n"), nil
-		}
-		if !errors.Is(err, bufio.ErrBufferFull) {
-			return nil, err
-		}
-	}
-}
+// gone tells that the line is.
+func gone(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, os.ErrClosed) }
 
 // explain puts the end of a session into words: what we know, then what ssh says.
 func (s *Session) explain(err error) error {
-	lost := errors.Is(err, io.EOF)
+	lost := gone(err)
 	patience := grace
 	if !lost {
 		patience = time.Second
@@ -324,7 +410,7 @@ func (s *Session) explain(err error) error {
 	s.mu.Lock()
 	why := s.why
 	s.mu.Unlock()
-	out := &Error{Msg: "look from " + s.Place.String(), Cause: err}
+	out := &Error{Msg: s.doing + " from " + s.Place.String(), Cause: err}
 	if e := (*Error)(nil); errors.As(err, &e) {
 		out.Hint = e.Hint
 	}

@@ -43,18 +43,18 @@ func (r *Run) soak(ctx context.Context) func() error {
 					r.o.Soaking(left)
 					r.mu.Unlock()
 				}
-				if time.Since(when) > saveEvery {
+				if time.Since(when) > soakedEvery {
 					when = time.Now()
-					r.saveSoak(i, k.Saved(when))
+					r.soaked(i, k.Saved(when))
 				}
 			})
 			if err != nil && !errors.Is(err, context.Canceled) {
 				errs[i] = fmt.Errorf("soak %s: %w", r.probers[i].Found.Addr, err)
 			}
 			if ctx.Err() != nil {
-				r.saveSoak(i, k.Saved(time.Now()))
+				r.soaked(i, k.Saved(time.Now()))
 			} else {
-				r.saveSoak(i, nil) // it is over: the next one begins anew
+				r.soaked(i, nil) // it is over: the next one begins anew
 			}
 		})
 	}
@@ -69,18 +69,12 @@ func (r *Run) soak(ctx context.Context) func() error {
 	}
 }
 
-// saveSoak keeps how far a soak is.
-func (r *Run) saveSoak(i int, s *probe.SavedSoak) {
-	if r.o.Save == nil {
-		return
+// soakedEvery is how much of a soak an interruption without warning may cost.
+const soakedEvery = 5 * time.Second
+
+// soaked says how far a soak is.
+func (r *Run) soaked(i int, s *probe.SavedSoak) {
+	if r.o.Soaked != nil {
+		r.o.Soaked(r.probers[i].Found, s)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	x := &r.saved[i]
-	x.Soak = s
-	if !x.Address.IsValid() { // its ports have not begun
-		v := r.probers[i].Found.Vantage
-		x.Address, x.Source, x.Tables = r.probers[i].Found.Addr, v.Source, []probe.SavedTable{}
-	}
-	r.keep()
 }

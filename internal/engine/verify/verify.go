@@ -40,12 +40,15 @@ type Options struct {
 	Path     bool // look at path-MTU discovery, too
 	// Soak is how long it is watched whether neighbours still find the addresses; 0: it is not.
 	Soak time.Duration
-	// Save is given what is known, every few seconds and at the end.
-	Save func(probe.Saved)
+	// Look is given what is known of an address, every second or so; settled is when its ports
+	// are known, and at its end. Several goroutines call it, but one for each address.
+	Look func(a *probe.Address, settled bool)
 	// Progress is told how many packets were sent, and about how many are still to be.
 	Progress func(sent, left int)
 	// Soaking is told how long the soak still takes.
 	Soaking func(left time.Duration)
+	// Soaked is given how far the soak of an address is, every few seconds; nil: it is over.
+	Soaked func(a *probe.Address, s *probe.SavedSoak)
 }
 
 // Run is a look at targets that is ready to begin.
@@ -56,8 +59,7 @@ type Run struct {
 	mu      sync.Mutex
 	sent    []int
 	left    []int
-	saved   []probe.SavedAddress
-	when    []time.Time
+	looked  []time.Time
 }
 
 // Open finds the ways and opens the sockets. Nothing is sent yet.
@@ -81,7 +83,7 @@ func Open(o Options) (*Run, error) {
 			i := len(r.probers)
 			po := hostprobe.Options{
 				Target: t.Name, Addr: a, Spec: o.Spec, Variants: o.Variants, Connect: o.Connect, Patience: o.Patience, Path: o.Path,
-				OnLink: limits[0], Routed: limits[1], Turns: turns, Progress: func(sent, left int) { r.progress(i, sent, left) },
+				OnLink: limits[0], Routed: limits[1], Turns: turns, Progress: func(sent, left int) { r.progress(i, sent, left) }, Settled: func() { r.look(i, true) },
 			}
 			p, err := hostprobe.Open(po)
 			if err != nil {
@@ -96,50 +98,36 @@ func Open(o Options) (*Run, error) {
 		}
 	}
 	n := len(r.probers)
-	r.sent, r.left, r.saved, r.when = make([]int, n), make([]int, n), make([]probe.SavedAddress, n), make([]time.Time, n)
+	r.sent, r.left, r.looked = make([]int, n), make([]int, n), make([]time.Time, n)
 	return r, nil
 }
 
-// saveEvery is how much work an interruption without warning may cost.
-const saveEvery = 5 * time.Second
+// lookEvery is how much work an interruption without warning may cost.
+const lookEvery = time.Second
 
 // progress is called by the goroutine that asks address i, and by no other.
 func (r *Run) progress(i, sent, left int) {
-	if r.o.Save != nil && time.Since(r.when[i]) > saveEvery {
-		r.when[i] = time.Now()
-		r.save(i)
-	}
-	if r.o.Progress == nil {
-		return
-	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.sent[i], r.left[i] = sent, left
 	s, l := 0, 0
 	for i := range r.sent {
 		s, l = s+r.sent[i], l+r.left[i]
 	}
-	r.o.Progress(s, l)
-}
-
-func (r *Run) save(i int) {
-	mine := probe.Save([]*probe.Address{r.probers[i].Found}).Addresses[0]
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	mine.Soak = r.saved[i].Soak
-	r.saved[i] = mine
-	r.keep()
-}
-
-// keep hands over what is known. The caller holds the lock.
-func (r *Run) keep() {
-	all := probe.Saved{SchemaVersion: probe.SavedVersion, Addresses: []probe.SavedAddress{}}
-	for _, a := range r.saved {
-		if a.Address.IsValid() {
-			all.Addresses = append(all.Addresses, a)
-		}
+	if r.o.Progress != nil {
+		r.o.Progress(s, l)
 	}
-	r.o.Save(all)
+	r.mu.Unlock()
+	if time.Since(r.looked[i]) > lookEvery {
+		r.look(i, false)
+	}
+}
+
+// look hands over what is known of address i.
+func (r *Run) look(i int, settled bool) {
+	r.looked[i] = time.Now()
+	if r.o.Look != nil {
+		r.o.Look(r.probers[i].Found, settled)
+	}
 }
 
 // Raw tells whether every address is asked with bare packets.
@@ -183,9 +171,7 @@ func (r *Run) Do(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return
 			}
-			if r.o.Save != nil {
-				defer r.save(i)
-			}
+			defer r.look(i, true)
 			if err := p.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
 				errs[i] = fmt.Errorf("probe %s: %w", p.Found.Addr, err)
 			}

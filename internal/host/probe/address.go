@@ -49,6 +49,8 @@ type Options struct {
 	// Progress is told, every now and then, how many packets were sent, and about how many
 	// are still to be.
 	Progress func(sent, left int)
+	// Settled is called when all ports are known, and other things are still to be looked at.
+	Settled func()
 }
 
 // DefaultPatience is two minutes an address and protocol.
@@ -218,6 +220,9 @@ func (p *Prober) Run(ctx context.Context) error {
 		}
 	}
 	p.settleLife()
+	if p.o.Settled != nil {
+		p.o.Settled()
+	}
 	if p.o.Path {
 		if err := p.path(ctx); err != nil {
 			return err

@@ -7,10 +7,12 @@ import (
 	"github.com/sixfence/sixfence/internal/model/probe"
 )
 
-// Lost is a vantage without an answer.
+// Lost is a vantage without an answer, or with a part of one.
 type Lost struct {
 	Via string `json:"via"`
 	Why string `json:"why"`
+	// Partly: what it had said before is among the results.
+	Partly bool `json:"partly,omitempty"`
 }
 
 // vantages is the judge of each place from where was looked.

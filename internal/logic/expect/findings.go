@@ -20,7 +20,11 @@ func (j *Judge) Findings() ([]finding.Finding, []finding.Gap) {
 	}
 	b.via = ""
 	for _, l := range j.Lost {
-		b.add(Vantage, finding.High, finding.Unknown, finding.Subject{Key: l.Via}, "nothing is known from "+l.Via+": "+l.Why)
+		what := "nothing is known from "
+		if l.Partly {
+			what = "not all is known from "
+		}
+		b.add(Vantage, finding.High, finding.Unknown, finding.Subject{Key: l.Via}, what+l.Via+": "+l.Why)
 	}
 	b.sort()
 	return b.findings, b.list

@@ -23,6 +23,9 @@ type Errand struct {
 	Together      bool              `json:"together"` // all addresses are of one host
 	Rate          int               `json:"rate"`
 	Patience      time.Duration     `json:"patience"`
+	Path          bool              `json:"path"` // path-MTU discovery is looked at, too
+	// Known is what that host has claimed in an earlier run: it is not asked again.
+	Known []SavedAddress `json:"known,omitempty"`
 }
 
 // ClaimVersion is the version of Errand and of Claim.
@@ -77,6 +80,8 @@ func DecodeErrand(b []byte) (*Errand, error) {
 		return nil, fmt.Errorf("schemaVersion is %.40q, not %q", e.SchemaVersion, ClaimVersion)
 	case len(e.Addresses) == 0 || len(e.Addresses) > maxAddresses:
 		return nil, fmt.Errorf("%d addresses, not 1 to %d", len(e.Addresses), maxAddresses)
+	case len(e.Known) > maxAddresses:
+		return nil, fmt.Errorf("%d addresses are said to be known", len(e.Known))
 	case e.Rate < 0 || e.Patience < 0:
 		return nil, errors.New("a rate or a patience is less than nothing")
 	}
@@ -122,6 +127,7 @@ type ClaimAddress struct {
 	Controls  int          `json:"controls"`
 	Lost      int          `json:"lost"`
 	Complete  bool         `json:"complete"`
+	Path      *Path        `json:"path,omitempty"`
 	Notes     []string     `json:"notes"`
 	Tables    []SavedTable `json:"tables"`
 }
@@ -134,7 +140,7 @@ func NewClaim(as []*Address, raw bool) Claim {
 		v := a.Vantage
 		c.Addresses = append(c.Addresses, ClaimAddress{
 			Address: a.Addr, Source: v.Source, Interface: v.Interface, Gateway: v.Gateway, Self: v.Self, OnLink: v.OnLink, Life: a.Life, Problem: a.Problem,
-			Sent: a.Sent, Controls: a.Controls, Lost: a.Lost, Complete: a.Complete, Notes: a.Notes, Tables: s.Tables,
+			Sent: a.Sent, Controls: a.Controls, Lost: a.Lost, Complete: a.Complete, Path: a.Path, Notes: a.Notes, Tables: s.Tables,
 		})
 	}
 	return c
@@ -144,6 +150,16 @@ func NewClaim(as []*Address, raw bool) Claim {
 // whole or not at all, it speaks of what was asked and of nothing else, and whatever it
 // holds, reading it takes no more time and memory than its size asks for.
 func DecodeClaim(b []byte, e *Errand) (_ []*Address, raw bool, err error) {
+	return decodeClaim(b, e, true)
+}
+
+// DecodePart is DecodeClaim for what is known of some of the addresses while the other host
+// still looks.
+func DecodePart(b []byte, e *Errand) (_ []*Address, raw bool, err error) {
+	return decodeClaim(b, e, false)
+}
+
+func decodeClaim(b []byte, e *Errand, whole bool) (_ []*Address, raw bool, err error) {
 	spec, err := e.Spec()
 	if err != nil {
 		return nil, false, err
@@ -161,13 +177,23 @@ func DecodeClaim(b []byte, e *Errand) (_ []*Address, raw bool, err error) {
 		return nil, false, fmt.Errorf("schemaVersion is %.40q, not %q", c.SchemaVersion, ClaimVersion)
 	}
 	var out []*Address
-	err = list(c.Addresses, len(e.Addresses), func(b json.RawMessage) error {
-		a, err := claimed(b, e, spec, e.Addresses[len(out)])
+	left := slices.Clone(e.Addresses) // those that may be next
+	err = list(c.Addresses, len(left), func(b json.RawMessage) error {
+		next := left
+		if whole {
+			next = left[:1]
+		}
+		a, err := claimed(b, e, spec, next)
+		if err != nil {
+			return err
+		}
+		i := slices.Index(left, a.Addr)
+		left = slices.Delete(left, i, i+1)
 		out = append(out, a)
-		return err
+		return nil
 	})
-	if err == nil && len(out) < len(e.Addresses) {
-		err = fmt.Errorf("nothing about %s", e.Addresses[len(out)])
+	if err == nil && whole && len(left) > 0 {
+		err = fmt.Errorf("nothing about %s", left[0])
 	}
 	if err != nil {
 		return nil, false, err
@@ -175,20 +201,22 @@ func DecodeClaim(b []byte, e *Errand) (_ []*Address, raw bool, err error) {
 	return out, c.Raw, nil
 }
 
-// claimed reads what is said about one address, and whether it is about the one that was
-// asked for.
-func claimed(b json.RawMessage, e *Errand, spec *Spec, asked netip.Addr) (*Address, error) {
+// claimed reads what is said about one address, and whether it is about one of those that
+// were asked for.
+func claimed(b json.RawMessage, e *Errand, spec *Spec, ofThese []netip.Addr) (*Address, error) {
 	var c struct {
 		ClaimAddress
+		Path   json.RawMessage `json:"path"`
 		Notes  json.RawMessage `json:"notes"`
 		Tables json.RawMessage `json:"tables"`
 	}
 	if err := strict(b, &c); err != nil {
 		return nil, err
 	}
-	if c.Address != asked {
-		return nil, fmt.Errorf("it is about %.80q, and %s was asked for", c.Address, asked)
+	if !slices.Contains(ofThese, c.Address) {
+		return nil, fmt.Errorf("it is about %.80q, and %s was asked for", c.Address, ofThese[0])
 	}
+	asked := c.Address
 	fail := func(f string, a ...any) (*Address, error) {
 		return nil, fmt.Errorf("%s: "+f, append([]any{asked}, a...)...)
 	}
@@ -213,6 +241,18 @@ func claimed(b json.RawMessage, e *Errand, spec *Spec, asked netip.Addr) (*Addre
 	out := &Address{
 		Addr: asked, Life: c.Life, Problem: c.Problem, Sent: c.Sent, Controls: c.Controls, Lost: c.Lost, Complete: c.Complete,
 		Vantage: Vantage{Source: c.Source, Interface: c.Interface, Gateway: c.Gateway, Self: c.Self, OnLink: c.OnLink},
+	}
+	if len(c.Path) > 0 && string(c.Path) != "null" {
+		if !e.Path {
+			return fail("path-MTU discovery was not asked for")
+		}
+		out.Path = &Path{}
+		if err := strict(c.Path, out.Path); err != nil {
+			return fail("%w", err)
+		}
+		if err := out.Path.plausible(asked); err != nil {
+			return fail("path-MTU discovery: %w", err)
+		}
 	}
 	if err := list(c.Notes, maxNotes, func(b json.RawMessage) error {
 		var s string

@@ -1,6 +1,11 @@
 package probe
 
-import "net/netip"
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+)
 
 // PathVerdict says what became of path-MTU discovery.
 type PathVerdict string
@@ -31,4 +36,28 @@ type Path struct {
 	Way string `json:"way,omitempty"`
 	// Why it is unknown.
 	Why string `json:"why,omitempty"`
+}
+
+// maxPacket is more than any interface carries.
+const maxPacket = 1 << 24
+
+// plausible tells whether somebody else may say this of an address: each new field of Path
+// is bounded here.
+func (m *Path) plausible(of netip.Addr) error {
+	switch {
+	case !slices.Contains(PathVerdicts(), m.Verdict):
+		return fmt.Errorf("%.40q is no verdict", m.Verdict)
+	case m.Hop.Zone() != "" || m.Hop.IsValid() && m.Hop.BitLen() != of.BitLen():
+		return fmt.Errorf("a router that cannot be: %.80q", m.Hop)
+	case !slices.Contains([]string{"", "there", "back"}, m.Way):
+		return fmt.Errorf("%.40q is no way", m.Way)
+	case len(m.Why) > maxNote:
+		return errors.New("a text that is too long")
+	}
+	for _, n := range []int{m.LinkMTU, m.MTU, m.HopMTU} {
+		if n < 0 || n > maxPacket {
+			return fmt.Errorf("a size that cannot be: %d", n)
+		}
+	}
+	return nil
 }

@@ -79,6 +79,7 @@ const SavedVersion = "1.0"
 
 // SavedAddress is one address of a Saved.
 type SavedAddress struct {
+	Via     string       `json:"via,omitempty"` // the host that claims it; empty: seen from here
 	Address netip.Addr   `json:"address"`
 	Source  netip.Addr   `json:"source,omitzero"`
 	Tables  []SavedTable `json:"tables"`
@@ -127,6 +128,51 @@ func Save(as []*Address) Saved {
 // maxSaved bounds what a file may make us remember.
 const maxSaved = 4096
 
+// Check tells whether every address of it can be read, and is one that a run may have kept.
+func (s *Saved) Check() error {
+	for _, a := range s.Addresses {
+		a.Via = ""
+		if _, err := (&Saved{Addresses: []SavedAddress{a}}).Of(a.Address, a.Source); err != nil {
+			return fmt.Errorf("what is known about %s: %w", a.Address, err)
+		}
+	}
+	return nil
+}
+
+// Claimed is what one host has claimed about these addresses, as it is told again.
+func (s *Saved) Claimed(via string, addrs []netip.Addr) (out []SavedAddress) {
+	for _, a := range s.Addresses {
+		if a.Via == via && slices.Contains(addrs, a.Address) {
+			a.Via = ""
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// Put takes over what is known now, in place of what was known from the same vantage. How
+// far a soak is stays.
+func (s *Saved) Put(a SavedAddress) {
+	at := s.entry(a.Via, a.Address)
+	a.Soak = at.Soak
+	*at = a
+}
+
+// PutSoak notes how far a soak is; nil: it is over.
+func (s *Saved) PutSoak(addr, source netip.Addr, k *SavedSoak) {
+	at := s.entry("", addr)
+	at.Source, at.Soak = source, k
+}
+
+func (s *Saved) entry(via string, addr netip.Addr) *SavedAddress {
+	i := slices.IndexFunc(s.Addresses, func(o SavedAddress) bool { return o.Via == via && o.Address == addr })
+	if i < 0 {
+		i = len(s.Addresses)
+		s.Addresses = append(s.Addresses, SavedAddress{Via: via, Address: addr, Tables: []SavedTable{}})
+	}
+	return &s.Addresses[i]
+}
+
 // Of are the tables of one address as seen from one source. Errors are not among them:
 // they are asked again, and so is what was seen from elsewhere.
 func (s *Saved) Of(addr, source netip.Addr) ([]*Table, error) {
@@ -135,7 +181,7 @@ func (s *Saved) Of(addr, source netip.Addr) ([]*Table, error) {
 		return nil, errors.New("too many addresses")
 	}
 	for _, a := range s.Addresses {
-		if a.Address != addr || a.Source != source {
+		if a.Via != "" || a.Address != addr || a.Source != source {
 			continue
 		}
 		if len(a.Tables) > 64 {

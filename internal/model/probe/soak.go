@@ -71,7 +71,7 @@ const maxGap = 10 * time.Minute
 func (s *Saved) SoakOf(addr, source netip.Addr, now time.Time) *SavedSoak {
 	for _, a := range s.Addresses {
 		x := a.Soak
-		if a.Address == addr && a.Source == source && x != nil && !x.Begin.After(x.Last) && !x.Last.After(now) && now.Sub(x.Last) < maxGap && x.Found.Group.Answered > 0 {
+		if a.Via == "" && a.Address == addr && a.Source == source && x != nil && !x.Begin.After(x.Last) && !x.Last.After(now) && now.Sub(x.Last) < maxGap && x.Found.Group.Answered > 0 {
 			return x
 		}
 	}

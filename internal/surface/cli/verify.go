@@ -21,10 +21,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sixfence/sixfence/internal/engine/vantage"
 	"github.com/sixfence/sixfence/internal/engine/verify"
 	"github.com/sixfence/sixfence/internal/host/store"
 	"github.com/sixfence/sixfence/internal/logic/expect"
 	"github.com/sixfence/sixfence/internal/logic/reach"
+	"github.com/sixfence/sixfence/internal/model/fact"
 	"github.com/sixfence/sixfence/internal/model/finding"
 	"github.com/sixfence/sixfence/internal/model/probe"
 	"github.com/sixfence/sixfence/internal/surface/config"
@@ -91,7 +93,7 @@ func (a *app) verifyCommand() *cobra.Command {
 	f.StringVar(&o.expect, "expect", "", "compare with this YAML `FILE`: expect: {tcp/22: open, \"*\": filtered}")
 	f.StringVar(&o.intent, "intent", "", "compare with this intent `FILE` of the target")
 	f.StringVar(&o.previous, "previous", "", "compare with the JSON `FILE` of an earlier run")
-	f.StringVar(&o.snapshot, "snapshot", "", "compare with what the rules in this Snapshot `FILE` of the target say")
+	f.StringVar(&o.snapshot, "snapshot", "", "compare with what the rules of the target say: a Snapshot `FILE`, or ssh://[user@]host[:port] to fetch one")
 	f.StringVar(&o.netns, "netns", "", "the network namespace `NAME` of the Snapshot; by default the target's own")
 	f.IntVar(&o.rate, "rate", 0, "send at most `N` packets a second, to all addresses together; by default 50,000 on a link and 5,000 through a router")
 	f.DurationVar(&o.patience, "patience", 2*time.Minute, "how long to ask one by one where a target rations its refusals, as `TIME` an address and protocol")
@@ -138,12 +140,8 @@ func (o *verifyOptions) check() (failOn finding.Severity, spec *probe.Spec, vari
 		return fail(&usageError{msg: "--netns needs --snapshot", hint: "it names a namespace of the Snapshot"})
 	case o.together && o.apart:
 		return fail(&usageError{msg: "--together and --apart exclude each other", hint: "choose one"})
-	case o.program != "" && len(o.via) == 0:
-		return fail(&usageError{msg: "--via-binary needs --via", hint: "it is the program that runs there"})
-	case o.state != "" && len(o.via) > 0:
-		return fail(&usageError{msg: "--state and --via exclude each other", hint: "what another host claims is not kept for the next run"})
-	case o.path && len(o.via) > 0:
-		return fail(&usageError{msg: "--path and --via exclude each other", hint: "run sixfence verify --path on that host itself"})
+	case o.program != "" && len(o.via) == 0 && !vantage.Names(o.snapshot):
+		return fail(&usageError{msg: "--via-binary needs --via, or a --snapshot of ssh://…", hint: "it is the program that runs there"})
 	case o.path && o.connect:
 		return fail(&usageError{msg: "--path needs bare packets, and --connect forbids them", hint: "drop one of the two"})
 	case o.soak < 0 || o.soak > maxSoak:
@@ -248,9 +246,18 @@ func (a *app) verify(o verifyOptions, args []string) (int, error) {
 	if err != nil {
 		return exitUsage, err
 	}
+	var host *vantage.Place
+	file := o.snapshot
+	if vantage.Names(file) {
+		p, err := vantage.ParsePlace(file)
+		if err != nil {
+			return exitUsage, err
+		}
+		host, file = &p, ""
+	}
 	files := inputs{}
 	defer files.close()
-	for flag, path := range map[string]string{"--expect": o.expect, "--previous": o.previous, "--snapshot": o.snapshot} {
+	for flag, path := range map[string]string{"--expect": o.expect, "--previous": o.previous, "--snapshot": file} {
 		if err := files.open(flag, path); err != nil {
 			return exitUsage, err
 		}
@@ -293,29 +300,34 @@ func (a *app) verify(o verifyOptions, args []string) (int, error) {
 		out.w, out.file = f, f
 	}
 	progress := a.verifyProgress(o.quiet)
+	keep := newKeeper(o.state, a.log)
 	var run *verify.Run
 	if here {
-		if run, err = verify.Open(verify.Options{
+		vo := verify.Options{
 			Targets: targets, Spec: spec, Variants: variants, Connect: o.connect, Together: together, Rate: o.rate, Patience: o.patience, Path: o.path,
-			Soak: o.soak, Soaking: a.soakProgress(o.quiet), Progress: progress, Save: a.saver(o.state),
-		}); err != nil {
+			Soak: o.soak, Soaking: a.soakProgress(o.quiet), Progress: progress,
+		}
+		if keep != nil {
+			vo.Look, vo.Soaked = keep.look, keep.soaked
+		}
+		if run, err = verify.Open(vo); err != nil {
 			out.abort()
 			return exitUsage, &usageError{msg: "verify", cause: err, hint: "check the address, and the zone of a link-local one"}
 		}
 		defer run.Close()
 	}
-	far, err := openVia(places, o.program)
+	far, err := openVia(places, host, o.program)
 	if err != nil {
 		out.abort()
 		return exitUsage, err
 	}
 	defer far.close()
-	seal := sealing{output: out.file, network: here && !run.Raw() || len(places) > 0}
+	seal := sealing{output: out.file, network: here && !run.Raw() || len(places) > 0 || host != nil}
 	if o.state != "" {
 		seal.writable = filepath.Dir(o.state)
 	}
 	a.seal(seal)
-	j, err := a.judge(o, files, run, source, spec)
+	j, err := a.judge(ctx, o, files, far.host, run, keep, source, spec)
 	if err != nil {
 		out.abort()
 		return exitUsage, err
@@ -337,7 +349,7 @@ func (a *app) verify(o verifyOptions, args []string) (int, error) {
 	if here {
 		said = nil
 	}
-	answers := far.ask(ctx, targets, spec, variants, together, o, said)
+	answers := far.ask(ctx, targets, o.errand(targets, spec, variants, together), keep, said)
 	if here {
 		if err := run.Do(ctx); err != nil {
 			out.abort()
@@ -376,7 +388,7 @@ func (a *app) verify(o verifyOptions, args []string) (int, error) {
 }
 
 // judge reads what is expected. The process is sealed.
-func (a *app) judge(o verifyOptions, files inputs, run *verify.Run, source expect.Source, spec *probe.Spec) (*expect.Judge, error) {
+func (a *app) judge(ctx context.Context, o verifyOptions, files inputs, host *vantage.Session, run *verify.Run, keep *keeper, source expect.Source, spec *probe.Spec) (*expect.Judge, error) {
 	j := &expect.Judge{Expected: source}
 	if files["--expect"] != nil {
 		b, err := files.read("--expect", config.MaxIntentFile)
@@ -413,30 +425,42 @@ func (a *app) judge(o verifyOptions, files inputs, run *verify.Run, source expec
 		if err != nil {
 			return nil, err
 		}
-		var s probe.Saved
-		err = json.Unmarshal(b, &s)
-		if err == nil && s.SchemaVersion != probe.SavedVersion {
-			err = fmt.Errorf("schemaVersion is %q, not %q", s.SchemaVersion, probe.SavedVersion)
-		}
-		if err == nil {
-			err = run.Know(&s) // there is a run: --state and --via exclude each other
+		s, err := keep.read(b)
+		if err == nil && run != nil {
+			err = run.Know(s)
 		}
 		if err != nil {
 			return nil, &usageError{msg: "read --state " + o.state, cause: err, hint: "it is no state of sixfence verify: delete it, or name another file"}
 		}
 	}
+	var snap *fact.Snapshot
+	var err error
 	if f := files["--snapshot"]; f != nil {
-		snap, err := store.ReadSnapshot(f, o.snapshot, 0)
-		if err != nil {
-			return nil, err
-		}
-		var sp *reach.Space
-		if sp, err = spacesOf(snap).get(o.netns); err != nil {
-			return nil, err
-		}
-		j.Predicted = expect.FromSpace(sp)
+		snap, err = store.ReadSnapshot(f, o.snapshot, 0)
+	} else if host != nil {
+		snap, err = a.fetch(ctx, host)
 	}
+	if err != nil || snap == nil {
+		return j, err
+	}
+	var sp *reach.Space
+	if sp, err = spacesOf(snap).get(o.netns); err != nil {
+		return nil, err
+	}
+	j.Predicted = expect.FromSpace(sp)
 	return j, nil
+}
+
+// errand is what another host is asked: all that this host would look at.
+func (o *verifyOptions) errand(targets []verify.Target, spec *probe.Spec, variants []probe.Variant, together bool) probe.Errand {
+	var addrs []netip.Addr
+	for _, t := range targets {
+		addrs = append(addrs, t.Addrs...)
+	}
+	e := probe.NewErrand(addrs, spec, variants)
+	e.Connect, e.Rate, e.Patience, e.Path = o.connect, o.rate, o.patience, o.path
+	e.Together = together || len(targets) == 1
+	return e
 }
 
 // previous reads the results of an earlier run.
@@ -534,31 +558,6 @@ func pair(ts []verify.Target) bool {
 		}
 	}
 	return four == 1 && six > 0
-}
-
-// saver writes the state file.
-func (a *app) saver(path string) func(probe.Saved) {
-	if path == "" {
-		return nil
-	}
-	failed := false
-	return func(s probe.Saved) {
-		b, err := json.Marshal(s)
-		if err == nil {
-			var f *store.Output
-			if f, err = store.Create(path); err == nil {
-				if _, err = f.Write(b); err != nil {
-					f.Abort()
-				} else {
-					err = f.Commit()
-				}
-			}
-		}
-		if err != nil && !failed {
-			failed = true
-			a.log.Warn("the state is not kept", "cause", err)
-		}
-	}
 }
 
 // verifyProgress tells a person at a terminal how far the run is.

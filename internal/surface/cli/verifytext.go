@@ -93,7 +93,7 @@ func writeVerifyJSON(w io.Writer, j *expect.Judge, r finding.Report, took time.D
 func cleanLost(ls []expect.Lost) []expect.Lost {
 	out := []expect.Lost{}
 	for _, l := range ls {
-		out = append(out, expect.Lost{Via: l.Via, Why: report.Clean(l.Why)})
+		out = append(out, expect.Lost{Via: l.Via, Why: report.Clean(l.Why), Partly: l.Partly})
 	}
 	return out
 }
@@ -397,6 +397,8 @@ func way(a *probe.Address) string {
 	switch {
 	case a.Problem != "":
 		parts = append(parts, "no way there")
+	case !v.Source.IsValid() && !a.Complete:
+		return " (not looked at)"
 	case v.Self:
 		parts = append(parts, "the host that asks: what follows is loopback, not what others see")
 	case v.OnLink:
