@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -54,21 +53,18 @@ func TestFetchedSnapshot(t *testing.T) {
 		t.Errorf("nobody there: exit %d\n%s", r.code, r.errOut)
 	}
 
-	// The line is cut while the host is read. Its shell stands still, so that there is a while.
-	l.write("authorized", `command="sh -c 'head -c 3000 >/dev/null; sleep 1000'" `+l.read("home/.ssh/id_ed25519.pub"))
-	c := l.command(append(ask, "--snapshot", viaHost)...)
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	testlab.Eventually(t, time.Minute, "the shell there", func() bool { return len(l.there()) > 0 })
-	_ = syscall.Kill(c.Process.Pid, syscall.SIGKILL)
-	_ = c.Wait()
-	for _, p := range l.there() { // whoever sleeps does not hear that its input has ended
-		if exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", p)); !strings.Contains(exe, "sshd") {
-			_ = syscall.Kill(p, syscall.SIGKILL)
+	// The line is cut while the program is copied, while it reads the host, and while it sends.
+	for _, cut := range []time.Duration{0, 100, 300, 600, 900, 1300} {
+		c := l.command(append(ask, "--snapshot", viaHost)...)
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
 		}
+		testlab.Eventually(t, time.Minute, "the shell there", func() bool { return len(l.there()) > 0 })
+		time.Sleep(cut * time.Millisecond)
+		_ = c.Process.Kill()
+		_ = c.Wait()
+		l.clean(fmt.Sprintf("when it was cut after %d ms", cut))
 	}
-	l.clean("when it was cut")
 
 	for name, c := range map[string]struct{ script, want string }{
 		"too large":        {`echo '{"size":999999999999}'; sleep 1`, "Snapshot of 999999999999 bytes"},
@@ -76,8 +72,8 @@ func TestFetchedSnapshot(t *testing.T) {
 		"cut short":        {`echo '{"size":100}'; echo x`, "connection ended"},
 		"no JSON":          {`echo '{"size":4}'; printf '\033[2J'`, "read snapshot of ssh://"},
 		"a report":         {`echo '{"size":15}'; echo '{"findings":[]}'`, "not a snapshot"},
-		"another version":  {`echo '{"size":24}'; echo '{"schemaVersion":"999.0"}'`, "999"},
-		"a claim":          {`printf '%s\n' "$honest"; sleep 1`, "without"},
+		"another version":  {`echo '{"size":25}'; echo '{"schemaVersion":"999.0"}'`, "999"},
+		"a claim":          {`printf '%s\n' "$honest"`, "connection ended"},
 		"a problem":        {`echo '{"problem":"\u001b[2Jno"}'`, "could not read a Snapshot"},
 		"an endless line":  {`cat /dev/zero`, "a line of more than"},
 		"it says no more":  {`echo '{"size":100}'; exit 0`, "connection ended"},

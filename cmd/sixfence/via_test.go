@@ -294,18 +294,23 @@ const ownTemp = "mount -t tmpfs tmpfs /dev/shm\nmount -t tmpfs tmpfs /tmp\nmount
 func TestVia(t *testing.T) {
 	t.Parallel()
 	l := newViaLab(t, ownTemp)
-	for _, via := range []string{viaHost, "ssh://[2001:db8:1::2]:2222", "ssh://root@[" + l.zone + "]", "ssh://probe@192.0.2.2"} {
-		r := l.run(append(viaPorts, "--via", via)...)
-		if !slices.Equal(r.states(), viaStates) || r.code != 0 || !r.doc.Complete || r.errOut != "" {
-			t.Errorf("%s: exit %d, complete %v\n%s\n%s", via, r.code, r.doc.Complete, strings.Join(r.states(), "\n"), r.errOut)
+	t.Run("each way", func(t *testing.T) { // they are there at the same time, and none is in the way of another
+		for _, via := range []string{viaHost, "ssh://[2001:db8:1::2]:2222", "ssh://root@[" + l.zone + "]", "ssh://probe@192.0.2.2"} {
+			t.Run(via, func(t *testing.T) {
+				t.Parallel()
+				r := l.run(append(slices.Clone(viaPorts), "--via", via)...)
+				if !slices.Equal(r.states(), viaStates) || r.code != 0 || !r.doc.Complete || r.errOut != "" {
+					t.Errorf("%s: exit %d, complete %v\n%s\n%s", via, r.code, r.doc.Complete, strings.Join(r.states(), "\n"), r.errOut)
+				}
+				for _, x := range r.doc.Results {
+					if x.Via != via {
+						t.Errorf("%s: a result is of %q", via, x.Via)
+					}
+				}
+			})
 		}
-		for _, x := range r.doc.Results {
-			if x.Via != via {
-				t.Errorf("%s: a result is of %q", via, x.Via)
-			}
-		}
-		l.clean("after a run over " + via)
-	}
+	})
+	l.clean("after a run each way")
 	// Here and there, side by side: the target lets only that host at 5432.
 	r := l.run(append(viaPorts, "--via", "here", "--via", viaHost)...)
 	if len(r.doc.Results) != 12 || len(r.doc.Across) != 2 || r.doc.Across[0].Ports != "5432" || !slices.Equal(r.doc.Across[0].States, []string{"filtered", "open"}) ||
@@ -323,6 +328,23 @@ func TestVia(t *testing.T) {
 	r = l.run("2001:db8:2::2", "--ports", "tcp/22,tcp/5432", "--via", viaHost, "--expect", "/mnt/e.yaml")
 	if r.code != 1 || !strings.Contains(strings.Join(strings.Fields(r.out), " "), viaHost+" claims: tcp/5432 of 2001:db8:2::2 is open, and should be filtered") {
 		t.Errorf("exit %d\n%s%s", r.code, r.out, r.errOut)
+	}
+
+	// What large packets do is looked at from there, too.
+	r = l.run("198.51.100.2", "2001:db8:2::2", "--ports", "tcp/22", "--path", "--via", viaHost, "--format", "json")
+	var paths struct {
+		Addresses []struct {
+			Via  string
+			Path *struct{ Verdict string }
+		}
+	}
+	if err := json.Unmarshal([]byte(r.out), &paths); err != nil || len(paths.Addresses) != 2 || r.code != 0 {
+		t.Fatalf("--path: exit %d, %v\n%s", r.code, err, r.errOut)
+	}
+	for _, a := range paths.Addresses {
+		if a.Via != viaHost || a.Path == nil || a.Path.Verdict != "honoured" {
+			t.Errorf("--path: %s", r.out)
+		}
 	}
 
 	// A key that is not known is not taken, and not asked about.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -19,6 +20,7 @@ func seen(t testing.TB) (Errand, []byte, []*Address) {
 		}
 	}
 	e := NewErrand([]netip.Addr{six, four}, &s, []Variant{Plain, HopByHop})
+	e.Path = true
 	var as []*Address
 	for _, a := range e.Addresses {
 		x := &Address{Addr: a, Life: Answered, Sent: 30, Controls: 4, Lost: 1, Complete: true, Notes: []string{"a note"}, Vantage: Vantage{Interface: "eth0", OnLink: true}}
@@ -34,6 +36,7 @@ func seen(t testing.TB) (Errand, []byte, []*Address) {
 				x.Tables = append(x.Tables, tb)
 			}
 		}
+		x.Path = &Path{Verdict: PathHole, LinkMTU: 1500, MTU: 1400, Hop: a.WithZone(""), HopMTU: 1450, Way: "back"}
 		x.Tables[0].Put(22, Reason{State: Rejected, Why: "icmp", ICMP: true, ICMPType: 1, ICMPCode: 4, From: a.WithZone("")})
 		as = append(as, x)
 	}
@@ -60,7 +63,7 @@ func TestClaimIsReadBack(t *testing.T) {
 		t.Fatalf("%v %v %d\n%s", err, raw, len(as), b)
 	}
 	for i, a := range as {
-		if a.Addr != want[i].Addr || a.Vantage != want[i].Vantage || a.Life != Answered || !a.Complete || len(a.Tables) != len(want[i].Tables) {
+		if a.Addr != want[i].Addr || a.Vantage != want[i].Vantage || *a.Path != *want[i].Path || a.Life != Answered || !a.Complete || len(a.Tables) != len(want[i].Tables) {
 			t.Errorf("%+v", a)
 		}
 		for k, tb := range a.Tables {
@@ -111,6 +114,12 @@ func TestClaimsThatAreRefused(t *testing.T) {
 		"another version":    {`"schemaVersion":"1.0"`, `"schemaVersion":"2.0"`, "schemaVersion"},
 		"many states":        {`"states":[`, `"states":[` + strings.Repeat(`{},`, 300), "no state"},
 		"not a list":         {`"notes":["a note"]`, `"notes":{}`, "not a list"},
+		"another verdict":    {`"verdict":"blackhole"`, `"verdict":"\u001b[2J"`, "no verdict"},
+		"another way":        {`"way":"back"`, `"way":"\u001b[2J"`, "no way"},
+		"a huge size":        {`"mtu":1400`, `"mtu":999999999`, "size"},
+		"a negative size":    {`"hopMTU":1450`, `"hopMTU":-1`, "size"},
+		"a hop's zone":       {`"hop":"fe80::2"`, `"hop":"fe80::2%\u001b[2J"`, "router"},
+		"a hop of IPv4":      {`"hop":"fe80::2"`, `"hop":"192.0.2.2"`, "router"},
 		"something follows":  {`"raw":true,`, `"raw":true}{`, "something follows"},
 	} {
 		x := bytes.Replace(b, []byte(c.old), []byte(c.new), 1)
@@ -118,11 +127,19 @@ func TestClaimsThatAreRefused(t *testing.T) {
 			t.Errorf("%s: %s is not in it:\n%s", name, c.old, b)
 			continue
 		}
+		if _, _, err := DecodePart(x, &e); err == nil {
+			t.Errorf("%s: as a part it is taken", name)
+		}
 		if _, _, err := DecodeClaim(x, &e); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want an error about %q", name, err, c.want)
 		} else if len(err.Error()) > 400 {
 			t.Errorf("%s: %d bytes of error", name, len(err.Error()))
 		}
+	}
+	// What was not asked for is not looked at.
+	e.Path = false
+	if _, _, err := DecodeClaim(b, &e); err == nil || !strings.Contains(err.Error(), "was not asked for") {
+		t.Errorf("a path that nobody asked for: %v", err)
 	}
 	if _, _, err := DecodeClaim([]byte(`{"schemaVersion":"1.0","addresses":[]}`), &e); err == nil || !strings.Contains(err.Error(), "nothing about") {
 		t.Errorf("an empty claim: %v", err)
@@ -153,11 +170,72 @@ func TestErrandsThatAreRefused(t *testing.T) {
 	}
 }
 
+// TestPartsAreRead: some of the addresses, in any order, each once.
+func TestPartsAreRead(t *testing.T) {
+	t.Parallel()
+	e, _, as := seen(t)
+	part := func(as ...*Address) []byte {
+		b, err := json.Marshal(NewClaim(as, false))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	for _, some := range [][]*Address{{}, {as[1]}, {as[1], as[0]}} {
+		got, raw, err := DecodePart(part(some...), &e)
+		if err != nil || raw || len(got) != len(some) {
+			t.Fatalf("%v %v %d", err, raw, len(got))
+		}
+		for i := range got {
+			if got[i].Addr != some[i].Addr {
+				t.Errorf("%s in place of %s", got[i].Addr, some[i].Addr)
+			}
+		}
+	}
+	if _, _, err := DecodePart(part(as[0], as[0]), &e); err == nil {
+		t.Error("one address stands there twice")
+	}
+}
+
+// TestSavedIsKeptForEachVantage: what one host has claimed is not told to another.
+func TestSavedIsKeptForEachVantage(t *testing.T) {
+	t.Parallel()
+	_, _, as := seen(t)
+	six, four := as[0].Addr, as[1].Addr
+	s := Saved{SchemaVersion: SavedVersion}
+	for _, via := range []string{"", "ssh://a", "ssh://a", "ssh://b"} {
+		for _, a := range Save(as).Addresses {
+			a.Via = via
+			s.Put(a)
+		}
+	}
+	if len(s.Addresses) != 6 || s.Check() != nil {
+		t.Fatalf("%d addresses, %v", len(s.Addresses), s.Check())
+	}
+	if x := s.Claimed("ssh://a", []netip.Addr{four}); len(x) != 1 || x[0].Address != four || x[0].Via != "" {
+		t.Errorf("%+v", x)
+	}
+	if x := s.Claimed("ssh://c", []netip.Addr{four, six}); x != nil {
+		t.Errorf("%+v", x)
+	}
+	s.Addresses = s.Addresses[2:] // what was seen from here
+	if x, err := s.Of(four, as[1].Vantage.Source); err != nil || x != nil {
+		t.Errorf("a claim is taken for what was seen from here: %v", x)
+	}
+}
+
 // FuzzClaim: whoever is at the other end may send anything.
 func FuzzClaim(f *testing.F) {
 	e, b, _ := seen(f)
 	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
+		if some, _, err := DecodePart(b, &e); err == nil {
+			for _, a := range some {
+				if !slices.Contains(e.Addresses, a.Addr) {
+					t.Fatalf("%s was not asked for", a.Addr)
+				}
+			}
+		}
 		as, _, err := DecodeClaim(b, &e)
 		if err != nil {
 			return

@@ -427,8 +427,12 @@ func way(a *probe.Address) string {
 func verifyNotes(b *bufio.Writer, j *expect.Judge, guessed bool, width int) {
 	var notes []string
 	for _, a := range j.Addresses {
+		lead := a.Addr.String()
+		if a.Via != "" {
+			lead = a.Via + " says of " + lead
+		}
 		if m := a.Path; m != nil && m.Verdict == probe.PathHonoured {
-			n := fmt.Sprintf("%s: path-MTU discovery works, packets of %d bytes come through", a.Addr, m.MTU)
+			n := fmt.Sprintf("%s: path-MTU discovery works, packets of %d bytes come through", lead, m.MTU)
 			if m.Hop.IsValid() {
 				n += fmt.Sprintf("; %s says %s above %d", m.Hop, map[bool]string{true: "Fragmentation Needed", false: "Packet Too Big"}[a.Addr.Is4()], m.HopMTU)
 			}
@@ -438,10 +442,6 @@ func verifyNotes(b *bufio.Writer, j *expect.Judge, guessed bool, width int) {
 			notes = append(notes, n)
 		}
 		for _, n := range a.Notes {
-			lead := a.Addr.String()
-			if a.Via != "" {
-				lead = a.Via + " says of " + lead
-			}
 			notes = append(notes, lead+": "+report.Clean(n))
 		}
 	}
