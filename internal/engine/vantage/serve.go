@@ -196,7 +196,7 @@ func look(ctx context.Context, b []byte, w *frames, far Far) error {
 		return problem(err)
 	}
 	p := &parts{begin: time.Now(), left: most * partsOf, at: map[netip.Addr]time.Time{}, next: map[netip.Addr]json.RawMessage{}}
-	o := verify.Options{Spec: spec, Variants: e.Variants, Connect: e.Connect, Together: e.Together, Rate: e.Rate, Patience: e.Patience, Path: e.Path, Look: p.look}
+	o := verify.Options{Spec: spec, Variants: e.Variants, Chains: e.Chains, Connect: e.Connect, Together: e.Together, Rate: e.Rate, Patience: e.Patience, Path: e.Path, Look: p.look}
 	for _, a := range e.Addresses {
 		o.Targets = append(o.Targets, verify.Target{Name: a.String(), Addrs: []netip.Addr{a}})
 	}

@@ -38,6 +38,7 @@ type Options struct {
 	Rate     int // packets a second for the whole run; 0: by the way to each address
 	Patience time.Duration
 	Path     bool // look at path-MTU discovery, too
+	Chains   []probe.Variant
 	// Soak is how long it is watched whether neighbours still find the addresses; 0: it is not.
 	Soak time.Duration
 	// Look is given what is known of an address, every second or so; settled is when its ports
@@ -82,7 +83,7 @@ func Open(o Options) (*Run, error) {
 		for _, a := range t.Addrs {
 			i := len(r.probers)
 			po := hostprobe.Options{
-				Target: t.Name, Addr: a, Spec: o.Spec, Variants: o.Variants, Connect: o.Connect, Patience: o.Patience, Path: o.Path,
+				Target: t.Name, Addr: a, Spec: o.Spec, Variants: o.Variants, Connect: o.Connect, Patience: o.Patience, Path: o.Path, Chains: o.Chains,
 				OnLink: limits[0], Routed: limits[1], Turns: turns, Progress: func(sent, left int) { r.progress(i, sent, left) }, Settled: func() { r.look(i, true) },
 			}
 			p, err := hostprobe.Open(po)

@@ -46,6 +46,8 @@ type Options struct {
 	Turns *Turns
 	// Path tells that path-MTU discovery is looked at, too.
 	Path bool
+	// Chains are held against plain probes, for ports that answer and some that do not.
+	Chains []model.Variant
 	// Progress is told, every now and then, how many packets were sent, and about how many
 	// are still to be.
 	Progress func(sent, left int)
@@ -63,12 +65,14 @@ type Prober struct {
 	index int
 	raw   *raw
 	flows map[uint8]*flow
-	lim   *Limiter
-	loss  loss
-	own   *own // without raw
-	known []*model.Table
-	sent  int
-	left  int
+	// chainFlows have other source ports than the plain probes.
+	chainFlows map[uint8]*flow
+	lim        *Limiter
+	loss       loss
+	own        *own // without raw
+	known      []*model.Table
+	sent       int
+	left       int
 }
 
 // Open finds the way to the address and opens the sockets. An address without a way is
@@ -125,16 +129,24 @@ func Open(o Options) (*Prober, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.Path {
+	if len(o.Chains) > 0 {
+		p.chainFlows = map[uint8]*flow{}
+		for proto, f := range p.flows {
+			p.chainFlows[proto] = &flow{src: f.src, dst: f.dst, proto: proto, secret: key, chained: true}
+		}
+	}
+	if o.Path || len(o.Chains) > 0 {
 		if err := p.raw.watch(o.Addr, p.Found.Vantage.Source); err != nil {
 			p.Close()
 			return nil, err
 		}
 	}
-	for _, f := range p.flows {
-		if err := p.raw.reserve(f, p.index); err != nil {
-			p.Close()
-			return nil, err
+	for _, fs := range []map[uint8]*flow{p.flows, p.chainFlows} {
+		for _, f := range fs {
+			if err := p.raw.reserve(f, p.index); err != nil {
+				p.Close()
+				return nil, err
+			}
 		}
 	}
 	return p, nil
@@ -222,6 +234,9 @@ func (p *Prober) Run(ctx context.Context) error {
 	p.settleLife()
 	if p.o.Settled != nil {
 		p.o.Settled()
+	}
+	if err := p.chains(ctx); err != nil {
+		return err
 	}
 	if p.o.Path {
 		if err := p.path(ctx); err != nil {

@@ -40,13 +40,21 @@ type flow struct {
 	variant  model.Variant
 	sports   [tries]uint16
 	secret   *secret
+	// chained: the try of a key is which chain it is in. Segments are as long as fragments
+	// have to be, and its cookies are not those of plain probes.
+	chained bool
+	ids     map[uint32]key // of fragments whose first has no transport header
 }
 
 func (f *flow) is4() bool { return f.dst.Is4() }
 
 // token is what a probe carries and an answer must bring back.
 func (f *flow) token(k key) uint64 {
-	return f.secret.of(f.dst, f.proto, uint8(slices.Index(model.Variants(), f.variant)), k)
+	v := uint8(slices.Index(model.Variants(), f.variant))
+	if f.chained {
+		v |= 0x80
+	}
+	return f.secret.of(f.dst, f.proto, v, k)
 }
 
 // segment is the transport header and what follows, with its checksum.
@@ -56,7 +64,7 @@ func (f *flow) segment(k key) []byte {
 	switch f.proto {
 	case protoTCP:
 		b := make([]byte, 24, 32)
-		if f.variant == model.Fragments {
+		if f.variant == model.Fragments || f.chained {
 			b = append(b, 1, 1, 1, 1, 1, 1, 1, 1) // no-ops: a first fragment without the whole header is dropped everywhere
 		}
 		binary.BigEndian.PutUint16(b[0:], sport)
@@ -74,7 +82,7 @@ func (f *flow) segment(k key) []byte {
 		return b
 	case protoUDP:
 		data := payload(k.port, t)
-		if f.variant == model.Fragments && len(data) == 0 {
+		if (f.variant == model.Fragments || f.chained) && len(data) == 0 {
 			data = make([]byte, 16) // for the second fragment
 		}
 		b := make([]byte, 8, 8+len(data))

@@ -214,7 +214,13 @@ func (f *flow) error6(h []byte, from netip.Addr) answer {
 		return answer{}
 	}
 	q, proto, src, dst, ok := header6(h[8:])
-	if !ok || dst != f.dst.WithZone("") || proto != f.proto {
+	if dst != f.dst.WithZone("") {
+		return answer{}
+	}
+	if f.chained && (!ok || len(q) < 8) {
+		return f.quotedID(h[8:], h[0], h[1], from)
+	}
+	if !ok || proto != f.proto && !(f.chained && (proto == hdrUnknown || proto == hdrNone)) {
 		return answer{}
 	}
 	return f.from(src).quoted(q, h[0], h[1], from)
@@ -228,6 +234,30 @@ func (f *flow) from(src netip.Addr) *flow {
 	g := *f
 	g.src = src
 	return &g
+}
+
+// quotedID finds the probe whose first fragment an error quotes, by its identification: that
+// is part of the cookie, and there is no transport header.
+func (f *flow) quotedID(p []byte, typ, code uint8, from netip.Addr) answer {
+	next, p := p[6], p[40:]
+	for range 4 {
+		if len(p) < 8 {
+			return answer{}
+		}
+		if next == hdrFragment {
+			k, ok := f.ids[binary.BigEndian.Uint32(p[4:])]
+			if !ok {
+				return answer{}
+			}
+			return answer{key: k, kind: icmpError, icmp: typ, code: code, from: from}
+		}
+		n := 8 + int(p[1])*8
+		if next != hdrHop && next != hdrDst && next != hdrRouting || len(p) < n {
+			return answer{}
+		}
+		next, p = p[0], p[n:]
+	}
+	return answer{}
 }
 
 // quoted holds the packet that an error quotes against the one that we would have sent.

@@ -149,7 +149,11 @@ func (r *raw) reserve(f *flow, index int) error {
 	case protoUDP:
 		typ = unix.SOCK_DGRAM // what comes back piles up unread: no port unreachable is sent
 	case protoICMP, protoICMPv6:
-		base := uint16(f.secret.of(f.dst, 0, 0, key{})) &^ (tries - 1)
+		base := uint16(f.secret.of(f.dst, 0, 0, key{}))
+		if f.chained {
+			base += 1 << 15 // other ones
+		}
+		base &^= tries - 1
 		for i := range f.sports {
 			f.sports[i] = max(1, base+uint16(i))
 		}
@@ -268,6 +272,9 @@ func (r *raw) watch(dst, src netip.Addr) (err error) {
 	if err := unix.SetsockoptSockFprog(r.tap, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}); err != nil {
 		return fmt.Errorf("attach filter: %w", err)
 	}
+	if unix.SetsockoptInt(r.tap, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer/4) != nil {
+		_ = unix.SetsockoptInt(r.tap, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer/4)
+	}
 	// What leaves is shown to those only who look at all protocols.
 	if err := unix.Bind(r.tap, &unix.SockaddrLinklayer{Protocol: unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8}); err != nil {
 		return fmt.Errorf("bind packet socket: %w", err)
@@ -275,8 +282,8 @@ func (r *raw) watch(dst, src netip.Addr) (err error) {
 	return nil
 }
 
-// leaving hands over the sizes of the packets that have left since the last call.
-func (r *raw) leaving(f func(size int)) {
+// each hands over the packets that have left since the last call.
+func (r *raw) each(f func(b []byte)) {
 	for {
 		n, err := unix.Read(r.tap, r.buf)
 		switch {
@@ -284,12 +291,21 @@ func (r *raw) leaving(f func(size int)) {
 			continue
 		case err != nil:
 			return
-		case n >= 20 && r.buf[0]>>4 == 4:
-			f(int(binary.BigEndian.Uint16(r.buf[2:])))
-		case n >= 40:
-			f(40 + int(binary.BigEndian.Uint16(r.buf[4:])))
+		case n >= 20 && r.buf[0]>>4 == 4 || n >= 40:
+			f(r.buf[:n])
 		}
 	}
+}
+
+// leaving hands over their sizes.
+func (r *raw) leaving(f func(size int)) {
+	r.each(func(b []byte) {
+		if b[0]>>4 == 4 {
+			f(int(binary.BigEndian.Uint16(b[2:])))
+		} else {
+			f(40 + int(binary.BigEndian.Uint16(b[4:])))
+		}
+	})
 }
 
 func (r *raw) patience(time.Duration) {}

@@ -92,14 +92,14 @@ func Controls() []check.Control {
 		{
 			ID: Wrapped, Title: "Extension headers or fragments get past the rules", Severity: finding.High, Positions: anywhere,
 			Reason: "a rule that one more header defeats is no rule",
-			Source: raw + ", each in the wrappings that --variants names (hop, dst, frag, frag-atomic)",
-			Rule:   "The first fragment has to hold every header up to the one of the transport protocol (RFC 7112); Linux drops one that does not. Routers on the way drop some headers (RFC 7872): less getting through is no finding.",
-			What:   "Whether a probe behind extension headers, or in fragments, gets further than a plain one.",
-			Why:    "A rule that reads only the first header does not see what comes behind another.",
+			Source: raw + ", each in the wrappings that --variants names (all: 23 over IPv6, 9 over IPv4)",
+			Rule:   "The first fragment has to hold every header up to the one of the transport protocol (RFC 7112), fragments must not overlap (RFC 5722), a routing header of type 0 with segments left must not be processed (RFC 5095): Linux drops all three. Routers on the way drop some headers (RFC 7872): less getting through is no finding, and the router that eats them is named.",
+			What:   "Whether a probe behind extension headers or IPv4 options, or in fragments, gets further than a plain one, or is answered though it must not be.",
+			Why:    "A rule that reads only the first header does not see what comes behind another. Who answers what must be dropped puts packets together otherwise than the rules in front of it.",
 			Attack: "The attacker sends his connection in two fragments, or behind a destination options header.",
-			Check:  "Every port is asked again in each wrapping, and the states are compared with those of plain packets.",
+			Check:  "Ports that answer, and some that do not, are asked again in each wrapping, with a plain packet right behind as a control: silence counts only when that one is answered. hop, dst, frag and frag-atomic are asked of every port.",
 			Fix:    note("let the rules drop fragments and unknown headers, or track connections, which puts fragments together"), TradeOff: "DNS over UDP with large answers needs fragments, where EDNS sizes are not small.",
-			Refs: []finding.Reference{{Source: "RFC 7112"}, {Source: "RFC 7872"}, {Source: "RFC 9288"}},
+			Refs: []finding.Reference{{Source: "RFC 7112"}, {Source: "RFC 7872"}, {Source: "RFC 5095"}, {Source: "RFC 5722"}, {Source: "RFC 6946"}, {Source: "RFC 9288"}},
 		},
 	}
 }

@@ -46,6 +46,8 @@ type Seen struct {
 	Complete  bool       `json:"complete"`
 	// Path is what path-MTU discovery does (--path).
 	Path *probe.Path `json:"path,omitempty"`
+	// Chains is what became of probes behind headers and in fragments (--variants).
+	Chains []probe.Chained `json:"chains,omitempty"`
 	// Soak is whether neighbours find it after a while (--soak).
 	Soak  *probe.Soak `json:"soak,omitempty"`
 	Notes []string    `json:"notes"`

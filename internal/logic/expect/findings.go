@@ -35,6 +35,7 @@ func (b *builder) judge(j *Judge) {
 	for _, a := range j.Addresses {
 		b.vantage(a)
 		b.path(a)
+		b.chains(a)
 		b.soak(a)
 	}
 	type group struct {
@@ -422,7 +423,7 @@ func (b *builder) wrapped(j *Judge) {
 			var through probe.Ports
 			for p := range t.Want.All {
 				got, was := t.At(p).State, k.At(p).State
-				if (got == probe.Open || got == probe.Closed) && was != probe.Open && was != probe.Closed && was != "" {
+				if got == probe.Open && was != probe.Open && was != "" || got == probe.Closed && was != probe.Open && was != probe.Closed && was != "" {
 					through.Add(p)
 				}
 			}

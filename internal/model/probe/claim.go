@@ -19,6 +19,7 @@ type Errand struct {
 	Addresses     []netip.Addr      `json:"addresses"`
 	Ports         map[string]string `json:"ports"` // by protocol, as Ports.List writes them
 	Variants      []Variant         `json:"variants"`
+	Chains        []Variant         `json:"chains,omitempty"`
 	Connect       bool              `json:"connect"`
 	Together      bool              `json:"together"` // all addresses are of one host
 	Rate          int               `json:"rate"`
@@ -90,6 +91,11 @@ func DecodeErrand(b []byte) (*Errand, error) {
 			return nil, fmt.Errorf("%.40q is no variant", v)
 		}
 	}
+	for i, c := range e.Chains {
+		if _, ok := ChainOf(c); !ok || slices.Contains(e.Chains[:i], c) {
+			return nil, fmt.Errorf("%.40q is no chain", c)
+		}
+	}
 	return &e, nil
 }
 
@@ -101,7 +107,7 @@ func (e *Errand) Limit() (int, error) {
 	}
 	n := 0
 	for _, p := range protocols {
-		n += (64<<10 + 8*s.Of(p).Len()) * max(1, len(e.Variants))
+		n += (64<<10+8*s.Of(p).Len())*max(1, len(e.Variants)) + chainedBytes*len(e.Chains)
 	}
 	return 64<<10 + n*len(e.Addresses), nil
 }
@@ -130,6 +136,7 @@ type ClaimAddress struct {
 	Path      *Path        `json:"path,omitempty"`
 	Notes     []string     `json:"notes"`
 	Tables    []SavedTable `json:"tables"`
+	Chains    []Chained    `json:"chains,omitempty"`
 }
 
 // NewClaim writes down what was seen.
@@ -141,6 +148,7 @@ func NewClaim(as []*Address, raw bool) Claim {
 		c.Addresses = append(c.Addresses, ClaimAddress{
 			Address: a.Addr, Source: v.Source, Interface: v.Interface, Gateway: v.Gateway, Self: v.Self, OnLink: v.OnLink, Life: a.Life, Problem: a.Problem,
 			Sent: a.Sent, Controls: a.Controls, Lost: a.Lost, Complete: a.Complete, Path: a.Path, Notes: a.Notes, Tables: s.Tables,
+			Chains: a.Chains,
 		})
 	}
 	return c
@@ -209,6 +217,7 @@ func claimed(b json.RawMessage, e *Errand, spec *Spec, ofThese []netip.Addr) (*A
 		Path   json.RawMessage `json:"path"`
 		Notes  json.RawMessage `json:"notes"`
 		Tables json.RawMessage `json:"tables"`
+		Chains json.RawMessage `json:"chains"`
 	}
 	if err := strict(b, &c); err != nil {
 		return nil, err
@@ -283,6 +292,10 @@ func claimed(b json.RawMessage, e *Errand, spec *Spec, ofThese []netip.Addr) (*A
 	}); err != nil {
 		return fail("%w", err)
 	}
+	var err error
+	if out.Chains, err = claimedChains(c.Chains, e, spec, asked); err != nil {
+		return fail("%w", err)
+	}
 	if want := tablesFor(e, spec, asked); c.Complete && len(out.Tables) < want {
 		return fail("it is said to be complete, and %d of %d tables are there", len(out.Tables), want)
 	}
@@ -330,13 +343,8 @@ func claimedTable(b json.RawMessage, e *Errand, spec *Spec, a netip.Addr) (*Tabl
 		if err := strict(b, &r); err != nil {
 			return err
 		}
-		switch {
-		case !slices.Contains(States(), r.State):
-			return fmt.Errorf("%.40q is no state", r.State)
-		case len(r.Why) > maxName || strings.Trim(r.Why, "abcdefghijklmnopqrstuvwxyz-") != "":
-			return fmt.Errorf("%.80q is no reason", r.Why)
-		case r.From.Zone() != "" || r.From.IsValid() && r.From.BitLen() != a.BitLen():
-			return fmt.Errorf("a sender that cannot be: %.80q", r.From)
+		if err := claimedReason(r.Reason, a); err != nil {
+			return err
 		}
 		var ports Ports
 		if err := ports.addAscending(r.Ports); err != nil {

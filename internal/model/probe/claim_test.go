@@ -21,6 +21,7 @@ func seen(t testing.TB) (Errand, []byte, []*Address) {
 	}
 	e := NewErrand([]netip.Addr{six, four}, &s, []Variant{Plain, HopByHop})
 	e.Path = true
+	e.Chains = []Variant{DestOpts, Fragments}
 	var as []*Address
 	for _, a := range e.Addresses {
 		x := &Address{Addr: a, Life: Answered, Sent: 30, Controls: 4, Lost: 1, Complete: true, Notes: []string{"a note"}, Vantage: Vantage{Interface: "eth0", OnLink: true}}
@@ -38,6 +39,10 @@ func seen(t testing.TB) (Errand, []byte, []*Address) {
 		}
 		x.Path = &Path{Verdict: PathHole, LinkMTU: 1500, MTU: 1400, Hop: a.WithZone(""), HopMTU: 1450, Way: "back"}
 		x.Tables[0].Put(22, Reason{State: Rejected, Why: "icmp", ICMP: true, ICMPType: 1, ICMPCode: 4, From: a.WithZone("")})
+		x.Chains = []Chained{{
+			Chain: Fragments, Proto: "tcp", Ports: "20-25", Fate: FateLess, Plain: Closed, Reason: Reason{State: Filtered, Why: "silence"},
+			Eaten: &Eaten{Hop: 7, Last: a.WithZone(""), Next: a.WithZone(""), Target: true},
+		}}
 		as = append(as, x)
 	}
 	b, err := json.Marshal(NewClaim(as, true))
@@ -65,6 +70,9 @@ func TestClaimIsReadBack(t *testing.T) {
 	for i, a := range as {
 		if a.Addr != want[i].Addr || a.Vantage != want[i].Vantage || *a.Path != *want[i].Path || a.Life != Answered || !a.Complete || len(a.Tables) != len(want[i].Tables) {
 			t.Errorf("%+v", a)
+		}
+		if len(a.Chains) != 1 || *a.Chains[0].Eaten != *want[i].Chains[0].Eaten || a.Chains[0].Ports != "20-25" {
+			t.Errorf("%+v", a.Chains)
 		}
 		for k, tb := range a.Tables {
 			for p := range tb.Want.All {
@@ -120,6 +128,13 @@ func TestClaimsThatAreRefused(t *testing.T) {
 		"a negative size":    {`"hopMTU":1450`, `"hopMTU":-1`, "size"},
 		"a hop's zone":       {`"hop":"fe80::2"`, `"hop":"fe80::2%\u001b[2J"`, "router"},
 		"a hop of IPv4":      {`"hop":"fe80::2"`, `"hop":"192.0.2.2"`, "router"},
+		"another chain":      {`"chain":"frag"`, `"chain":"rh0"`, "was not asked for"},
+		"another fate":       {`"fate":"less"`, `"fate":"\u001b[2J"`, "no fate"},
+		"a chain's ports":    {`"ports":"20-25"`, `"ports":"19-25"`, "tcp/19 was not asked for"},
+		"a chain's state":    {`"plain":"closed"`, `"plain":"shut"`, "no state"},
+		"a place too far":    {`"hop":7`, `"hop":700`, "cannot be"},
+		"a place's zone":     {`"last":"fe80::2"`, `"last":"fe80::2%x"`, "cannot be"},
+		"many chains":        {`"chains":[`, `"chains":[` + strings.Repeat(`{},`, 5000), "was not asked for"},
 		"something follows":  {`"raw":true,`, `"raw":true}{`, "something follows"},
 	} {
 		x := bytes.Replace(b, []byte(c.old), []byte(c.new), 1)
@@ -157,6 +172,8 @@ func TestErrandsThatAreRefused(t *testing.T) {
 		"no address":      {`["fe80::2%eth0","192.0.2.2"]`, `[]`},
 		"65 addresses":    {`["fe80::2%eth0"`, `["::1"` + strings.Repeat(`,"::1"`, 64)},
 		"another variant": {`"hop"`, `"hip"`},
+		"another chain":   {`"dst"`, `"dist"`},
+		"a chain twice":   {`["dst","frag"]`, `["frag","frag"]`},
 		"a rate":          {`"rate":0`, `"rate":-1`},
 		"another version": {`"1.0"`, `"3.0"`},
 	} {

@@ -212,6 +212,8 @@ type Address struct {
 	Sent, Controls, Lost int
 	// Path is what path-MTU discovery does; nil: it was not looked at.
 	Path *Path
+	// Chains is what became of header chains, where they were asked for.
+	Chains []Chained
 	// Soak is whether the address stays findable; nil: it was not looked at.
 	Soak *Soak
 	// Complete: nothing was cut short.

@@ -45,6 +45,7 @@ type verifyOptions struct {
 	soak                                        time.Duration
 	connect, together, apart, quiet, noColor, v bool
 	allowGaps                                   []string
+	chains                                      []probe.Variant // of variants
 }
 
 // maxRate is more than one core sends.
@@ -89,7 +90,7 @@ func (a *app) verifyCommand() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringSliceVar(&o.ports, "ports", nil, "ask these `PORTS`: tcp/22, tcp/1-1000, udp/53, echo, icmp/13 (comma-separated); by default tcp/1-1024 and common services above, the UDP services that answer strangers, echo, and what the expectation names")
-	f.StringSliceVar(&o.variants, "variants", nil, "also send each probe in these `WRAPPINGS` (root): hop, dst, frag, frag-atomic")
+	f.StringSliceVar(&o.variants, "variants", nil, "also send probes in these `WRAPPINGS` (root), and compare: hop, dst, frag, frag-atomic (every port), others that the manual lists (ports that answer, some that do not), or all")
 	f.StringVar(&o.expect, "expect", "", "compare with this YAML `FILE`: expect: {tcp/22: open, \"*\": filtered}")
 	f.StringVar(&o.intent, "intent", "", "compare with this intent `FILE` of the target")
 	f.StringVar(&o.previous, "previous", "", "compare with the JSON `FILE` of an earlier run")
@@ -111,7 +112,7 @@ func (a *app) verifyCommand() *cobra.Command {
 	f.BoolVarP(&o.v, "verbose", "v", false, "say what is done")
 	outputFlags(cmd, &o.format, &o.output, &o.noColor)
 	f.Lookup("format").Usage = "output `FORMAT`: text, json, sarif or junit"
-	completeWords(cmd, "variants", "hop", "dst", "frag", "frag-atomic")
+	completeWords(cmd, "variants", append([]string{"all"}, chainWords()...)...)
 	completeWords(cmd, "fail-on", "critical", "high", "medium", "low", "info", never)
 	return cmd
 }
@@ -158,14 +159,10 @@ func (o *verifyOptions) check() (failOn finding.Severity, spec *probe.Spec, vari
 	if o.patience == 0 {
 		o.patience = time.Nanosecond
 	}
-	variants = []probe.Variant{probe.Plain}
-	for _, v := range o.variants {
-		if err := oneOf("--variants", v, "hop", "dst", "frag", "frag-atomic"); err != nil {
-			return fail(err)
-		}
-		variants = append(variants, probe.Variant(v))
+	if variants, o.chains, err = o.wrappings(); err != nil {
+		return fail(err)
 	}
-	if o.connect && len(variants) > 1 {
+	if o.connect && len(o.chains) > 0 {
 		return fail(&usageError{msg: "--variants needs bare packets, and --connect forbids them", hint: "drop one of the two"})
 	}
 	spec = &probe.Spec{}
@@ -304,7 +301,7 @@ func (a *app) verify(o verifyOptions, args []string) (int, error) {
 	var run *verify.Run
 	if here {
 		vo := verify.Options{
-			Targets: targets, Spec: spec, Variants: variants, Connect: o.connect, Together: together, Rate: o.rate, Patience: o.patience, Path: o.path,
+			Targets: targets, Spec: spec, Variants: variants, Connect: o.connect, Together: together, Rate: o.rate, Patience: o.patience, Path: o.path, Chains: o.chains,
 			Soak: o.soak, Soaking: a.soakProgress(o.quiet), Progress: progress,
 		}
 		if keep != nil {
@@ -458,7 +455,7 @@ func (o *verifyOptions) errand(targets []verify.Target, spec *probe.Spec, varian
 		addrs = append(addrs, t.Addrs...)
 	}
 	e := probe.NewErrand(addrs, spec, variants)
-	e.Connect, e.Rate, e.Patience, e.Path = o.connect, o.rate, o.patience, o.path
+	e.Connect, e.Rate, e.Patience, e.Path, e.Chains = o.connect, o.rate, o.patience, o.path, o.chains
 	e.Together = together || len(targets) == 1
 	return e
 }

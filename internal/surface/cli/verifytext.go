@@ -26,7 +26,7 @@ func verifyAddresses(j *expect.Judge) []expect.Seen {
 		v := a.Vantage
 		out = append(out, expect.Seen{
 			Target: report.Clean(a.Target), Via: a.Via, Address: a.Addr, Family: a.Family(), Source: v.Source, Interface: report.Clean(v.Interface), Gateway: v.Gateway, OnLink: v.OnLink, Self: v.Self,
-			Life: a.Life, Problem: report.Clean(a.Problem), Sent: a.Sent, Controls: a.Controls, Lost: a.Lost, Complete: a.Complete, Path: a.Path, Soak: a.Soak, Notes: cleanEach(a.Notes),
+			Life: a.Life, Problem: report.Clean(a.Problem), Sent: a.Sent, Controls: a.Controls, Lost: a.Lost, Complete: a.Complete, Path: a.Path, Chains: a.Chains, Soak: a.Soak, Notes: cleanEach(a.Notes),
 		})
 	}
 	return out
@@ -150,6 +150,7 @@ func (a *app) verifyText(w io.Writer, j *expect.Judge, r finding.Report, o verif
 	if !o.quiet {
 		verifyTables(b, j, style.Width)
 		verifyAcross(b, j, style.Width)
+		verifyChains(b, j, style.Width)
 		if err := errors.Join(report.List(b, "What is wrong, worst first", failed, style), report.List(b, "What could not be told", unknown, style)); err != nil {
 			return err
 		}

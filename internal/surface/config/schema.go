@@ -178,7 +178,8 @@ func wordTypes() map[reflect.Type]*jsonschema.Schema {
 		reflect.TypeFor[fact.Mode]():               enum(fact.ModeLive, fact.ModeRoot),
 		reflect.TypeFor[probe.Life]():              enum(probe.Answered, probe.Neighbour, probe.Elsewhere, probe.NoLife),
 		reflect.TypeFor[probe.PathVerdict]():       enum(values(probe.PathVerdicts())...),
-		reflect.TypeFor[probe.Variant]():           enum(values(probe.Variants()[1:])...), // a plain probe has none
+		reflect.TypeFor[probe.Variant]():           enum(values(chainNames())...), // a plain probe has none
+		reflect.TypeFor[probe.Fate]():              enum(values(probe.Fates())...),
 		reflect.TypeFor[probe.State]():             enum(values(probe.States())...),
 		reflect.TypeFor[expect.Word]():             enum(append(values(expect.Words()), probe.Errored, expect.Silent, expect.Unknown, "")...),
 		reflect.TypeFor[expect.Verdict]():          enum(values(expect.Verdicts())...),
@@ -188,6 +189,13 @@ func wordTypes() map[reflect.Type]*jsonschema.Schema {
 		reflect.TypeFor[netip.AddrPort]():          {Type: "string", Description: "an IP address and port, or empty"},
 		reflect.TypeFor[[]byte]():                  {Types: []string{"string", "null"}, ContentEncoding: "base64"},
 	}
+}
+
+func chainNames() (out []probe.Variant) {
+	for _, c := range probe.Chains() {
+		out = append(out, c.Name)
+	}
+	return out
 }
 
 // values are those of an enumeration.
