@@ -46,6 +46,8 @@ type site struct {
 	ports   []uint16 // that others may lead elsewhere
 	more    []uint16 // those of them that are fired at in any case
 	lost    int      // routes that are not made again
+	// guards: it is made for Guards. Bridges then have the ports of the host.
+	guards bool
 	// notFired are interfaces that nothing is fired at, and why.
 	notFired []string
 	sel      intent.Selection
@@ -238,6 +240,9 @@ const (
 func (s *site) link(n int, l fact.Link) {
 	m := mac(l.MAC, ndisc.MAC{0x02, 0x51, 0xfe, 0, 1, byte(n)})
 	a := arena.Link{Name: l.Name, Index: uint32(l.Index), MAC: m, MTU: l.MTU, Bridge: l.Kind == "bridge", Plain: l.Type != arphrdEther}
+	if a.Bridge && s.guards {
+		a.Ports = s.bridged(l.Index)
+	}
 	list, _ := s.ns.Addresses.Get()
 	var six, four, ll bool
 	for _, x := range list {
@@ -289,6 +294,9 @@ func (s *site) routes() {
 		}
 		h := r.NextHops[0]
 		l := s.made(s.name(h.Index))
+		if s.guards && r.Protocol == fact.ProtoRA && l != nil && s.takes(l.Name) {
+			continue // the router's own advertisement makes it
+		}
 		if l == nil || h.Via.IsValid() && h.Via.Is4() != r.Dst.Addr().Is4() || h.Encap != 0 {
 			left++
 			continue
@@ -314,6 +322,13 @@ func (s *site) routes() {
 			s.know(dev, a, mac(st.After.Text, routerMAC))
 		}
 	}
+}
+
+// takes tells whether the kernel takes advertisements on an interface.
+func (s *site) takes(name string) bool {
+	all, _ := s.ns.Sysctls.Get()
+	conf := func(key string) string { return all.Values["net/ipv6/conf/"+name+"/"+key] }
+	return conf("accept_ra") == "2" || conf("accept_ra") == "1" && conf("forwarding") == "0"
 }
 
 var (

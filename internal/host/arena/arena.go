@@ -45,10 +45,20 @@ type Link struct {
 	MTU   uint32 // 0: the default
 	// Bridge makes it a bridge; the wire is at its first port, a guest's at its second.
 	Bridge bool
+	// Ports of a bridge, each with a wire of its own name; the first is that of the bridge,
+	// and it has no guest. None: one port of our own.
+	Ports []Port
 	// Plain makes it one that has packets and no frames, as tunnels are (a tun device). The
 	// Ethernet header of what is fired at it is taken off.
 	Plain     bool
 	Addresses []netip.Prefix
+}
+
+// Port is an interface in a bridge.
+type Port struct {
+	Name  string
+	Index uint32 // 0: any
+	MAC   [6]byte
 }
 
 // Route is a unicast route.
@@ -59,11 +69,12 @@ type Route struct {
 	Metric uint32
 }
 
-// Neighbour is a permanent entry.
+// Neighbour is an entry of the table of neighbours.
 type Neighbour struct {
 	Link    string
 	Address netip.Addr
 	MAC     [6]byte
+	State   uint16 // NUD_*; 0: permanent
 }
 
 // Setting is a sysctl, by its path below /proc/sys.
@@ -133,6 +144,7 @@ type request struct {
 	Fill    string
 	Unload  string
 	Address bool
+	Try     *volley
 }
 
 type fire struct {
@@ -157,6 +169,7 @@ type answer struct {
 	Ways        []Way
 	Filled      int
 	Addresses   []Address
+	Outcomes    []Outcome
 }
 
 // Address is an address that the host has at the moment.

@@ -165,6 +165,8 @@ func (h *helper) do(r request, a *answer) (err error) {
 			break
 		}
 		a.Six, a.Four, err = h.fire(r.Fire)
+	case r.Try != nil:
+		a.Outcomes, err = h.try(r.Try)
 	case r.Begin != nil:
 		var c net.Conn
 		if c, err = net.DialTimeout("udp", r.Begin.String(), time.Second); err == nil {

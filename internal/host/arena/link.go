@@ -198,6 +198,9 @@ func (h *helper) setup(s *Setup) (failed []string, err error) {
 			return yes
 		}
 		if err := until("the carrier of "+l.Name, func() bool {
+			if len(l.Ports) > 0 {
+				return running(l.Name) // its ports are up already
+			}
 			return running(l.Name) && (l.Plain || far()) && (!l.Bridge || running(fmt.Sprintf("sixfence-g%d", n)))
 		}); err != nil {
 			return nil, err
@@ -208,6 +211,9 @@ func (h *helper) setup(s *Setup) (failed []string, err error) {
 		}
 		h.names[uint32(i.Index)] = l.Name
 		copy(h.wires[l.Name].mac[:], i.HardwareAddr)
+		for _, p := range l.Ports {
+			copy(h.wires[p.Name].mac[:], i.HardwareAddr)
+		}
 	}
 	h.settings(s.After)
 	for _, l := range s.Links {
@@ -235,6 +241,9 @@ func (h *helper) setup(s *Setup) (failed []string, err error) {
 
 // attach opens the wire of an interface and brings both ends up.
 func (h *helper) attach(n int, l *Link) error {
+	if len(l.Ports) > 0 {
+		return h.ports(l)
+	}
 	port, master := l.Name, uint32(0)
 	if l.Bridge {
 		i, err := index(l.Name)
@@ -271,6 +280,40 @@ func (h *helper) attach(n int, l *Link) error {
 		}
 	}
 	return up(port, master)
+}
+
+// ports opens the wires of a bridge whose ports have names.
+func (h *helper) ports(l *Link) error {
+	master, err := index(l.Name)
+	if err != nil {
+		return err
+	}
+	_ = h.write("net/ipv6/conf/"+l.Name+"/addr_gen_mode", "1")
+	if err := up(l.Name, 0); err != nil {
+		return err
+	}
+	for _, p := range l.Ports {
+		if err := h.veth(p.Name, p.Name, &Link{MAC: p.MAC}, p.Index); err != nil {
+			return err
+		}
+		if h.wires[p.Name], err = h.wire(p.Name, p.Name); err != nil {
+			return err
+		}
+		if err := up(p.Name, master); err != nil {
+			return err
+		}
+	}
+	h.wires[l.Name] = h.wires[l.Ports[0].Name]
+	return until("the carrier of its ports", func() bool {
+		for _, p := range l.Ports {
+			there := false
+			_ = h.there(func() error { there = running(p.Name); return nil })
+			if !there || !running(p.Name) {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // wire opens the far end of an interface.
@@ -338,7 +381,11 @@ func (h *helper) neighbour(n Neighbour) error {
 	b := make([]byte, unix.SizeofNdMsg)
 	b[0] = family(n.Address)
 	binary.NativeEndian.PutUint32(b[4:], i)
-	binary.NativeEndian.PutUint16(b[8:], unix.NUD_PERMANENT)
+	state := n.State
+	if state == 0 {
+		state = unix.NUD_PERMANENT
+	}
+	binary.NativeEndian.PutUint16(b[8:], state)
 	_, err = rtnl(unix.RTM_NEWNEIGH, netlink.Acknowledge|netlink.Create|netlink.Replace, attrs(b, func(ae *netlink.AttributeEncoder) {
 		ae.Bytes(unix.NDA_DST, n.Address.AsSlice())
 		ae.Bytes(unix.NDA_LLADDR, n.MAC[:])

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -75,6 +74,22 @@ const witness = `table inet sixfence_witness {
 
 const witnessTable = "sixfence_witness"
 
+// watch loads the witness, with nothing seen yet.
+func (h *helper) watch() error {
+	see := witness
+	for name := range h.guest {
+		// What a bridge hands to a guest is shown to the rules of IP, too (br_netfilter), and
+		// has not come past the host.
+		see += fmt.Sprintf("insert rule inet %s past iifname %q oifname %q ether daddr != %s return\n", witnessTable, name, name, ndisc.MAC(h.wires[name].mac))
+	}
+	err := h.load("destroy table inet " + witnessTable + "\n" + see)
+	if err != nil {
+		// Before nft 1.0.9 there is no destroy.
+		err = h.load("table inet " + witnessTable + "\ndelete table inet " + witnessTable + "\n" + see)
+	}
+	return err
+}
+
 // fire sends frames, waits until the last of them was handled, and says what came
 // through.
 func (h *helper) fire(f *fire) (six []uint32, four []uint16, err error) {
@@ -82,21 +97,12 @@ func (h *helper) fire(f *fire) (six []uint32, four []uint16, err error) {
 	if w == nil || len(f.Frames) > maxFrames {
 		return nil, nil, fmt.Errorf("fire at %s: no such interface, or too much at once", f.Link)
 	}
-	see := witness
-	for name := range h.guest {
-		// What a bridge hands to a guest is shown to the rules of IP, too (br_netfilter), and
-		// has not come past the host.
-		see += fmt.Sprintf("insert rule inet %s past iifname %q oifname %q ether daddr != %s return\n", witnessTable, name, name, ndisc.MAC(h.wires[name].mac))
-	}
-	if err := h.load("destroy table inet " + witnessTable + "\n" + see); err != nil {
-		// Before nft 1.0.9 there is no destroy.
-		if err = h.load("table inet " + witnessTable + "\ndelete table inet " + witnessTable + "\n" + see); err != nil {
-			return nil, nil, err
-		}
+	if err := h.watch(); err != nil {
+		return nil, nil, err
 	}
 	deadline := time.Now().Add(20 * time.Second)
 	// What comes last has found everything before it handled: one queue, one processor.
-	last := ndisc.Frame4{SrcMAC: w.from, DstMAC: w.mac, Src: netip.AddrFrom4([4]byte{192, 0, 2, 254}), Dst: netip.AddrFrom4([4]byte{192, 0, 2, 253}), ID: 65535}.Raw(253, []byte("last")).Bytes()
+	last := w.last()
 	err = h.there(func() error {
 		for _, b := range f.Frames {
 			if err := w.send(b, deadline); err != nil {
@@ -108,31 +114,14 @@ func (h *helper) fire(f *fire) (six []uint32, four []uint16, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	for {
-		n, err := counted("last")
-		if err != nil {
-			return nil, nil, err
-		}
-		if n > 0 {
-			break
-		}
-		if time.Now().After(deadline) {
-			return nil, nil, fmt.Errorf("nothing of what was sent to %s arrived", f.Link)
-		}
-		time.Sleep(time.Millisecond)
-	}
-	keys, err := elements(witnessTable, "six")
-	if err != nil {
+	if err := arrived(1, f.Link, deadline); err != nil {
 		return nil, nil, err
 	}
-	for _, k := range keys {
-		v := uint32(0)
-		for _, b := range k {
-			v = v<<8 | uint32(b)
-		}
-		six = append(six, v&0xfffff)
+	if six, err = labels(); err != nil {
+		return nil, nil, err
 	}
-	if keys, err = elements(witnessTable, "four"); err != nil {
+	keys, err := elements(witnessTable, "four")
+	if err != nil {
 		return nil, nil, err
 	}
 	for _, k := range keys {

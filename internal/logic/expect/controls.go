@@ -13,6 +13,7 @@ const (
 	Families   = "VERIFY-04"
 	Path       = "VERIFY-05"
 	Soaked     = "VERIFY-06"
+	Guarded    = "VERIFY-07"
 	Wrapped    = "VERIFY-08"
 )
 
@@ -89,6 +90,7 @@ func Controls() []check.Control {
 			Refs:     []finding.Reference{{Source: "RFC 8201"}, {Source: "RFC 1191"}, {Source: "RFC 4890", ID: "§4.3.1"}},
 		},
 		soaked(),
+		guarded(),
 		{
 			ID: Wrapped, Title: "Extension headers or fragments get past the rules", Severity: finding.High, Positions: anywhere,
 			Reason: "a rule that one more header defeats is no rule",
@@ -107,7 +109,6 @@ func Controls() []check.Control {
 // Dispositions are the rows of the family that verify does not decide, and who does.
 func Dispositions() []check.Disposition {
 	return []check.Disposition{
-		{ID: "VERIFY-07", Title: "The RA guard drops every variant", State: "done elsewhere", Because: "sixfence harden plan and apply fire forged advertisements at a copy of the host"},
 		{ID: "VERIFY-09", Title: "A written value is in force", State: "done elsewhere", Because: "sixfence harden apply reads back what it has written, and harden status what became of it"},
 		{ID: "VERIFY-10", Title: "Interfaces that come later inherit the values", State: "done elsewhere", Because: "the audit judges conf/default, which they inherit"},
 	}

@@ -21,7 +21,9 @@ type Document struct {
 	Lost          []Lost            `json:"lost"`   // vantages without an answer
 	Findings      []finding.Finding `json:"findings"`
 	Gaps          []finding.Gap     `json:"gaps"`
-	Results       []Result          `json:"results"`
+	// Guards is the test of a host's own guards (--guards).
+	Guards  *probe.Guards `json:"guards,omitempty"`
+	Results []Result      `json:"results"`
 }
 
 // DocumentVersion is the schemaVersion of a Document.

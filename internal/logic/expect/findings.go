@@ -26,6 +26,7 @@ func (j *Judge) Findings() ([]finding.Finding, []finding.Gap) {
 		}
 		b.add(Vantage, finding.High, finding.Unknown, finding.Subject{Key: l.Via}, what+l.Via+": "+l.Why)
 	}
+	b.guards(j.Guards)
 	b.sort()
 	return b.findings, b.list
 }
@@ -97,7 +98,7 @@ const (
 // sort puts what somebody has to look at tonight before what is long.
 func (b *builder) sort() {
 	finding.Sort(b.findings)
-	status := map[finding.Status]int{finding.Fail: 0, finding.Unknown: 1}
+	status := map[finding.Status]int{finding.Fail: 0, finding.Unknown: 1, finding.Pass: 2}
 	slices.SortStableFunc(b.findings, func(x, y finding.Finding) int {
 		return cmp.Or(cmp.Compare(status[x.Status], status[y.Status]), cmp.Compare(y.Severity.Rank(), x.Severity.Rank()), cmp.Compare(b.ranks[x.Fingerprint], b.ranks[y.Fingerprint]))
 	})

@@ -42,6 +42,8 @@ type Judge struct {
 	Together bool
 	// Lost are vantages that gave no answer, and why.
 	Lost []Lost
+	// Guards is the test of a host's own guards; nil: there was none.
+	Guards *probe.Guards
 }
 
 // Results goes through the ports that have a state, address by address. Nothing is

@@ -43,6 +43,7 @@ type verifyOptions struct {
 	patience                                    time.Duration
 	path                                        bool
 	soak                                        time.Duration
+	guards                                      bool
 	connect, together, apart, quiet, noColor, v bool
 	allowGaps                                   []string
 	chains                                      []probe.Variant // of variants
@@ -77,12 +78,20 @@ func (a *app) verifyCommand() *cobra.Command {
 			if err := soakTime(args); err != nil {
 				return err
 			}
+			if o.guards {
+				return noTarget(args)
+			}
 			if len(args) == 0 {
 				return &usageError{msg: "verify needs a target", hint: "a name or an address: sixfence verify www.example.org"}
 			}
 			return nil
 		},
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.guards {
+				code, err := a.verifyGuards(o, cmd.Flags())
+				a.code = code
+				return err
+			}
 			code, err := a.verify(o, args)
 			a.code = code
 			return err
@@ -103,6 +112,7 @@ func (a *app) verifyCommand() *cobra.Command {
 	f.StringVar(&o.state, "state", "", "keep what is known in `FILE`, and go on from there when it exists")
 	f.BoolVar(&o.path, "path", false, "also test path-MTU discovery (root): large echoes, and a Packet Too Big that the target has to heed")
 	soakFlag(f, &o)
+	guardsFlag(f, &o)
 	f.BoolVar(&o.connect, "connect", false, "connect like an ordinary client, as root too")
 	f.BoolVar(&o.together, "together", false, "all targets are one host: compare their families")
 	f.BoolVar(&o.apart, "apart", false, "each target is a host of its own, also one IPv4 and one IPv6 address")

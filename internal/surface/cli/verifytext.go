@@ -74,6 +74,11 @@ func writeVerifyJSON(w io.Writer, j *expect.Judge, r finding.Report, took time.D
 			return err
 		}
 	}
+	if j.Guards != nil {
+		if err := member("guards", j.Guards); err != nil {
+			return err
+		}
+	}
 	_, _ = b.WriteString(",\n\"results\":[") // Flush reports the first error of all
 	first := true
 	for x := range j.Results {
@@ -151,6 +156,7 @@ func (a *app) verifyText(w io.Writer, j *expect.Judge, r finding.Report, o verif
 		verifyTables(b, j, style.Width)
 		verifyAcross(b, j, style.Width)
 		verifyChains(b, j, style.Width)
+		verifyGuards(b, j.Guards, style.Width)
 		if err := errors.Join(report.List(b, "What is wrong, worst first", failed, style), report.List(b, "What could not be told", unknown, style)); err != nil {
 			return err
 		}
@@ -186,6 +192,8 @@ func verifyVerdict(j *expect.Judge, r finding.Report, failed, unknown []report.E
 		return "FINDINGS", finding.Medium, why + "; nothing counts as a failure (--fail-on never)."
 	case why != "":
 		return "FINDINGS", finding.Medium, why + "; nothing that counts as a failure (--fail-on " + string(failOn) + ")."
+	case j.Guards != nil:
+		return "PASS", "", guardsLine(j.Guards)
 	case j.Expected == nil && j.Predicted == nil:
 		return "", "", "Nothing to compare with was given: this is what the wire shows."
 	}
