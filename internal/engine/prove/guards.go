@@ -192,12 +192,16 @@ func (x *guarding) places(ctx context.Context, p *Prover, use []fact.Link) error
 	if err != nil {
 		return err
 	}
-	for _, r := range slices.Concat(refused, more) {
+	bad := func(n string) bool {
+		return slices.ContainsFunc(more, func(r arena.Refused) bool { return r.What == n })
+	}
+	if slices.ContainsFunc(names, bad) { // what no table needs is no loss
+		refused = append(refused, more...)
+	}
+	for _, r := range refused {
 		x.g.NotLoaded = append(x.g.NotLoaded, r.What+": "+r.Why)
 	}
-	x.g.Loaded = append(x.g.Loaded, slices.DeleteFunc(names, func(n string) bool {
-		return slices.ContainsFunc(more, func(r arena.Refused) bool { return r.What == n })
-	})...)
+	x.g.Loaded = append(x.g.Loaded, slices.DeleteFunc(names, bad)...)
 	return nil
 }
 
@@ -344,6 +348,10 @@ func (x *guarding) fireAt(ctx context.Context, p *Prover, n int, l fact.Link, wi
 	if err != nil {
 		return err
 	}
+	limited, err := x.limits(ctx, p, wire, l, list, bare, ruled)
+	if err != nil {
+		return err
+	}
 	for i, j := range list {
 		a := probe.GuardAttempt{Group: probe.GuardGroup(j.f.Group), Name: j.f.Name, Bare: len(j.bad(bare[i])) > 0, Through: ruled[i].Through, Changed: j.bad(ruled[i])}
 		if only(a.Changed, gateway(l.Name, ruled[i], gw)) && a.Group == probe.GuardRA {
@@ -367,7 +375,13 @@ func (x *guarding) fireAt(ctx context.Context, p *Prover, n int, l fact.Link, wi
 		if w := ruled[i].Before.Ways; j.f.Far.IsValid() && (len(w) != 1 || w[0].Via != gw.LL) && a.Verdict == probe.GuardStopped {
 			a.Verdict, a.By, a.Why = probe.GuardUnknown, "", "nothing goes by the router here, so nothing could be led away"
 		}
+		if limited && a.Verdict == probe.GuardStopped && a.Bare && !a.Through {
+			a.Verdict, a.By, a.Why = probe.GuardUnknown, "", "a limit of the rules lets some of its kind through"
+		}
 		own := i == 0 && gw.LL.IsValid()
+		if own && a.By == "rules" && x.neighbour(l.Index, gw.LL) == "" {
+			a.Verdict, a.By, a.Why = probe.GuardUnknown, "", "the MAC address of the router is not known here, and rules may ask for it"
+		}
 		if a.Verdict == probe.GuardStopped && a.Group == probe.GuardRA && g.Client != "" && a.Through {
 			a.Verdict, a.By, a.Why = probe.GuardUnknown, "", "it comes through to "+g.Client+", which takes advertisements here and is not tried"
 		}
@@ -382,6 +396,39 @@ func (x *guarding) fireAt(ctx context.Context, p *Prover, n int, l fact.Link, wi
 		}
 	}
 	return x.control(ctx, p, l, wire, g, last)
+}
+
+// limits fires some of what the rules stopped once more, one of each kind and after a rest: a
+// limit that was used up by the first of many is no guard against the first of a few. It
+// tells whether there is one.
+func (x *guarding) limits(ctx context.Context, p *Prover, wire string, l fact.Link, list []judged, bare, ruled []arena.Outcome) (bool, error) {
+	var again []arena.Trial
+	var at []int
+	kinds := map[string]bool{}
+	for i, j := range list {
+		lead, _, _ := strings.Cut(j.f.Name, ": ")
+		if kind := j.f.Group + lead; !ruled[i].Through && len(j.bad(ruled[i])) == 0 && len(j.bad(bare[i])) > 0 && !kinds[kind] {
+			kinds[kind] = true
+			again, at = append(again, j.t), append(at, i)
+		}
+	}
+	if len(again) == 0 {
+		return false, nil
+	}
+	select {
+	case <-ctx.Done():
+		return false, ctx.Err()
+	case <-time.After(1100 * time.Millisecond):
+	}
+	out, err := p.together.Try(ctx, wire, l.Name, again)
+	limited := false
+	for k := range out {
+		if out[k].Through {
+			limited = true
+			ruled[at[k]] = out[k]
+		}
+	}
+	return limited, err
 }
 
 // control shows that this place would have taken what nothing stops: without rules, and

@@ -251,3 +251,37 @@ func TestGuardsUnknown(t *testing.T) {
 	s.Host.Managers = fact.Missing[[]fact.Manager](gap)
 	try("programs that nobody read", s, "nobody asked")
 }
+
+// TestGuardsLimited: a limit that the first of many messages uses up is no guard.
+func TestGuardsLimited(t *testing.T) {
+	t.Parallel()
+	v := listener(t, "gl")
+	nftRun(t, v, "table inet g {\nchain i {\ntype filter hook prerouting priority -450;\nicmpv6 type { nd-router-advert, nd-redirect, nd-neighbor-solicit, nd-neighbor-advert } limit rate over 5/second burst 3 packets drop\n}\n}\n")
+	g := guards(t, hostview.Snapshot(t, v))
+	if g.Reason != "" || len(g.Interfaces) != 1 {
+		t.Fatalf("%+v", g)
+	}
+	by := map[probe.GuardVerdict]int{}
+	for _, a := range g.Interfaces[0].Attacks {
+		if a.Verdict == probe.GuardStopped && a.Bare {
+			t.Errorf("%+v", a)
+		}
+		by[a.Verdict]++
+	}
+	if by[probe.GuardTaken] == 0 || by[probe.GuardUnknown] == 0 {
+		t.Error(by)
+	}
+}
+
+// TestGuardsOfAStrangeRouter: rules that ask for the MAC address of a router that this host
+// has no entry of are not said to stop him.
+func TestGuardsOfAStrangeRouter(t *testing.T) {
+	t.Parallel()
+	v := listener(t, "gs")
+	v.IP("-6", "neigh", "del", "fe80::1", "dev", "v0")
+	nftRun(t, v, "table inet g {\nchain i {\ntype filter hook prerouting priority -450;\nicmpv6 type nd-router-advert ether saddr != "+routerMAC+" drop\n}\n}\n")
+	g := guards(t, hostview.Snapshot(t, v))
+	if g.Reason != "" || len(g.Interfaces) != 1 || g.Interfaces[0].Control == nil || g.Interfaces[0].Control.Verdict != probe.GuardUnknown {
+		t.Errorf("%+v", g)
+	}
+}

@@ -31,6 +31,8 @@ func (b *builder) guards(g *probe.Guards) {
 			switch {
 			case i.Unknown != "":
 				b.add(Guarded, finding.High, finding.Unknown, s, fmt.Sprintf("whether the advertisement of the router %s still comes through at %s is not known: %s", i.Router, guardPlace(i), i.Unknown))
+			case c.Verdict == probe.GuardUnknown:
+				b.add(Guarded, finding.High, finding.Unknown, s, fmt.Sprintf("whether the advertisement of the router %s still comes through at %s is not known: %s", i.Router, guardPlace(i), c.Why))
 			case !c.Through:
 				b.add(Guarded, finding.High, finding.Fail, s, fmt.Sprintf("at %s the rules stop the advertisement of the router itself (%s): its route ends with the lifetime of the last one", guardPlace(i), i.Router),
 					finding.Evidence{Source: "kernel", Key: c.Name, Value: "stopped by rules"})

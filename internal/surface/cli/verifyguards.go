@@ -143,7 +143,10 @@ func verifyGuards(b *bufio.Writer, g *probe.Guards, width int) {
 			word, mark := "taken, as it must be", " "
 			if c.Verdict != probe.GuardTaken {
 				word = "comes through, and is not for the kernel"
-				if !c.Through {
+				switch {
+				case c.Verdict == probe.GuardUnknown:
+					word = "not known: " + c.Why
+				case !c.Through:
 					word, mark = "STOPPED by the rules", "!"
 				}
 			}
