@@ -181,7 +181,7 @@ func (x *guarding) places(ctx context.Context, p *Prover, use []fact.Link) error
 	}
 	all, _ := x.ns.PacketFilter.NFTables.Get() // absent: there are none
 	if gap, is := x.ns.PacketFilter.NFTables.Gap(); is {
-		x.g.NotLoaded = append(x.g.NotLoaded, "nftables: not known: "+gap.What)
+		x.g.NotLoaded = append(x.g.NotLoaded, "nftables: not known: "+cmp.Or(gap.What, "nobody asked"))
 	}
 	for _, m := range all.Rules {
 		x.fib = x.fib || bytes.Contains(m, []byte("fib\x00")) || bytes.Contains(m, []byte("rpfilter\x00"))
@@ -247,7 +247,7 @@ func (x *guarding) aim(n int, l fact.Link) *probe.Guard {
 	}
 	ms, _ := x.snap.Host.Managers.Get()
 	if gap, is := x.snap.Host.Managers.Gap(); is {
-		g.Unknown = cmp.Or(g.Unknown, "which programs take advertisements is not known: "+gap.What)
+		g.Unknown = cmp.Or(g.Unknown, "which programs take advertisements is not known: "+cmp.Or(gap.What, "nobody asked"))
 	}
 	for _, m := range ms {
 		if on, known := m.Running.Get(); known && !on || m.NetNS != (fact.NamespaceID{}) && m.NetNS != x.ns.ID {
@@ -308,7 +308,10 @@ func (x *guarding) fireAt(ctx context.Context, p *Prover, n int, l fact.Link, wi
 	gw, learned := x.router(l)
 	r.Router = gw
 	if gw.LL.IsValid() {
-		g.Router = gw.LL.String() + " " + gw.MAC.String()
+		g.Router = gw.LL.String()
+		if x.neighbour(l.Index, gw.LL) != "" {
+			g.Router += " " + gw.MAC.String()
+		}
 	}
 	entry := func(state uint16) []arena.Neighbour {
 		if !gw.LL.IsValid() || slices.ContainsFunc(x.setup.Neighbours, func(k arena.Neighbour) bool { return k.Link == l.Name && k.Address == gw.LL }) {

@@ -54,7 +54,8 @@ type Guard struct {
 	Unknown string `json:"unknown,omitempty"`
 	// Client takes advertisements in user space here; what it makes of them is not tried.
 	Client string `json:"client,omitempty"`
-	// Router is the one whose own advertisement has to come through, with its MAC address.
+	// Router is the one whose own advertisement has to come through, with its MAC address where
+	// that is known.
 	Router  string         `json:"router,omitempty"`
 	Attacks []GuardAttempt `json:"attacks"`
 	// Control is the router's own advertisement; nil: this host takes none, or its router is
