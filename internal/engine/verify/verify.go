@@ -25,6 +25,8 @@ const parallel = 16
 type Target struct {
 	Name  string
 	Addrs []netip.Addr
+	// All are Addrs, and those that a target before it has as well.
+	All []netip.Addr
 }
 
 // Options of a Run.

@@ -15,6 +15,10 @@ const (
 	Soaked     = "VERIFY-06"
 	Guarded    = "VERIFY-07"
 	Wrapped    = "VERIFY-08"
+	// VERIFY-09 and VERIFY-10 of the catalogue are done elsewhere.
+	NameAnswers   = "VERIFY-11"
+	NameAddresses = "VERIFY-12"
+	Eyeballs      = "VERIFY-13"
 )
 
 // Controls are what verify decides. They have no Eval: probes answer them, not facts.
@@ -102,6 +106,42 @@ func Controls() []check.Control {
 			Check:  "Ports that answer, and some that do not, are asked again in each wrapping, with a plain packet right behind as a control: silence counts only when that one is answered. hop, dst, frag and frag-atomic are asked of every port.",
 			Fix:    note("let the rules drop fragments and unknown headers, or track connections, which puts fragments together"), TradeOff: "DNS over UDP with large answers needs fragments, where EDNS sizes are not small.",
 			Refs: []finding.Reference{{Source: "RFC 7112"}, {Source: "RFC 7872"}, {Source: "RFC 5095"}, {Source: "RFC 5722"}, {Source: "RFC 6946"}, {Source: "RFC 9288"}},
+		},
+		{
+			ID: NameAnswers, Title: "DNS does not answer alike for both families", Severity: finding.Medium, Positions: []finding.Position{finding.FromInternet},
+			Reason: "a question for AAAA that is not answered delays or hides the name for those who have IPv6, and nobody else sees it",
+			Source: "the resolvers in /etc/resolv.conf, each asked for A and for AAAA over the family of its own address",
+			Rule:   "A name without AAAA has to be answered with no error and no record (RFC 4074 §3). Clients ask for both and wait for both, a while at least; an error for one is taken for the whole name by some.",
+			What:   "Whether each resolver answers for A as it does for AAAA, whether all say the same, and whether the families lead over the same aliases.",
+			Why:    "Name servers and middleboxes that drop questions for AAAA, or answer them with an error, make a host slow or unknown, and tests over IPv4 show nothing.",
+			Attack: "None is needed. Who can drop answers for one family chooses the family that clients use.",
+			Check:  "Every resolver is asked three times before it is called silent; a truncated answer is asked for again over TCP. What differs between the families, or between the resolvers, is shown.",
+			Fix:    note("mend the name server that is responsible for the name, or what is between it and the resolver: AAAA of a name without one is NOERROR with no answer"), TradeOff: "None.",
+			Refs: []finding.Reference{{Source: "RFC 4074", ID: "§4"}, {Source: "RFC 8305", ID: "§3"}},
+		},
+		{
+			ID: NameAddresses, Title: "A name leads to addresses that not everybody can reach", Severity: finding.Medium, Positions: []finding.Position{finding.FromInternet},
+			Reason: "clients try such an address first, and wait for nothing",
+			Source: "the addresses in the answers of DNS, and " + raw,
+			Rule:   "Blocks for private networks, documentation, transition and one link are not routed between sites (RFC 6890). An IPv4-mapped address, one of a link, or a group in DNS is of no use to anybody.",
+			What:   "Whether the addresses of a name are such that those who ask can reach them.",
+			Why:    "A unique local or link-local address that a host registers by itself is answered to clients elsewhere, who try it before IPv4.",
+			Attack: "A private address in DNS makes a browser talk to the network that it stands in (DNS rebinding).",
+			Check:  "Each address is compared with the blocks for special use, and with the prefixes of DNS64 (RFC 7050). One that answers here is shown and is no finding.",
+			Fix:    note("take the record out of DNS, or answer it inside only"), TradeOff: "None.",
+			Refs: []finding.Reference{{Source: "RFC 6890"}, {Source: "RFC 4193", ID: "§4.4"}, {Source: "RFC 7050"}},
+		},
+		{
+			ID: Eyeballs, Title: "Clients of a name wait for an address that does not work", Severity: finding.Medium, Positions: []finding.Position{finding.FromInternet},
+			Reason: "the name works, and is slow or dead for clients that have IPv6",
+			Source: "connections to the open ports of the name, over each address, and the source that the kernel takes for each",
+			Rule:   "Clients sort the addresses (RFC 6724): IPv6 is first, as a rule. With Happy Eyeballs (RFC 8305) they wait 50 ms for AAAA, and 250 ms for each address before the next one is tried as well; without, for the time-out of the connection, which is 131 s in Linux.",
+			What:   "What a client has to wait for at each open port, with and without Happy Eyeballs.",
+			Why:    "A firewall that drops one family silently hides the damage from clients that give up on it fast. All others hang for minutes: ssh, curl without its own timer, databases, mail servers.",
+			Attack: "Who drops one family on the way moves every client to the other.",
+			Check:  "Each open port is connected to three times over each address, eight ports at most, and the median is taken. What the wait would be is computed from that, and from how long the resolver took.",
+			Fix:    note("open the port over both families, or take the address out of DNS; refuse instead of dropping: reject with tcp reset"), TradeOff: "A few connections without data show in the logs of the service.",
+			Refs: []finding.Reference{{Source: "RFC 8305"}, {Source: "RFC 6724"}, {Source: "RFC 6555"}},
 		},
 	}
 }

@@ -19,6 +19,7 @@ type Document struct {
 	Parity        []Parity          `json:"parity"`
 	Across        []Across          `json:"across"` // what does not look alike from every vantage
 	Lost          []Lost            `json:"lost"`   // vantages without an answer
+	Names         []probe.Name      `json:"names"`  // what DNS says about targets that are names, and what clients make of it
 	Findings      []finding.Finding `json:"findings"`
 	Gaps          []finding.Gap     `json:"gaps"`
 	// Guards is the test of a host's own guards (--guards).

@@ -19,6 +19,7 @@ func (j *Judge) Findings() ([]finding.Finding, []finding.Gap) {
 		b.judge(v)
 	}
 	b.via = ""
+	b.names(j)
 	for _, l := range j.Lost {
 		what := "nothing is known from "
 		if l.Partly {

@@ -40,6 +40,8 @@ type Judge struct {
 	Predicted Source // nil: no rules
 	// Together: all targets are one host by different names.
 	Together bool
+	// Names are what is known about targets that are names.
+	Names []*probe.Name
 	// Lost are vantages that gave no answer, and why.
 	Lost []Lost
 	// Guards is the test of a host's own guards; nil: there was none.

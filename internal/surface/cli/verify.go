@@ -1,15 +1,12 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
-	"net"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -23,6 +20,7 @@ import (
 
 	"github.com/sixfence/sixfence/internal/engine/vantage"
 	"github.com/sixfence/sixfence/internal/engine/verify"
+	"github.com/sixfence/sixfence/internal/host/names"
 	"github.com/sixfence/sixfence/internal/host/store"
 	"github.com/sixfence/sixfence/internal/logic/expect"
 	"github.com/sixfence/sixfence/internal/logic/reach"
@@ -295,6 +293,7 @@ func (a *app) verify(o verifyOptions, args []string) (int, error) {
 	if err != nil {
 		return exitUsage, err
 	}
+	system := names.ReadSystem()
 	together := o.together || !o.apart && pair(targets)
 	// An interrupted run still has something to write, so its output is not thrown away as
 	// that of others is.
@@ -329,7 +328,7 @@ func (a *app) verify(o verifyOptions, args []string) (int, error) {
 		return exitUsage, err
 	}
 	defer far.close()
-	seal := sealing{output: out.file, network: here && !run.Raw() || len(places) > 0 || host != nil}
+	seal := sealing{output: out.file, network: here && !run.Raw() || len(places) > 0 || host != nil || len(namesOf(targets)) > 0}
 	if o.state != "" {
 		seal.writable = filepath.Dir(o.state)
 	}
@@ -356,6 +355,7 @@ func (a *app) verify(o verifyOptions, args []string) (int, error) {
 	if here {
 		said = nil
 	}
+	named := verify.LookUp(ctx, system, namesOf(targets))
 	answers := far.ask(ctx, targets, o.errand(targets, spec, variants, together), keep, said)
 	if here {
 		if err := run.Do(ctx); err != nil {
@@ -364,6 +364,7 @@ func (a *app) verify(o verifyOptions, args []string) (int, error) {
 		}
 		j.Addresses = run.Found()
 	}
+	j.Names = a.names(ctx, named(), targets, j.Addresses)
 	lost := a.claims(answers(), j)
 	a.clearProgress()
 	if len(j.Addresses) == 0 {
@@ -501,70 +502,6 @@ func previous(b []byte) (expect.Before, error) {
 		out[expect.Key{Addr: r.Address, Proto: r.Proto, Port: r.Port}] = w
 	}
 	return out, nil
-}
-
-// targets resolves what the user named: all addresses of both families.
-func (a *app) targets(ctx context.Context, args []string) ([]verify.Target, error) {
-	var out []verify.Target
-	seen := map[netip.Addr]bool{}
-	n := 0
-	for _, arg := range args {
-		t := verify.Target{Name: arg}
-		addr, err := netip.ParseAddr(strings.Trim(arg, "[]"))
-		switch {
-		case err == nil:
-			t.Addrs = []netip.Addr{addr}
-		case strings.Contains(arg, "/"):
-			return nil, &usageError{msg: fmt.Sprintf("target %q is no host", arg), hint: "verify asks hosts, not networks and not URLs: name an address"}
-		default:
-			rctx, cancel := context.WithTimeout(ctx, 15*time.Second)
-			t.Addrs, err = net.DefaultResolver.LookupNetIP(rctx, "ip", arg)
-			cancel()
-			if err != nil {
-				return nil, &usageError{msg: "find the addresses of " + arg, cause: err, hint: "check the name, or give an address"}
-			}
-		}
-		families := map[string]bool{}
-		for i, x := range t.Addrs {
-			x = x.Unmap()
-			t.Addrs[i] = x
-			families[probe.FamilyOf(x)] = true
-			if x.IsMulticast() || x.IsUnspecified() || x == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
-				return nil, &usageError{msg: fmt.Sprintf("target %s is not the address of one host", x), hint: "name a unicast address"}
-			}
-		}
-		if addr.Is4In6() {
-			return nil, &usageError{msg: fmt.Sprintf("target %s is IPv4 in the form of IPv6", addr), hint: "write " + addr.Unmap().String()}
-		}
-		if !addr.IsValid() && len(families) == 1 {
-			a.log.Warn(report.Clean(fmt.Sprintf("%s has only %s addresses: the other family is not asked", arg, slices.Collect(maps.Keys(families))[0])))
-		}
-		t.Addrs = slices.DeleteFunc(t.Addrs, func(x netip.Addr) bool { dup := seen[x]; seen[x] = true; return dup })
-		slices.SortFunc(t.Addrs, func(x, y netip.Addr) int { return cmp.Or(cmp.Compare(x.BitLen(), y.BitLen()), x.Compare(y)) })
-		if n += len(t.Addrs); n > verify.MaxAddresses {
-			return nil, &usageError{msg: fmt.Sprintf("more than %d addresses", verify.MaxAddresses), hint: "ask them in several runs"}
-		}
-		if len(t.Addrs) > 0 {
-			out = append(out, t)
-		}
-	}
-	return out, nil
-}
-
-// pair tells that the targets are one IPv4 address and IPv6 addresses, literally: few
-// people name two hosts that way.
-func pair(ts []verify.Target) bool {
-	four, six := 0, 0
-	for _, t := range ts {
-		if a, err := netip.ParseAddr(strings.Trim(t.Name, "[]")); err != nil {
-			return false
-		} else if a.Is4() {
-			four++
-		} else {
-			six++
-		}
-	}
-	return four == 1 && six > 0
 }
 
 // verifyProgress tells a person at a terminal how far the run is.

@@ -67,6 +67,7 @@ func writeVerifyJSON(w io.Writer, j *expect.Judge, r finding.Report, took time.D
 		{"parity", j.Parity()},
 		{"across", j.Across()},
 		{"lost", cleanLost(j.Lost)},
+		{"names", cleanNames(j.Names)},
 		{"findings", r.Findings},
 		{"gaps", r.Gaps},
 	} {
@@ -157,6 +158,7 @@ func (a *app) verifyText(w io.Writer, j *expect.Judge, r finding.Report, o verif
 		verifyAcross(b, j, style.Width)
 		verifyChains(b, j, style.Width)
 		verifyGuards(b, j.Guards, style.Width)
+		verifyNames(b, j, style.Width)
 		if err := errors.Join(report.List(b, "What is wrong, worst first", failed, style), report.List(b, "What could not be told", unknown, style)); err != nil {
 			return err
 		}
