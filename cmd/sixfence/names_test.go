@@ -28,8 +28,8 @@ type namesDocument struct {
 			Truncated               bool
 			Milliseconds            float64
 		}
-		Synthesized []string
-		Special     []struct {
+		DNS64   []string
+		Special []struct {
 			Address, Class string
 			Unfit          bool
 		}
@@ -91,8 +91,11 @@ func TestNames(t *testing.T) {
 		"192.0.2.53":   {"--host-record=split.example,192.0.2.2,2001:db8::2"},
 		"2001:db8::53": {"--host-record=split.example,192.0.2.2"},
 	} {
-		target.Start(dnsmasq, append(append([]string{"--keep-in-foreground", "--no-resolv", "--no-hosts", "--bind-interfaces", "--listen-address=" + addr, "--conf-file=/dev/null",
-			"--pid-file=" + filepath.Join(dir, "pid"+addr), "--user=root", "--local=/example/", "--local=/arpa/"}, records...), more...)...)
+		args := []string{
+			"--keep-in-foreground", "--no-resolv", "--no-hosts", "--bind-interfaces", "--listen-address=" + addr, "--conf-file=/dev/null",
+			"--pid-file=" + filepath.Join(dir, "pid"+addr), "--user=root", "--local=/example/", "--local=/arpa/",
+		}
+		target.Start(dnsmasq, slices.Concat(args, records, more)...)
 	}
 	target.Do(func() { brokenDNS(t, "192.0.2.54:53") })
 	testlab.Eventually(t, 30*time.Second, "the servers to listen", func() bool {
@@ -190,7 +193,7 @@ func TestNames(t *testing.T) {
 		}},
 		"DNS64": {resolv: broken, arg: "nat64.test", check: func(t *testing.T, d namesDocument) {
 			n := d.Names[0]
-			if !slices.Equal(n.Synthesized, []string{"2001:db8:0:0:64::/96"}) && !slices.Equal(n.Synthesized, []string{"2001:db8::64:0:0/96"}) || len(n.Special) == 0 {
+			if !slices.Equal(n.DNS64, []string{"2001:db8:0:0:64::/96"}) && !slices.Equal(n.DNS64, []string{"2001:db8::64:0:0/96"}) || len(n.Special) == 0 {
 				t.Errorf("%+v", n)
 			}
 		}, findings: []string{"(DNS64)", "2001:db8::64:c000:202 is unreachable"}},

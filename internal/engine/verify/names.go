@@ -39,7 +39,7 @@ func Classify(n *probe.Name, found []netip.Addr) {
 	slices.SortFunc(all, netip.Addr.Compare)
 	for _, a := range slices.Compact(all) {
 		class, unfit := probe.Special(a)
-		if n.IsSynthesized(a) {
+		if n.MadeByDNS64(a) {
 			class = "DNS64"
 		}
 		if class != "" {

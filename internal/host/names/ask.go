@@ -59,7 +59,7 @@ func (s *System) Ask(ctx context.Context, name string) *model.Name {
 		}
 	}
 	if slices.ContainsFunc(n.Lookups, func(l model.Lookup) bool { return l.Type == "AAAA" && l.Outcome == model.Answer }) {
-		n.Synthesized = s.synthesized(ctx)
+		n.DNS64 = s.dns64(ctx)
 	}
 	return n
 }
@@ -95,8 +95,8 @@ func median(v []float64) float64 {
 	return v[len(v)/2]
 }
 
-// synthesized asks every resolver whether it makes addresses of IPv6.
-func (s *System) synthesized(ctx context.Context) []netip.Prefix {
+// dns64 asks every resolver whether it makes addresses of IPv6.
+func (s *System) dns64(ctx context.Context) []netip.Prefix {
 	var all sync.WaitGroup
 	found := make([][]netip.Prefix, len(s.Servers))
 	for i, server := range s.Servers {

@@ -14,9 +14,8 @@ type Name struct {
 	From NameSource `json:"from"`
 	// Lookups are the answers of each resolver, of DNS alone.
 	Lookups []Lookup `json:"lookups"`
-	// Synthesized are prefixes in which a resolver makes addresses of IPv6 from those of
-	// IPv4 (DNS64).
-	Synthesized []netip.Prefix `json:"synthesized,omitempty"`
+	// DNS64 are prefixes in which a resolver makes addresses of IPv6 from those of IPv4.
+	DNS64 []netip.Prefix `json:"dns64,omitempty"`
 	// Special are addresses of the answers that not everybody can reach.
 	Special []SpecialAddress `json:"special,omitempty"`
 	// Order is that in which a client of this host tries the addresses (RFC 6724).
@@ -155,7 +154,7 @@ func Special(a netip.Addr) (class string, unfit bool) {
 	return "", false
 }
 
-// IsSynthesized tells whether a resolver has made an address from one of IPv4.
-func (n *Name) IsSynthesized(a netip.Addr) bool {
-	return slices.ContainsFunc(n.Synthesized, func(p netip.Prefix) bool { return p.Contains(a) })
+// MadeByDNS64 tells whether a resolver has made an address from one of IPv4.
+func (n *Name) MadeByDNS64(a netip.Addr) bool {
+	return slices.ContainsFunc(n.DNS64, func(p netip.Prefix) bool { return p.Contains(a) })
 }
