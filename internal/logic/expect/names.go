@@ -140,7 +140,7 @@ func (b *builder) special(n *probe.Name, as []*probe.Address) {
 		asked, reached := false, false
 		for _, a := range as {
 			if a.Addr == x.Address {
-				asked, reached = true, reached || a.Life == probe.Answered
+				asked, reached = true, reached || a.Life == probe.Answered || a.Life == probe.Neighbour
 			}
 		}
 		switch {

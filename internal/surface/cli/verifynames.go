@@ -217,7 +217,7 @@ func verifyNames(b *bufio.Writer, j *expect.Judge, width int) {
 // writeWrapped writes a line of a list, and what does not fit below it.
 func writeWrapped(b *bufio.Writer, line, indent string, width int) {
 	lead := line[:len(line)-len(strings.TrimLeft(line, " "))]
-	for i, l := range wrapText(line[len(lead):], width-len(indent)) {
+	for i, l := range wrapText(line[len(lead):], width-len(indent)+2) {
 		if i > 0 {
 			lead = indent
 		}
