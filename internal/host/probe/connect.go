@@ -350,10 +350,8 @@ func (d *datagrams) read(b []byte, sa unix.Sockaddr, try uint8) answer {
 	}
 	a := answer{from: from.Addr().WithZone("")}
 	if d.flow.proto == protoUDP {
-		a.key = key{from.Port(), try}
-		if d.flow.knows(a.key, b) {
-			a.kind = replied
-		}
+		a = d.flow.said(key{from.Port(), try}, b)
+		a.from = from.Addr().WithZone("")
 		return a
 	}
 	if len(b) < 16 {

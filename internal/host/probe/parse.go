@@ -22,7 +22,8 @@ const (
 	noAnswer answerKind = iota
 	synAck
 	reset
-	replied // a datagram, or an echo reply
+	replied      // a datagram, or an echo reply
+	repliedOther // a datagram that is no answer of the protocol that the port is known for
 	icmpError
 )
 
@@ -141,10 +142,9 @@ func (f *flow) reply(h []byte, src netip.Addr) answer {
 			a.kind = reset
 		}
 	case protoUDP:
-		try, ok := f.tryOf(dport)
-		a.key = key{sport, try}
-		if ok && f.knows(a.key, h[8:]) {
-			a.kind = replied
+		if try, ok := f.tryOf(dport); ok {
+			a = f.said(key{sport, try}, h[8:])
+			a.from = src
 		}
 	default:
 		// The type of the answer leads back to that of the question.
@@ -158,22 +158,6 @@ func (f *flow) reply(h []byte, src netip.Addr) answer {
 		a.kind = replied
 	}
 	return a
-}
-
-// knows tells whether a datagram answers our payload: a datagram with our port alone may
-// be anybody's who guessed sixteen bits.
-func (f *flow) knows(k key, data []byte) bool {
-	t := make([]byte, 8)
-	binary.BigEndian.PutUint64(t, f.token(k))
-	switch k.port {
-	case 53, 5353:
-		return len(data) >= 12 && bytes.Equal(data[:2], t[:2]) && data[2]&0x80 != 0
-	case 123:
-		return len(data) >= 48 && bytes.Equal(data[24:32], t)
-	case 443, 853:
-		return len(data) >= 15 && bytes.Contains(data, t)
-	}
-	return true
 }
 
 func askedBy(proto, got uint8) (uint8, bool) {

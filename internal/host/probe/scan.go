@@ -120,6 +120,8 @@ func (s *scan) reason(a answer) model.Reason {
 			why = "reply"
 		}
 		return model.Reason{State: model.Open, Why: why}
+	case repliedOther:
+		return model.Reason{State: model.Open, Why: model.OtherAnswer}
 	}
 	return s.refusal(a)
 }

@@ -46,10 +46,14 @@ func (s State) rank() int {
 	return 0
 }
 
+// OtherAnswer is why a UDP port is open that answers, and not in the protocol that it is
+// known for.
+const OtherAnswer = "other-answer"
+
 // Reason says why a port has its state.
 type Reason struct {
 	State State `json:"state"`
-	// Why: syn-ack, rst, answer, reply, icmp, silence, no-route, no-neighbour, own-rules,
+	// Why: syn-ack, rst, answer, OtherAnswer, reply, icmp, silence, no-route, no-neighbour, own-rules,
 	// no-rights; of error also rationed (the answers are, and there was no time to ask one
 	// by one) and lossy (too much is lost on the way).
 	Why string `json:"why,omitempty"`
