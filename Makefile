@@ -28,9 +28,9 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/sixfence/sixfence/internal/surface/obs.Version=$(VERSION)
 
 # Debian packages: what the tests run, and what the benchmarks compare with.
-TEST_PACKAGES := iproute2 iputils-ping nftables iptables ipset dhcpcd-base ifupdown systemd systemd-sysv procps util-linux kmod openssh-server network-manager netplan.io dbus ufw ansible-core nmap busybox dnsmasq-base
+TEST_PACKAGES := iproute2 iputils-ping nftables iptables ipset dhcpcd-base ifupdown systemd systemd-sysv procps util-linux kmod openssh-server network-manager netplan.io dbus ufw ansible-core nmap busybox dnsmasq-base tftpd-hpa rpcbind memcached libcoap3-bin
 PACKETS_PACKAGES := thc-ipv6 ipv6toolkit radvd dnsmasq-base iperf3
-VERIFY_PACKAGES := nmap chrony snmpd ngtcp2-server
+VERIFY_PACKAGES := nmap chrony snmpd ngtcp2-server openssl gnutls-bin coturn openvpn xl2tpd avahi-daemon miniupnpd-nftables openipmi strongswan-charon libstrongswan-standard-plugins samba kamailio krb5-kdc
 BENCH_PACKAGES := lynis openscap-scanner ssg-debian
 
 

@@ -71,7 +71,7 @@ func codes() string {
 func threeOpen(l *lab) { l.listen("", 22, 80, 443) }
 
 func labCases() []labCase {
-	return slices.Concat(linkCases(), limitCases(), routedCases(), ownCases(), otherCases())
+	return slices.Concat(linkCases(), limitCases(), routedCases(), ownCases(), otherCases(), serviceCases())
 }
 
 // linkCases are targets on the same link.

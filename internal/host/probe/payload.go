@@ -39,7 +39,7 @@ var questions = map[uint16]question{
 	5349:  {dtlsHello, dtlsAnswers},
 	5351:  {pcpAnnounce, pcpAnswers},
 	5353:  {mdnsServices, dnsAnswers},
-	5683:  {coapPing, coapAnswers},
+	5683:  {coapGet, coapAnswers},
 	5684:  {dtlsHello, dtlsAnswers},
 	11211: {memcachedVersion, memcachedAnswers},
 	51820: {wireguardInitiation, wireguardAnswers},
@@ -93,7 +93,7 @@ func dnsQuery(id []byte, class, typ uint16, labels ...string) []byte {
 }
 
 func dnsAnswers(t, b []byte) bool {
-	return len(b) >= 12 && bytes.Equal(b[:2], t[:2]) && b[2]&0x80 != 0
+	return len(b) >= 12 && bytes.Equal(b[:2], t[:2]) && b[2]&0xf8 == 0x80 // an answer to a query
 }
 
 // netbiosStatus asks the names of a node (RFC 1002 §4.2.17), which is a query for "*".
@@ -187,12 +187,14 @@ func pcpAnswers(_, b []byte) bool {
 	return len(b) >= 4 && (b[0] == 2 && b[1] == 0x80 || b[0] == 0 && b[1] >= 0x80)
 }
 
-// coapPing is an empty message that wants to be confirmed, and is answered by a reset
-// (RFC 7252 §4.3).
-func coapPing(t []byte) []byte { return []byte{0x40, 0, t[0], t[1]} }
+// coapGet asks for a resource that is not there (RFC 7252 §5.8.1). An empty message would do,
+// but of two with one number the second is no longer answered.
+func coapGet(t []byte) []byte {
+	return append(append([]byte{0x48, 1, t[0], t[1]}, t...), 0xb1, '-')
+}
 
 func coapAnswers(t, b []byte) bool {
-	return len(b) >= 4 && b[0]>>4 == 7 && b[1] == 0 && bytes.Equal(b[2:4], t[:2])
+	return len(b) >= 12 && b[0]>>6 == 1 && b[0]&15 == 8 && bytes.Equal(b[4:12], t)
 }
 
 // memcachedVersion asks the version (memcached's protocol.txt, "UDP protocol").
@@ -200,4 +202,6 @@ func memcachedVersion(t []byte) []byte {
 	return append([]byte{t[0], t[1], 0, 0, 0, 1, 0, 0}, "version\r\n"...)
 }
 
-func memcachedAnswers(t, b []byte) bool { return len(b) >= 8 && bytes.Equal(b[:2], t[:2]) }
+func memcachedAnswers(t, b []byte) bool {
+	return len(b) >= 8 && bytes.Equal(b[:4], []byte{t[0], t[1], 0, 0})
+}

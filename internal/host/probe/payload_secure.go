@@ -22,7 +22,9 @@ func quicProbe(t []byte) []byte {
 	return b
 }
 
-func quicAnswers(t, b []byte) bool { return len(b) >= 15 && bytes.Contains(b, t) }
+func quicAnswers(t, b []byte) bool {
+	return len(b) >= 15 && b[0]&0x80 != 0 && binary.BigEndian.Uint32(b[1:]) == 0 && bytes.Contains(b, t)
+}
 
 // ikeProbe is the header of an IKE_SA_INIT of version 3, which is refused with
 // INVALID_MAJOR_VERSION (RFC 7296 §2.5, §3.1).

@@ -196,7 +196,8 @@ func (o *verifyOptions) check() (failOn finding.Severity, spec *probe.Spec, vari
 // surprise, and the UDP services that answer strangers.
 const usual = "tcp/1-1024 tcp/1433 tcp/1521 tcp/1883 tcp/2049 tcp/2375-2380 tcp/3000 tcp/3306 tcp/3389 tcp/4443 tcp/5000 tcp/5432 tcp/5601 tcp/5672 " +
 	"tcp/5900 tcp/5984 tcp/6379 tcp/6443 tcp/7000-7001 tcp/8000-8010 tcp/8080-8090 tcp/8443 tcp/8500 tcp/8888 tcp/9000 tcp/9042 tcp/9090-9100 tcp/9200 tcp/9300 " +
-	"tcp/9443 tcp/10250-10259 tcp/11211 tcp/15672 tcp/27017 udp/53 udp/123 udp/161 udp/443 udp/1900 udp/5353 udp/51820 echo"
+	"tcp/9443 tcp/10250-10259 tcp/11211 tcp/15672 tcp/27017 udp/53 udp/69 udp/111 udp/123 udp/137 udp/161 udp/443 udp/500 udp/623 udp/1900 udp/3478 " +
+	"udp/5060 udp/5353 udp/5683 udp/11211 udp/51820 echo"
 
 // inputs are the files of a run, open and not yet interpreted.
 type inputs map[string]*os.File

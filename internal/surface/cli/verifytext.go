@@ -459,16 +459,19 @@ func verifyNotes(b *bufio.Writer, j *expect.Judge, guessed bool, width int) {
 	why := map[string]string{
 		"own-rules": "this host's own rules drop what is sent to some ports, or what comes back: their state is not known", "no-rights": "some probes need root (CAP_NET_RAW; for echo net.ipv4.ping_group_range)",
 	}
-	icmp := map[string]bool{}
+	said := map[string]bool{}
 	for r := range j.Results {
 		if n := why[r.Why]; n != "" && r.Via == "" && !slices.Contains(notes, n) {
 			notes = append(notes, n)
 		}
-		if r.ICMP != nil && r.State == probe.Rejected && len(icmp) < 8 {
-			icmp[fmt.Sprintf("%s: rejected by %s with %s", r.Address, r.ICMP.From, probe.ICMPWords(r.Address.Is4(), r.ICMP.Type, r.ICMP.Code))] = true
+		if r.ICMP != nil && r.State == probe.Rejected && len(said) < 8 {
+			said[fmt.Sprintf("%s: rejected by %s with %s", r.Address, r.ICMP.From, probe.ICMPWords(r.Address.Is4(), r.ICMP.Type, r.ICMP.Code))] = true
+		}
+		if r.Why == probe.OtherAnswer && len(said) < 8 {
+			said[fmt.Sprintf("%s: something answers on udp/%d, and not in the protocol that the port is known for", r.Address, r.Port)] = true
 		}
 	}
-	for n := range icmp {
+	for n := range said {
 		notes = append(notes, n)
 	}
 	slices.Sort(notes)
