@@ -381,6 +381,11 @@ func (x *guarding) fireAt(ctx context.Context, p *Prover, n int, l fact.Link, wi
 		if limited && a.Verdict == probe.GuardStopped && a.Bare && !a.Through {
 			a.Verdict, a.By, a.Why = probe.GuardUnknown, "", "a limit of the rules lets some of its kind through"
 		}
+		if x.neighbour(l.Index, gw.LL) == "" { // the one that it has here is made up
+			for k := range a.Changed {
+				a.Changed[k] = strings.ReplaceAll(a.Changed[k], gw.MAC.String(), "its own")
+			}
+		}
 		own := i == 0 && gw.LL.IsValid()
 		if own && a.By == "rules" && x.neighbour(l.Index, gw.LL) == "" {
 			a.Verdict, a.By, a.Why = probe.GuardUnknown, "", "the MAC address of the router is not known here, and rules may ask for it"

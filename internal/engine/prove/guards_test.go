@@ -285,3 +285,46 @@ func TestGuardsOfAStrangeRouter(t *testing.T) {
 		t.Errorf("%+v", g)
 	}
 }
+
+// TestGuardsOfAClient: what comes through to a program that takes advertisements itself is
+// not known to be harmless; what the rules stop is.
+func TestGuardsOfAClient(t *testing.T) {
+	t.Parallel()
+	v := listener(t, "gc")
+	v.Sysctl("net/ipv6/conf/v0/accept_ra", "0")
+	for _, c := range []struct {
+		rules         string
+		plain, router probe.GuardVerdict
+		through       bool
+		interfaces    []fact.ManagedInterface
+		client        string
+	}{
+		{"", probe.GuardUnknown, probe.GuardUnknown, true, []fact.ManagedInterface{{Names: []string{"v*"}, InUserspace: true, AcceptRA: fact.Value(true)}}, "systemd-networkd"},
+		{"", probe.GuardStopped, probe.GuardStopped, true, []fact.ManagedInterface{{Names: []string{"v*"}, InUserspace: true, AcceptRA: fact.Value(false)}}, ""},
+		{head + "type filter hook prerouting priority -450;\nicmpv6 type nd-router-advert ip6 saddr != @r drop\n}\n}\n", probe.GuardStopped, probe.GuardUnknown, true, []fact.ManagedInterface{{Index: 2, InUserspace: true}}, "systemd-networkd"},
+	} {
+		if c.rules != "" {
+			nftRun(t, v, c.rules)
+		}
+		s := hostview.Snapshot(t, v)
+		links, _ := s.Namespaces[0].Links.Get()
+		for i := range c.interfaces {
+			if c.interfaces[i].Index != 0 {
+				c.interfaces[i].Index = links[slices.IndexFunc(links, func(l fact.Link) bool { return l.Name == "v0" })].Index
+			}
+		}
+		s.Host.Managers = fact.Value([]fact.Manager{{Name: "systemd-networkd", Running: fact.Value(true), NetNS: s.Namespaces[0].ID, Interfaces: c.interfaces}})
+		g := guards(t, s)
+		if g.Reason != "" || len(g.Interfaces) != 1 || g.Interfaces[0].Client != c.client {
+			t.Fatalf("%+v", g)
+		}
+		i := g.Interfaces[0]
+		at := slices.IndexFunc(i.Attacks, func(a probe.GuardAttempt) bool { return a.Name == "of a rogue: plain" && a.Group == probe.GuardRA })
+		if at < 0 || i.Attacks[at].Verdict != c.plain {
+			t.Errorf("%q: %+v, want %s", c.rules, i.Attacks, c.plain)
+		}
+		if i.Control == nil || i.Control.Through != c.through || i.Control.Verdict != c.router {
+			t.Errorf("%q: the router's own: %+v", c.rules, i.Control)
+		}
+	}
+}

@@ -31,6 +31,7 @@ func (b *builder) guards(g *probe.Guards) {
 			switch {
 			case i.Unknown != "":
 				b.add(Guarded, finding.High, finding.Unknown, s, fmt.Sprintf("whether the advertisement of the router %s still comes through at %s is not known: %s", i.Router, guardPlace(i), i.Unknown))
+			case c.Verdict == probe.GuardUnknown && c.Through: // for a program in user space
 			case c.Verdict == probe.GuardUnknown:
 				b.add(Guarded, finding.High, finding.Unknown, s, fmt.Sprintf("whether the advertisement of the router %s still comes through at %s is not known: %s", i.Router, guardPlace(i), c.Why))
 			case !c.Through:
@@ -52,10 +53,11 @@ func guardPlace(i probe.Guard) string {
 var harm = map[probe.GuardGroup]struct {
 	severity finding.Severity
 	words    string
+	fix      []int // of the control
 }{
-	probe.GuardRA:        {finding.High, "forged router advertisements"},
-	probe.GuardRedirect:  {finding.High, "forged redirects"},
-	probe.GuardNeighbour: {finding.Medium, "forged messages that give the router another MAC address"},
+	probe.GuardRA:        {finding.High, "forged router advertisements", []int{0, 1, 4, 5}},
+	probe.GuardRedirect:  {finding.High, "forged redirects", []int{2, 4, 5}},
+	probe.GuardNeighbour: {finding.Medium, "forged messages that give the router another MAC address", []int{3, 4, 5}},
 }
 
 // guard judges one sort of message at one interface.
@@ -106,6 +108,11 @@ func (b *builder) guard(i probe.Guard, group probe.GuardGroup) {
 	default:
 		b.add(Guarded, h.severity, finding.Pass, s, seen)
 	}
+	f := &b.findings[len(b.findings)-1]
+	f.Remediation = nil
+	for _, n := range h.fix {
+		f.Remediation = append(f.Remediation, guarded().Fix[n])
+	}
 }
 
 // guarded is the control about it.
@@ -121,8 +128,10 @@ func guarded() check.Control {
 		Check:  "With --guards the host is made again in namespaces, once without its rules and once with them, and each message is sent there. What changed is read from the kernel. Nothing is sent to the host, and nothing on it is written. What could not be made again makes the answer unknown.",
 		Fix: []finding.Remediation{
 			{Kind: finding.Note, Text: "by last header, before connection tracking, with a list of routers: icmpv6 type nd-router-advert ip6 saddr != @routers drop in a chain of type filter hook prerouting priority -450"},
-			{Kind: finding.Note, Text: "and without fragments: icmpv6 type { nd-router-advert, nd-redirect, nd-neighbor-solicit, nd-neighbor-advert } exthdr frag exists drop, with net.ipv6.conf.IFACE.suppress_frag_ndisc = 1"},
-			{Kind: finding.Note, Text: "where no router is listened to: net.ipv6.conf.IFACE.accept_ra = 0; redirects: net.ipv6.conf.IFACE.accept_redirects = 0; the gateway's MAC address: pin its entry (NDP-06)"},
+			{Kind: finding.Note, Text: "where no router is listened to: net.ipv6.conf.IFACE.accept_ra = 0"},
+			{Kind: finding.Note, Text: "redirects: net.ipv6.conf.IFACE.accept_redirects = 0, or icmpv6 type nd-redirect drop"},
+			{Kind: finding.Note, Text: "the gateway's MAC address: pin its entry (NDP-06)"},
+			{Kind: finding.Note, Text: "and nothing in fragments: net.ipv6.conf.IFACE.suppress_frag_ndisc = 1, or icmpv6 type { nd-router-advert, nd-redirect, nd-neighbor-solicit, nd-neighbor-advert } exthdr frag exists drop"},
 			{Kind: finding.Note, Text: "sixfence harden plan writes all of it from an intent"},
 		},
 		TradeOff: "A list of routers has to follow the routers.",

@@ -71,6 +71,8 @@ func (a *app) verifyCommand() *cobra.Command {
 			"  sudo sixfence verify 192.0.2.2 2001:db8::2 --ports tcp/1-65535\n" +
 			"  sudo sixfence verify web1 --intent web1.yaml --snapshot web1.json\n" +
 			"  sixfence verify web1 --expect web1-expect.yaml --format junit -o verify.xml\n" +
+			"  sudo sixfence verify 2001:db8::2 --soak\n" +
+			"  sudo sixfence verify --guards\n" +
 			"  sudo sixfence verify web1 --via here --via ssh://admin@probe.example.net",
 		Args: func(_ *cobra.Command, args []string) error {
 			if err := soakTime(args); err != nil {

@@ -137,14 +137,14 @@ func verifyGuards(b *bufio.Writer, g *probe.Guards, width int) {
 		}
 		fmt.Fprintln(b, name+" ("+strings.Join(parts, "; ")+")")
 		for _, group := range probe.GuardGroups() {
-			guardLines(b, i, group, width)
+			guardLines(b, i, group)
 		}
 		if c := i.Control; c != nil {
 			word, mark := "taken, as it must be", " "
 			if c.Verdict != probe.GuardTaken {
-				word = "comes through, and is not for the kernel"
+				word = "comes through the rules; the kernel takes none here"
 				switch {
-				case c.Verdict == probe.GuardUnknown:
+				case c.Verdict == probe.GuardUnknown && !c.Through:
 					word = "not known: " + c.Why
 				case !c.Through:
 					word, mark = "STOPPED by the rules", "!"
@@ -158,9 +158,7 @@ func verifyGuards(b *bufio.Writer, g *probe.Guards, width int) {
 	for _, n := range g.NotLoaded {
 		notes = append(notes, "not there, so nothing is proven: "+n)
 	}
-	for _, n := range g.Limits {
-		notes = append(notes, n)
-	}
+	notes = append(notes, g.Limits...)
 	for _, n := range notes {
 		for k, line := range wrapText(n, width-4) {
 			fmt.Fprintln(b, map[bool]string{true: "  - ", false: "    "}[k == 0]+line)
@@ -172,10 +170,9 @@ func verifyGuards(b *bufio.Writer, g *probe.Guards, width int) {
 }
 
 // guardLines are the messages of one sort.
-func guardLines(b *bufio.Writer, i probe.Guard, group probe.GuardGroup, width int) {
+func guardLines(b *bufio.Writer, i probe.Guard, group probe.GuardGroup) {
 	by := map[string]int{}
-	var taken []probe.GuardAttempt
-	n := 0
+	n, taken := 0, 0
 	for _, a := range i.Attacks {
 		if a.Group != group {
 			continue
@@ -183,7 +180,7 @@ func guardLines(b *bufio.Writer, i probe.Guard, group probe.GuardGroup, width in
 		n++
 		switch a.Verdict {
 		case probe.GuardTaken:
-			taken = append(taken, a)
+			taken++
 		case probe.GuardUnknown:
 			by["not known"]++
 		case probe.GuardStopped:
@@ -198,20 +195,10 @@ func guardLines(b *bufio.Writer, i probe.Guard, group probe.GuardGroup, width in
 		parts = append(parts, fmt.Sprintf("%d %s", k, w))
 	}
 	slices.Sort(parts)
-	if len(taken) > 0 {
-		mark, parts = "!", append([]string{fmt.Sprintf("%d of %d TAKEN", len(taken), n)}, parts...)
+	if taken > 0 {
+		mark, parts = "!", append([]string{fmt.Sprintf("%d of %d TAKEN", taken, n)}, parts...)
 	}
 	fmt.Fprintf(b, "%s %-30s %s\n", mark, group, strings.Join(parts, ", "))
-	for _, l := range probe.Names(taken) {
-		for k, line := range wrapText(l, width-8) {
-			fmt.Fprintln(b, strings.Repeat(" ", map[bool]int{true: 4, false: 6}[k == 0])+line)
-		}
-	}
-	if len(taken) > 0 {
-		for k, line := range wrapText("the first brings "+strings.Join(taken[0].Changed, ", "), width-8) {
-			fmt.Fprintln(b, strings.Repeat(" ", map[bool]int{true: 4, false: 6}[k == 0])+line)
-		}
-	}
 }
 
 // guardsLine is the last line when nothing is wrong.
