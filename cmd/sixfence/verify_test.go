@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -194,6 +195,25 @@ func TestVerify(t *testing.T) {
 	_ = c.Wait()
 	if err := json.Unmarshal([]byte(half.String()), &d); err != nil || d.Complete {
 		t.Errorf("interrupted: %v, complete %v", err, d.Complete)
+	}
+	// A terminal that is gone takes the answer to its file no less.
+	lost := filepath.Join(dir, "lost.json")
+	c = client.Command(binary, "verify", "192.0.2.2", "--ports", "tcp/1-20000", "--rate", "300", "--state", state, "--format", "json", "-o", lost)
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.Stat(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	testlab.Eventually(t, 60*time.Second, "the state file again", func() bool {
+		now, err := os.Stat(state)
+		return err == nil && now.ModTime().After(before.ModTime())
+	})
+	_ = c.Process.Signal(syscall.SIGHUP)
+	_ = c.Wait()
+	if b, err := os.ReadFile(lost); err != nil || !strings.Contains(string(b), `"complete":false`) || c.ProcessState.ExitCode() != 3 {
+		t.Errorf("hang-up: %v, exit %d", err, c.ProcessState.ExitCode())
 	}
 	d, _ = run(client, "192.0.2.2", "--ports", "tcp/22,tcp/80", "--state", state)
 	if len(d.Results) != 2 || !d.Complete {

@@ -101,6 +101,9 @@ func Open(o Options) (*Prober, error) {
 	}
 	if err != nil {
 		p.Found.Problem = err.Error()
+		if errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) {
+			p.Found.Problem = "this host has no route there"
+		}
 		return p, nil
 	}
 	rate := RateRouted

@@ -125,7 +125,8 @@ func TestTheNarrowestEntryHolds(t *testing.T) {
 		{Proto: "tcp", IPv4: "rejected", IPv6: "rejected"},
 		{Proto: "tcp", From: 1, To: 100, IPv4: "closed", IPv6: "closed"},
 		{Proto: "tcp", From: 22, To: 22, IPv4: "open"},
-		{Proto: Echo, IPv4: "open", IPv6: "filtered"},
+		{Proto: Echo, IPv4: "open", IPv6: "open"},
+		{Proto: "icmpv6", From: 128, To: 128, IPv6: "filtered"},
 	}
 	for _, c := range []struct {
 		addr, proto string

@@ -20,6 +20,7 @@ func (j *Judge) Findings() ([]finding.Finding, []finding.Gap) {
 	}
 	b.via = ""
 	b.names(j)
+	b.idle(j)
 	for _, l := range j.Lost {
 		what := "nothing is known from "
 		if l.Partly {
@@ -30,6 +31,25 @@ func (j *Judge) Findings() ([]finding.Finding, []finding.Gap) {
 	b.guards(j.Guards)
 	b.sort()
 	return b.findings, b.list
+}
+
+// idle says when nothing of what was given to compare with is about what was asked: that is
+// no pass.
+func (b *builder) idle(j *Judge) {
+	if j.Expected == nil && j.Predicted == nil {
+		return
+	}
+	any := false
+	for r := range j.Results {
+		if any = true; r.Expected != "" || r.Predicted != "" {
+			return
+		}
+	}
+	if any {
+		b.add(Difference, finding.High, finding.Unknown, finding.Subject{Key: "nothing compared"}, "nothing that was asked is expected: the addresses or ports that were given to compare with are others").Remediation = []finding.Remediation{
+			{Kind: finding.Note, Text: "ask what is expected: leave out --ports, or name the same targets as before"},
+		}
+	}
 }
 
 // judge adds what one vantage has seen.
@@ -90,7 +110,8 @@ type builder struct {
 // What comes first among findings of one severity, by fingerprint; others are ranked with
 // what is out of order.
 const (
-	exposed = iota - 2 // open, and should not be
+	cause   = iota - 3 // why nothing else is known
+	exposed            // open, and should not be
 	missing            // not open, and should be
 	amiss
 	vacant // nobody listens where nothing should get through: mostly long lists
@@ -179,6 +200,12 @@ func each(ports *probe.Ports, matters bool) (sets []*probe.Ports, single bool) {
 
 func (b *builder) vantage(a *probe.Address) {
 	s := finding.Subject{Family: a.Family(), Address: a.Addr.String()}
+	first := len(b.findings)
+	defer func() {
+		for _, f := range b.findings[first:] {
+			b.ranks[f.Fingerprint] = cause
+		}
+	}()
 	if a.Vantage.Self {
 		b.add(Vantage, finding.High, finding.Unknown, s, a.Addr.String()+" is an address of the host that asks: the probes went over loopback, where other rules hold; look from another host")
 	}
@@ -186,7 +213,7 @@ func (b *builder) vantage(a *probe.Address) {
 		b.add(Life, finding.High, finding.Unknown, s, "nothing at "+a.Addr.String()+" gives a sign of life: a host that is down is as silent as a firewall")
 	}
 	if a.Problem != "" {
-		b.add(Life, finding.High, finding.Unknown, s, "nothing could be sent to "+a.Addr.String()+": "+a.Problem)
+		b.add(Life, finding.High, finding.Unknown, s, "nothing could be sent to "+a.Addr.String()+": "+a.Problem).Remediation = []finding.Remediation{{Kind: finding.Note, Text: unreached}}
 	}
 	if !a.Complete {
 		b.add(Life, finding.High, finding.Unknown, s, "the run was cut short: "+a.Addr.String()+" is not known as a whole")

@@ -21,6 +21,8 @@ func remedy(r *Result) string {
 	}
 	want := r.wanted()
 	switch {
+	case r.State == probe.Unreachable:
+		return unreached
 	case r.State == probe.Open:
 		return "on the target, stop the service or close its port (sixfence reach names the rule that lets it in); if it is meant to be open, expect open"
 	case want == Word(probe.Open) && r.State == probe.Closed:
@@ -34,6 +36,8 @@ func remedy(r *Result) string {
 	}
 	return ""
 }
+
+const unreached = "see that the target is up, that this host has a route to it (ip route get ADDRESS) and that the routers on the way have one"
 
 // doubtRemedy says how to find out.
 func doubtRemedy(r *Result) string {
@@ -51,7 +55,7 @@ func doubtRemedy(r *Result) string {
 	case r.MayBeOpen:
 		return "nothing answers and nothing refuses: ss -lun and sixfence reach on the target tell; --snapshot FILE brings that here"
 	case r.State == probe.Unreachable:
-		return "see that the target is up and that there is a route to it"
+		return unreached
 	case r.State == probe.Filtered:
 		return "let the target answer something (an echo, one service): then its silence means something"
 	}

@@ -1,6 +1,8 @@
 package expect
 
 import (
+	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -70,7 +72,8 @@ const Echo = "echo"
 func (l List) Expect(q Question) Word {
 	best, width := Word(""), 1<<20
 	for _, e := range l {
-		if e.Proto == Echo && (q.Proto == "icmp" && q.Port == 8 || q.Proto == "icmpv6" && q.Port == 128) {
+		echo := e.Proto == Echo
+		if echo && (q.Proto == "icmp" && q.Port == 8 || q.Proto == "icmpv6" && q.Port == 128) {
 			e.Proto, e.From, e.To = q.Proto, q.Port, q.Port
 		}
 		if e.Proto == "" && q.Proto != "tcp" && q.Proto != "udp" || e.Proto != "" && e.Proto != q.Proto || (e.From != 0 || e.To != 0) && (q.Port < e.From || q.Port > e.To) {
@@ -82,6 +85,8 @@ func (l List) Expect(q Question) Word {
 			w = 1 << 18
 		case e.From == 0 && e.To == 0:
 			w = 1 << 17
+		case echo: // wider than the type that it has in one family
+			w = 1
 		}
 		if q.Family() == "ipv6" {
 			word = e.IPv6
@@ -91,6 +96,47 @@ func (l List) Expect(q Question) Word {
 		}
 	}
 	return best
+}
+
+// Contradicts tells whether another entry is as narrow, names the same port and says another
+// thing of it: neither of the two would hold.
+func (e Entry) Contradicts(o Entry) bool {
+	if !(e.IPv4 != "" && o.IPv4 != "" && e.IPv4 != o.IPv4 || e.IPv6 != "" && o.IPv6 != "" && e.IPv6 != o.IPv6) {
+		return false
+	}
+	return e.Proto == o.Proto && int(e.To)-int(e.From) == int(o.To)-int(o.From) && e.From <= o.To && o.From <= e.To
+}
+
+// Name is the entry as people write it.
+func (e Entry) Name() string {
+	name := cmp.Or(e.Proto, "*")
+	switch {
+	case e.From == 0 && e.To == 0 && (e.Proto == "" || e.Proto == Echo):
+	case e.From == 0 && e.To == 0:
+		name += "/*"
+	case e.From == e.To:
+		name += fmt.Sprintf("/%d", e.From)
+	default:
+		name += fmt.Sprintf("/%d-%d", e.From, e.To)
+	}
+	return name
+}
+
+// Unasked are the entries of which a spec has no port.
+func (l List) Unasked(s *probe.Spec) (out []Entry) {
+	for _, e := range l {
+		if e.Proto == "" || e.From == 0 {
+			continue
+		}
+		set, asked := s.Of(e.Proto), false
+		for p := uint32(e.From); p <= uint32(e.To); p++ {
+			asked = asked || set.Has(uint16(p))
+		}
+		if !asked {
+			out = append(out, e)
+		}
+	}
+	return out
 }
 
 // Ports adds the ports that the list names to a spec.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -290,8 +291,13 @@ func (a *app) verify(o verifyOptions, args []string) (int, error) {
 		}
 		source = in
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ends := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // by nohup
+		ends = append(ends, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	defer stop()
+	context.AfterFunc(ctx, stop) // who asks again does not want to wait
 	targets, err := a.targets(ctx, args)
 	if err != nil {
 		return exitUsage, err
@@ -321,7 +327,7 @@ func (a *app) verify(o verifyOptions, args []string) (int, error) {
 		}
 		if run, err = verify.Open(vo); err != nil {
 			out.abort()
-			return exitUsage, &usageError{msg: "verify", cause: err, hint: "check the address, and the zone of a link-local one"}
+			return exitUsage, &usageError{msg: "verify", cause: err, hint: verifyHint(err, "check the address, and the zone of a link-local one")}
 		}
 		defer run.Close()
 	}
@@ -363,7 +369,7 @@ func (a *app) verify(o verifyOptions, args []string) (int, error) {
 	if here {
 		if err := run.Do(ctx); err != nil {
 			out.abort()
-			return exitUsage, &usageError{msg: "verify", cause: err, hint: "sixfence verify --connect needs no privilege"}
+			return exitUsage, &usageError{msg: "verify", cause: err, hint: verifyHint(err, "sixfence verify --connect needs no privilege")}
 		}
 		j.Addresses = run.Found()
 	}
@@ -398,6 +404,14 @@ func (a *app) verify(o verifyOptions, args []string) (int, error) {
 	return exitCode(rep, failOn, o.allowGaps), nil
 }
 
+// verifyHint is the remedy for what the kernel refused, where it is known.
+func verifyHint(err error, other string) string {
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		return "allow more open files (ulimit -n 4096), or ask fewer addresses at once: each takes up to 70 of them"
+	}
+	return other
+}
+
 // judge reads what is expected. The process is sealed.
 func (a *app) judge(ctx context.Context, o verifyOptions, files inputs, host *vantage.Session, run *verify.Run, keep *keeper, source expect.Source, spec *probe.Spec) (*expect.Judge, error) {
 	j := &expect.Judge{Expected: source}
@@ -412,15 +426,17 @@ func (a *app) judge(ctx context.Context, o verifyOptions, files inputs, host *va
 		}
 		if len(o.ports) == 0 {
 			l.Ports(spec)
+		} else if left := l.Unasked(spec); len(left) > 0 {
+			var names []string
+			for _, e := range left {
+				names = append(names, e.Name())
+			}
+			a.log.Warn("--ports leaves out what the expectation names", "ports", strings.Join(names, ", "))
 		}
 		j.Expected = l
 	}
 	if files["--previous"] != nil {
-		b, err := files.read("--previous", maxVerifyInput)
-		if err != nil {
-			return nil, err
-		}
-		before, err := previous(b)
+		before, err := previous(files["--previous"])
 		if err != nil {
 			return nil, &usageError{msg: "read --previous " + o.previous, cause: err, hint: "it is what sixfence verify --format json wrote"}
 		}
@@ -474,35 +490,92 @@ func (o *verifyOptions) errand(targets []verify.Target, spec *probe.Spec, varian
 	return e
 }
 
-// previous reads the results of an earlier run.
-func previous(b []byte) (expect.Before, error) {
-	var doc struct {
-		Results []expect.Result `json:"results"`
-	}
-	if err := json.Unmarshal(b, &doc); err != nil {
-		return nil, fmt.Errorf("decode JSON: %w", err)
-	}
-	if len(doc.Results) == 0 {
-		return nil, errors.New("it has no results")
-	}
+// previous reads the results of an earlier run, one by one: there may be a million.
+func previous(r io.Reader) (expect.Before, error) {
+	bounded := &io.LimitedReader{R: r, N: maxVerifyInput + 1}
+	d := json.NewDecoder(bounded)
 	out := expect.Before{}
-	for _, r := range doc.Results {
-		if r.Via != doc.Results[0].Via {
-			return nil, errors.New("it was seen from several places, which may differ")
+	first, some := "", false
+	one := func() error {
+		var r expect.Result
+		if err := d.Decode(&r); err != nil {
+			return err
 		}
-		if !slices.Contains([]string{"tcp", "udp", "icmp", "icmpv6"}, r.Proto) {
-			return nil, fmt.Errorf("%q is no protocol of a result", r.Proto)
+		if !some {
+			first, some = r.Via, true
 		}
 		w := expect.Word(r.State)
 		switch {
-		case r.Variant != probe.Plain, r.State == probe.Errored:
-			continue
+		case r.Via != first:
+			return errors.New("it was seen from several places, which may differ")
+		case !slices.Contains([]string{"tcp", "udp", "icmp", "icmpv6"}, r.Proto):
+			return fmt.Errorf("%q is no protocol of a result", r.Proto)
+		case !r.Address.IsValid():
+			return errors.New("a result has no address")
+		case r.Port == 0 && (r.Proto == "tcp" || r.Proto == "udp"), r.Port > 255 && strings.HasPrefix(r.Proto, "icmp"):
+			return fmt.Errorf("%s/%d is no port of a result", r.Proto, r.Port)
 		case !slices.Contains(probe.States(), r.State):
-			return nil, fmt.Errorf("%q is no state", r.State)
+			return fmt.Errorf("%q is no state", r.State)
+		case r.Variant != probe.Plain, r.State == probe.Errored:
+			return nil
 		case r.MayBeOpen:
 			w = expect.Silent
 		}
 		out[expect.Key{Addr: r.Address, Proto: r.Proto, Port: r.Port}] = w
+		return nil
+	}
+	document := func() error {
+		if t, err := d.Token(); err != nil || t != json.Delim('{') {
+			return cmp.Or(err, errors.New("it is no object"))
+		}
+		for d.More() {
+			name, err := d.Token()
+			if err != nil {
+				return err
+			}
+			switch name {
+			case "schemaVersion":
+				var v string
+				if err := d.Decode(&v); err != nil {
+					return err
+				}
+				if major, _, _ := strings.Cut(v, "."); major != "1" {
+					return fmt.Errorf("schemaVersion is %q, and this sixfence reads 1.x", v)
+				}
+			case "results":
+				if t, err := d.Token(); err != nil || t != json.Delim('[') {
+					return cmp.Or(err, errors.New("its results are no list"))
+				}
+				for d.More() {
+					if err := one(); err != nil {
+						return err
+					}
+				}
+				if _, err := d.Token(); err != nil {
+					return err
+				}
+			default:
+				var skip json.RawMessage
+				if err := d.Decode(&skip); err != nil {
+					return err
+				}
+			}
+		}
+		if _, err := d.Token(); err != nil {
+			return err
+		}
+		if _, err := d.Token(); err != io.EOF { //nolint:errorlint // Token returns it bare
+			return errors.New("something follows the document")
+		}
+		return nil
+	}
+	switch err := document(); {
+	case bounded.N <= 0:
+		return nil, fmt.Errorf("it is larger than %d bytes", maxVerifyInput)
+	case err != nil:
+		return nil, fmt.Errorf("decode JSON, byte %d: %w", d.InputOffset(), err)
+	case !some:
+		return nil, errors.New("it has no results")
 	}
 	return out, nil
 }

@@ -205,9 +205,6 @@ func verifyVerdict(j *expect.Judge, r finding.Report, failed, unknown []report.E
 			n++
 		}
 	}
-	if n == 0 {
-		return "", "", "What was given to compare with says nothing about what was asked: this is what the wire shows."
-	}
 	return "PASS", "", plural(n, "answer is", "answers are") + " as expected, and nothing is wrong."
 }
 

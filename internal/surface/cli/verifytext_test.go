@@ -102,7 +102,7 @@ func TestVerifyVerdictIsTheExitStatus(t *testing.T) {
 	}{
 		{open, nil, finding.High, nil, "Nothing to compare with", exitClean},
 		{open, all("open"), finding.High, nil, "PASS  1 answer is as expected", exitClean},
-		{open, expect.List{{Proto: "udp", IPv4: "open"}}, finding.High, nil, "says nothing about what was asked", exitClean},
+		{open, expect.List{{Proto: "udp", IPv4: "open"}}, finding.High, nil, "UNDECIDED  1 question", exitUnknown},
 		{open, all("filtered"), finding.High, nil, "FAIL  1 finding.", exitFindings},
 		{open, all("filtered"), "", nil, "FINDINGS  1 finding; nothing counts", exitClean},
 		{open, all("filtered"), finding.Critical, nil, "FINDINGS  1 finding; nothing that counts as a failure (--fail-on critical)", exitClean},

@@ -69,6 +69,7 @@ func expectations(s *source, n *node) expect.List {
 		s.fail(n.line, "name a port: tcp/22: open", "expect is empty")
 	}
 	var out expect.List
+	var at []field
 	for _, f := range n.fields {
 		e, ok := expectPorts(s, f)
 		if !ok {
@@ -78,7 +79,7 @@ func expectations(s *source, n *node) expect.List {
 		if words.kind != mapKind {
 			if w, ok := expectWord(s, f.key, words); ok {
 				e.IPv4, e.IPv6 = w, w
-				out = append(out, e)
+				out, at = append(out, e), append(at, f)
 			}
 			continue
 		}
@@ -86,6 +87,8 @@ func expectations(s *source, n *node) expect.List {
 			w, ok := expectWord(s, f.key+"."+g.key, g.value)
 			switch {
 			case !ok:
+			case (g.key == "ip" || g.key == "ipv4") && e.IPv4 != "", (g.key == "ip6" || g.key == "ipv6") && e.IPv6 != "":
+				s.fail(g.line, "keep one of the two", "%s says twice what is expected over one family", f.key)
 			case g.key == "ipv4" || g.key == "ip":
 				e.IPv4 = w
 			case g.key == "ipv6" || g.key == "ip6":
@@ -94,13 +97,20 @@ func expectations(s *source, n *node) expect.List {
 				s.fail(g.line, "the families are ipv4 and ipv6", "unknown key %q in %s", g.key, f.key)
 			}
 		}
-		out = append(out, e)
+		out, at = append(out, e), append(at, f)
+	}
+	for i, e := range out {
+		if k := slices.IndexFunc(out[:i], e.Contradicts); k >= 0 {
+			s.fail(at[i].line, "make one of the two narrower: the narrowest line that names a port holds", "%s and %s (line %d) name the same port, are as narrow as each other, and say different things",
+				at[i].key, at[k].key, at[k].line)
+		}
 	}
 	return out
 }
 
 // expectSchema is the schema of a file of expectations. That a port is not above 65535,
-// and that a range does not end before it begins, is said by the loader alone.
+// that a range does not end before it begins, and that no two lines contradict each other, is
+// said by the loader alone.
 func expectSchema() *jsonschema.Schema {
 	word := func() *jsonschema.Schema { return &jsonschema.Schema{Type: "string", Enum: values(expect.Words())} }
 	not := &jsonschema.Schema{Not: &jsonschema.Schema{}}

@@ -25,6 +25,9 @@ func TestExpect(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%+v, %v", got, err)
 	}
+	if got, err := Expect("e.yaml", []byte("expect:\n  tcp/20-30: open\n  tcp/25-40: filtered\n  tcp/31-41: open\n  udp/20-30: closed\n  icmpv6/128: open\n  icmp/8: filtered\n  echo: open\n")); err != nil || len(got) != 7 {
+		t.Errorf("%+v, %v", got, err)
+	}
 	if got, err := Expect("e.yaml", []byte(`expect: {tcp/22: open, "*": filtered}`)); err != nil || len(got) != 2 {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -45,6 +48,11 @@ func TestExpectErrors(t *testing.T) {
 		"expect:\n  tcp/0: open\n":               "e.yaml:2: \"tcp/0\": port 0",
 		"apiVersion: v2\nexpect: {}\n":           "e.yaml:1: apiVersion is",
 		"expect: {tcp/22: open\n":                "e.yaml:",
+
+		"expect:\n  tcp/20-30: open\n  tcp/25-35: filtered\n":             "e.yaml:3: tcp/25-35 and tcp/20-30 (line 2) name the same port",
+		"expect:\n  tcp/22: open\n  tcp/22-22: {ipv6: filtered}\n":        "e.yaml:3: tcp/22-22 and tcp/22 (line 2)",
+		"expect:\n  tcp/2-9: open\n  udp/53: open\n  tcp/1-8: filtered\n": "e.yaml:4: tcp/1-8 and tcp/2-9 (line 2)",
+		"expect:\n  tcp/22: {ipv4: open, ip: filtered}\n":                 "e.yaml:2: tcp/22 says twice",
 	} {
 		_, err := Expect("e.yaml", []byte(text))
 		var es Errors
