@@ -191,7 +191,7 @@ func TestQuotesWithoutATransportHeader(t *testing.T) {
 	f := testFlow(false, protoTCP)
 	f.chained, f.ids = true, map[uint32]key{4711: {22, 9}}
 	router := netip.MustParseAddr("2001:db8::ffff")
-	for id, want := range map[uint32]answer{4711: {key: key{22, 9}, kind: icmpError, icmp: 4, code: 3, from: router}, 4712: {}} {
+	for id, want := range map[uint32]answer{4711: {key: key{22, 9}, kind: icmpError, icmp: 4, code: 3, from: router, hops: 64}, 4712: {}} {
 		p := f.chain("frag-late", f.segment(key{22, 9}), id)[0]
 		if got := f.parse(quote(f, router, 4, 3, p)); got != want {
 			t.Errorf("%d: %+v, want %+v", id, got, want)

@@ -13,7 +13,9 @@ type answer struct {
 	icmp    uint8 // type and code of an error
 	code    uint8
 	from    netip.Addr
-	cleanup bool // a half-open connection is left at the target
+	hops    uint8  // the hop limit that is left
+	mss     uint16 // of a SYN/ACK
+	cleanup bool   // a half-open connection is left at the target
 }
 
 type answerKind uint8
@@ -33,10 +35,50 @@ func (f *flow) parse(p []byte) answer {
 	if len(p) == 0 {
 		return answer{}
 	}
+	var a answer
 	if f.is4() {
-		return f.parse4(p)
+		a = f.parse4(p)
+		a.hops = hopLimit(p, a)
+		return a
 	}
-	return f.parse6(p)
+	a = f.parse6(p)
+	a.hops = hopLimit(p, a)
+	return a
+}
+
+// hopLimit is that of a packet which is an answer.
+func hopLimit(p []byte, a answer) uint8 {
+	switch {
+	case a.kind == noAnswer:
+		return 0
+	case p[0]>>4 == 4:
+		return p[8]
+	}
+	return p[7]
+}
+
+// segmentSize reads the maximum segment size from the options of a TCP header; 0: it is not
+// there.
+func segmentSize(h []byte) uint16 {
+	n := int(h[12]>>4) * 4
+	if n < 20 || n > len(h) {
+		return 0
+	}
+	for b := h[20:n]; len(b) > 0; {
+		switch {
+		case b[0] == 0:
+			return 0
+		case b[0] == 1:
+			b = b[1:]
+			continue
+		case len(b) < 2 || b[1] < 2 || int(b[1]) > len(b):
+			return 0
+		case b[0] == 2 && b[1] == 4:
+			return binary.BigEndian.Uint16(b[2:])
+		}
+		b = b[b[1]:]
+	}
+	return 0
 }
 
 func (f *flow) parse4(p []byte) answer {
@@ -137,7 +179,7 @@ func (f *flow) reply(h []byte, src netip.Addr) answer {
 		}
 		switch flags {
 		case tcpSYN | tcpACK:
-			a.kind, a.cleanup = synAck, true
+			a.kind, a.cleanup, a.mss = synAck, true, segmentSize(h)
 		case tcpRST | tcpACK, tcpRST:
 			a.kind = reset
 		}

@@ -53,7 +53,7 @@ func TestOnlyOurOwnPacketsAreBelieved(t *testing.T) {
 				k := key{53, 3}
 				sent := f.packets(f.segment(k), 7)[0]
 				got := f.parse(quote(f, router, typ, code, sent))
-				want := answer{key: k, kind: icmpError, icmp: typ, code: code, from: router}
+				want := answer{key: k, kind: icmpError, icmp: typ, code: code, from: router, hops: 64}
 				if got != want {
 					t.Fatalf("%v %d %q: %+v, want %+v", four, proto, v, got, want)
 				}
@@ -125,6 +125,9 @@ func FuzzParse(f *testing.F) {
 		x := testFlow(four, proto)
 		if a := x.parse(b); a.kind != noAnswer && (a.try >= tries || !a.from.IsValid()) {
 			t.Fatalf("%+v", a)
+		}
+		if len(b) >= 20 {
+			_ = segmentSize(b)
 		}
 		e := &echoes{f: x, sent: x.segment(key{128, 1})}
 		got := came{}

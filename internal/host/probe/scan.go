@@ -111,17 +111,17 @@ func (s *scan) heard(a answer) {
 func (s *scan) reason(a answer) model.Reason {
 	switch a.kind {
 	case synAck:
-		return model.Reason{State: model.Open, Why: "syn-ack"}
+		return model.Reason{State: model.Open, Why: "syn-ack", HopLimit: a.hops, MSS: a.mss}
 	case reset:
-		return model.Reason{State: model.Closed, Why: "rst"}
+		return model.Reason{State: model.Closed, Why: "rst", HopLimit: a.hops}
 	case replied:
 		why := "answer"
 		if s.proto == protoICMP || s.proto == protoICMPv6 {
 			why = "reply"
 		}
-		return model.Reason{State: model.Open, Why: why}
+		return model.Reason{State: model.Open, Why: why, HopLimit: a.hops}
 	case repliedOther:
-		return model.Reason{State: model.Open, Why: model.OtherAnswer}
+		return model.Reason{State: model.Open, Why: model.OtherAnswer, HopLimit: a.hops}
 	}
 	return s.refusal(a)
 }
@@ -129,7 +129,7 @@ func (s *scan) reason(a answer) model.Reason {
 // refusal judges an ICMP error by its code and its sender. What the target itself says is
 // an answer; of a router, "there is no way" and "you must not" are different things.
 func (s *scan) refusal(a answer) model.Reason {
-	r := model.Reason{State: model.Rejected, Why: "icmp", ICMP: true, ICMPType: a.icmp, ICMPCode: a.code, From: a.from}
+	r := model.Reason{State: model.Rejected, Why: "icmp", ICMP: true, ICMPType: a.icmp, ICMPCode: a.code, From: a.from, HopLimit: a.hops}
 	target := a.from == s.dst.WithZone("")
 	v4 := s.dst.Is4()
 	port := v4 && a.icmp == 3 && a.code == 3 || !v4 && a.icmp == 1 && a.code == 4

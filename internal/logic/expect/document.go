@@ -49,6 +49,8 @@ type Seen struct {
 	Complete  bool       `json:"complete"`
 	// Path is what path-MTU discovery does (--path).
 	Path *probe.Path `json:"path,omitempty"`
+	// Distances are its answers by the number of routers on their way.
+	Distances []probe.Distant `json:"distances"`
 	// Chains is what became of probes behind headers and in fragments (--variants).
 	Chains []probe.Chained `json:"chains,omitempty"`
 	// Soak is whether neighbours find it after a while (--soak).

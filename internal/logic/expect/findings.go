@@ -100,11 +100,12 @@ func (b *builder) judge(j *Judge) {
 }
 
 type builder struct {
-	findings []finding.Finding
-	list     []finding.Gap
-	gaps     map[string]int
-	via      string // who says so; empty: this host has seen it
-	ranks    map[string]int
+	findings  []finding.Finding
+	list      []finding.Gap
+	gaps      map[string]int
+	via       string // who says so; empty: this host has seen it
+	ranks     map[string]int
+	distances map[*probe.Address][]probe.Distant
 }
 
 // What comes first among findings of one severity, by fingerprint; others are ranked with
@@ -246,7 +247,7 @@ func (b *builder) path(a *probe.Address) {
 		if way == "" {
 			way = "on the way to or from "
 		}
-		b.add(Path, finding.High, finding.Fail, s, fmt.Sprintf("packets of more than %d bytes are lost %s%s, and nobody says %s", m.MTU, way, a.Addr, message), ev...)
+		b.add(Path, finding.High, finding.Fail, s, fmt.Sprintf("packets of more than %d bytes are lost %s%s, and nobody says %s%s", m.MTU, way, a.Addr, message, throughTCP(a, m.MTU)), ev...)
 	case probe.PathUnknown:
 		b.add(Path, finding.Medium, finding.Unknown, s, fmt.Sprintf("path-MTU discovery of %s could not be looked at: %s", a.Addr, m.Why), ev...)
 	case probe.PathHonoured:
@@ -329,6 +330,10 @@ func (b *builder) result(r *Result, ports *probe.Ports, single bool) {
 	}
 	if r.Predicted != "" {
 		ev = append(ev, finding.Evidence{Source: "reach", Key: "rules of the target", Value: string(r.Predicted)})
+	}
+	if d := b.distance(r); d != "" {
+		msg += "; " + d
+		ev = append(ev, finding.Evidence{Source: "probe", Key: "hop limit of the answer", Value: fmt.Sprint(r.HopLimit)})
 	}
 	words, rank := "", amiss
 	if !single {

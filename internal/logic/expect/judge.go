@@ -23,6 +23,8 @@ type Result struct {
 	ICMP      *ICMP          `json:"icmp,omitempty"`    // the error that came back
 	Blocked   bool           `json:"blocked,omitempty"` // an error that is filtered or rejected
 	MayBeOpen bool           `json:"mayBeOpen,omitempty"`
+	HopLimit  uint8          `json:"hopLimit,omitempty"` // with which the answer has arrived
+	MSS       uint16         `json:"mss,omitempty"`      // that a SYN/ACK offers
 	from      *probe.Address // what it is about
 }
 
@@ -70,7 +72,7 @@ func (j *Judge) one(a *probe.Address, t *probe.Table, port uint16, r probe.Reaso
 	q := Question{Target: a.Target, Addr: a.Addr, Source: a.Vantage.Source, Proto: t.Proto, Port: port}
 	res := Result{
 		Target: a.Target, Via: a.Via, Address: a.Addr, Family: a.Family(), Proto: t.Proto, Port: port, Variant: t.Variant,
-		State: r.State, Why: r.Why, Blocked: r.Blocked, MayBeOpen: r.MayBeOpen, from: a,
+		State: r.State, Why: r.Why, Blocked: r.Blocked, MayBeOpen: r.MayBeOpen, HopLimit: r.HopLimit, MSS: r.MSS, from: a,
 	}
 	if r.ICMP {
 		res.ICMP = &ICMP{r.ICMPType, r.ICMPCode, r.From}

@@ -65,6 +65,10 @@ type Reason struct {
 	// Blocked, of error: nothing gets through, and whether it is filtered or rejected could
 	// not be told.
 	Blocked bool `json:"blocked,omitempty"`
+	// HopLimit is that with which the answer has arrived (IPv4: TTL), MSS what a SYN/ACK says
+	// is the largest segment. 0: not known; or a SYN/ACK that does not say it.
+	HopLimit uint8  `json:"hopLimit,omitempty"`
+	MSS      uint16 `json:"mss,omitempty"`
 	// MayBeOpen: silence of a protocol whose open ports need not answer.
 	MayBeOpen bool `json:"mayBeOpen,omitempty"`
 }

@@ -26,7 +26,7 @@ func verifyAddresses(j *expect.Judge) []expect.Seen {
 		v := a.Vantage
 		out = append(out, expect.Seen{
 			Target: report.Clean(a.Target), Via: a.Via, Address: a.Addr, Family: a.Family(), Source: v.Source, Interface: report.Clean(v.Interface), Gateway: v.Gateway, OnLink: v.OnLink, Self: v.Self,
-			Life: a.Life, Problem: report.Clean(a.Problem), Sent: a.Sent, Controls: a.Controls, Lost: a.Lost, Complete: a.Complete, Path: a.Path, Chains: a.Chains, Soak: a.Soak, Notes: cleanEach(a.Notes),
+			Life: a.Life, Problem: report.Clean(a.Problem), Sent: a.Sent, Controls: a.Controls, Lost: a.Lost, Complete: a.Complete, Path: a.Path, Chains: a.Chains, Distances: a.Distances(), Soak: a.Soak, Notes: cleanEach(a.Notes),
 		})
 	}
 	return out
@@ -439,6 +439,7 @@ func verifyNotes(b *bufio.Writer, j *expect.Judge, guessed bool, width int) {
 		if a.Via != "" {
 			lead = a.Via + " says of " + lead
 		}
+		notes = append(notes, wayNotes(a, lead)...)
 		if m := a.Path; m != nil && m.Verdict == probe.PathHonoured {
 			n := fmt.Sprintf("%s: path-MTU discovery works, packets of %d bytes come through", lead, m.MTU)
 			if m.Hop.IsValid() {
@@ -453,6 +454,7 @@ func verifyNotes(b *bufio.Writer, j *expect.Judge, guessed bool, width int) {
 			notes = append(notes, lead+": "+report.Clean(n))
 		}
 	}
+	notes = append(notes, segmentNotes(j)...)
 	why := map[string]string{
 		"own-rules": "this host's own rules drop what is sent to some ports, or what comes back: their state is not known", "no-rights": "some probes need root (CAP_NET_RAW; for echo net.ipv4.ping_group_range)",
 	}
