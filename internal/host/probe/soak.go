@@ -56,6 +56,7 @@ type Soaker struct {
 const (
 	soakWait  = 1200 * time.Millisecond // an answer for somebody else may take a second (RFC 4861 §7.2.7)
 	soakTries = 3                       // as the kernel asks (RFC 4861 §10)
+	soakPause = 250 * time.Millisecond  // between questions that are answered
 	soakSure  = 8                       // before an address is called lost
 	soakMost  = 24
 	soakSteps = 12
@@ -287,8 +288,11 @@ func (s *Soaker) look(ctx context.Context) (met, error) {
 			if err != nil {
 				return unsure, err
 			}
-			if ok {
+			if ok { // and not faster than a host answers any one neighbour
 				answered++
+				if err := s.listen(ctx, soakPause, nil); err != nil {
+					return unsure, err
+				}
 			}
 		}
 		// The chance that as many questions to the group were lost as those to him are.

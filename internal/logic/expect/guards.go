@@ -109,8 +109,11 @@ func (b *builder) guard(i probe.Guard, group probe.GuardGroup) {
 		b.add(Guarded, h.severity, finding.Pass, s, seen)
 	}
 	f := &b.findings[len(b.findings)-1]
-	f.Remediation = nil
+	f.Remediation = []finding.Remediation{}
 	for _, n := range h.fix {
+		if f.Status == finding.Unknown {
+			break // what is not known is not mended
+		}
 		f.Remediation = append(f.Remediation, guarded().Fix[n])
 	}
 }

@@ -42,6 +42,7 @@ func (b *builder) soak(a *probe.Address) {
 		// Over IPv4 there is no group to lose.
 		if a.Addr.Is6() {
 			b.add(Soaked, finding.Critical, finding.Unknown, s, fmt.Sprintf("whether neighbours find %s after the membership interval is not known: %s", a.Addr, m.Why), ev...)
+			b.findings[len(b.findings)-1].Remediation = []finding.Remediation{} // the reason is no fault of rules
 		}
 	case probe.SoakKept:
 	}
@@ -72,7 +73,7 @@ func soaked() check.Control {
 			{Kind: finding.Note, Text: "not by ip6 nexthdr icmpv6: MLD stands behind a hop-by-hop header, and such a rule never sees it"},
 			{Kind: finding.Note, Text: "and let solicitations to the group in: icmpv6 type nd-neighbor-solicit accept"},
 		},
-		TradeOff: "It takes minutes. Less than one small packet a second is sent to the address.",
+		TradeOff: "It takes minutes. A small packet is sent to the address every twenty seconds or so, and at most forty-eight to be sure that it is lost.",
 		Refs:     []finding.Reference{{Source: "RFC 4890", ID: "§4.4.1"}, {Source: "RFC 3810", ID: "§9.4"}, {Source: "RFC 4541", ID: "§3"}},
 	}
 }
