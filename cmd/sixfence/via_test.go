@@ -330,19 +330,21 @@ func TestVia(t *testing.T) {
 		t.Errorf("exit %d\n%s%s", r.code, r.out, r.errOut)
 	}
 
-	// What large packets do is looked at from there, too.
-	r = l.run("198.51.100.2", "2001:db8:2::2", "--ports", "tcp/22", "--path", "--via", viaHost, "--format", "json")
+	// What large packets do is looked at from there, too, and whether the target stays
+	// findable, which for IPv6 nobody knows without a querier.
+	r = l.run("198.51.100.2", "2001:db8:2::2", "--ports", "tcp/22", "--path", "--soak=2s", "--via", viaHost, "--format", "json")
 	var paths struct {
 		Addresses []struct {
 			Via  string
 			Path *struct{ Verdict string }
+			Soak *struct{ Verdict, MAC string }
 		}
 	}
-	if err := json.Unmarshal([]byte(r.out), &paths); err != nil || len(paths.Addresses) != 2 || r.code != 0 {
+	if err := json.Unmarshal([]byte(r.out), &paths); err != nil || len(paths.Addresses) != 2 || r.code != 3 {
 		t.Fatalf("--path: exit %d, %v\n%s", r.code, err, r.errOut)
 	}
-	for _, a := range paths.Addresses {
-		if a.Via != viaHost || a.Path == nil || a.Path.Verdict != "honoured" {
+	for i, a := range paths.Addresses {
+		if a.Via != viaHost || a.Path == nil || a.Path.Verdict != "honoured" || a.Soak == nil || a.Soak.Verdict != []string{"kept", "unknown"}[i] || a.Soak.MAC == "" {
 			t.Errorf("--path: %s", r.out)
 		}
 	}

@@ -195,8 +195,8 @@ func look(ctx context.Context, b []byte, w *frames, far Far) error {
 	if err != nil {
 		return problem(err)
 	}
-	p := &parts{begin: time.Now(), left: most * partsOf, at: map[netip.Addr]time.Time{}, next: map[netip.Addr]json.RawMessage{}}
-	o := verify.Options{Spec: spec, Variants: e.Variants, Chains: e.Chains, Connect: e.Connect, Together: e.Together, Rate: e.Rate, Patience: e.Patience, Path: e.Path, Look: p.look}
+	p := &parts{begin: time.Now(), soak: e.Soak > 0, left: most * partsOf, at: map[netip.Addr]time.Time{}, next: map[netip.Addr]json.RawMessage{}}
+	o := verify.Options{Spec: spec, Variants: e.Variants, Chains: e.Chains, Connect: e.Connect, Together: e.Together, Rate: e.Rate, Patience: e.Patience, Path: e.Path, Soak: e.Soak, Look: p.look}
 	for _, a := range e.Addresses {
 		o.Targets = append(o.Targets, verify.Target{Name: a.String(), Addrs: []netip.Addr{a}})
 	}
@@ -245,6 +245,7 @@ const partsOf = 8
 type parts struct {
 	begin time.Time
 	raw   bool
+	soak  bool // something else goes on when an address is done
 	mu    sync.Mutex
 	left  int // how many bytes may still be sent
 	at    map[netip.Addr]time.Time
@@ -260,7 +261,9 @@ func (p *parts) look(a *probe.Address, settled bool) {
 	if ever && !settled && time.Since(last) < time.Since(p.begin)/8 {
 		return
 	}
-	b, err := json.Marshal(probe.NewClaim([]*probe.Address{a}, p.raw))
+	c := probe.NewClaim([]*probe.Address{a}, p.raw)
+	c.Addresses[0].Complete = a.Complete && !p.soak
+	b, err := json.Marshal(c)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err == nil && len(b) < p.left {

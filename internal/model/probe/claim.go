@@ -25,6 +25,8 @@ type Errand struct {
 	Rate          int               `json:"rate"`
 	Patience      time.Duration     `json:"patience"`
 	Path          bool              `json:"path"` // path-MTU discovery is looked at, too
+	// Soak is how long it is watched whether neighbours still find the addresses.
+	Soak time.Duration `json:"soak,omitempty"`
 	// Known is what that host has claimed in an earlier run: it is not asked again.
 	Known []SavedAddress `json:"known,omitempty"`
 }
@@ -83,8 +85,8 @@ func DecodeErrand(b []byte) (*Errand, error) {
 		return nil, fmt.Errorf("%d addresses, not 1 to %d", len(e.Addresses), maxAddresses)
 	case len(e.Known) > maxAddresses:
 		return nil, fmt.Errorf("%d addresses are said to be known", len(e.Known))
-	case e.Rate < 0 || e.Patience < 0:
-		return nil, errors.New("a rate or a patience is less than nothing")
+	case e.Rate < 0 || e.Patience < 0 || e.Soak < 0:
+		return nil, errors.New("a rate or a time is less than nothing")
 	}
 	for _, v := range e.Variants {
 		if !slices.Contains(Variants(), v) {
@@ -134,6 +136,7 @@ type ClaimAddress struct {
 	Lost      int          `json:"lost"`
 	Complete  bool         `json:"complete"`
 	Path      *Path        `json:"path,omitempty"`
+	Soak      *Soak        `json:"soak,omitempty"`
 	Notes     []string     `json:"notes"`
 	Tables    []SavedTable `json:"tables"`
 	Chains    []Chained    `json:"chains,omitempty"`
@@ -147,7 +150,7 @@ func NewClaim(as []*Address, raw bool) Claim {
 		v := a.Vantage
 		c.Addresses = append(c.Addresses, ClaimAddress{
 			Address: a.Addr, Source: v.Source, Interface: v.Interface, Gateway: v.Gateway, Self: v.Self, OnLink: v.OnLink, Life: a.Life, Problem: a.Problem,
-			Sent: a.Sent, Controls: a.Controls, Lost: a.Lost, Complete: a.Complete, Path: a.Path, Notes: a.Notes, Tables: s.Tables,
+			Sent: a.Sent, Controls: a.Controls, Lost: a.Lost, Complete: a.Complete, Path: a.Path, Soak: a.Soak, Notes: a.Notes, Tables: s.Tables,
 			Chains: a.Chains,
 		})
 	}
@@ -215,6 +218,7 @@ func claimed(b json.RawMessage, e *Errand, spec *Spec, ofThese []netip.Addr) (*A
 	var c struct {
 		ClaimAddress
 		Path   json.RawMessage `json:"path"`
+		Soak   json.RawMessage `json:"soak"`
 		Notes  json.RawMessage `json:"notes"`
 		Tables json.RawMessage `json:"tables"`
 		Chains json.RawMessage `json:"chains"`
@@ -261,6 +265,18 @@ func claimed(b json.RawMessage, e *Errand, spec *Spec, ofThese []netip.Addr) (*A
 		}
 		if err := out.Path.plausible(asked); err != nil {
 			return fail("path-MTU discovery: %w", err)
+		}
+	}
+	if len(c.Soak) > 0 && string(c.Soak) != "null" {
+		if e.Soak == 0 {
+			return fail("a soak was not asked for")
+		}
+		out.Soak = &Soak{}
+		if err := strict(c.Soak, out.Soak); err != nil {
+			return fail("%w", err)
+		}
+		if err := out.Soak.plausible(); err != nil {
+			return fail("a soak: %w", err)
 		}
 	}
 	if err := list(c.Notes, maxNotes, func(b json.RawMessage) error {

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // seen is an honest claim with everything in it, and its errand.
@@ -21,6 +23,7 @@ func seen(t testing.TB) (Errand, []byte, []*Address) {
 	}
 	e := NewErrand([]netip.Addr{six, four}, &s, []Variant{Plain, HopByHop})
 	e.Path = true
+	e.Soak = time.Minute
 	e.Chains = []Variant{DestOpts, Fragments}
 	var as []*Address
 	for _, a := range e.Addresses {
@@ -38,6 +41,8 @@ func seen(t testing.TB) (Errand, []byte, []*Address) {
 			}
 		}
 		x.Path = &Path{Verdict: PathHole, LinkMTU: 1500, MTU: 1400, Hop: a.WithZone(""), HopMTU: 1450, Way: "back"}
+		after := 130.5
+		x.Soak = &Soak{Verdict: SoakLost, Seconds: 270, Group: Asked{9, 4}, Direct: Asked{2, 2}, LostAfter: &after, MAC: "52:54:00:00:00:01", Querier: netip.MustParseAddr("fe80::1"), QuerierVersion: 2, Queries: 3, Interval: 260}
 		x.Tables[0].Put(22, Reason{State: Rejected, Why: "icmp", ICMP: true, ICMPType: 1, ICMPCode: 4, From: a.WithZone("")})
 		x.Chains = []Chained{{
 			Chain: Fragments, Proto: "tcp", Ports: "20-25", Fate: FateLess, Plain: Closed, Reason: Reason{State: Filtered, Why: "silence"},
@@ -68,7 +73,7 @@ func TestClaimIsReadBack(t *testing.T) {
 		t.Fatalf("%v %v %d\n%s", err, raw, len(as), b)
 	}
 	for i, a := range as {
-		if a.Addr != want[i].Addr || a.Vantage != want[i].Vantage || *a.Path != *want[i].Path || a.Life != Answered || !a.Complete || len(a.Tables) != len(want[i].Tables) {
+		if a.Addr != want[i].Addr || a.Vantage != want[i].Vantage || *a.Path != *want[i].Path || !reflect.DeepEqual(a.Soak, want[i].Soak) || a.Life != Answered || !a.Complete || len(a.Tables) != len(want[i].Tables) {
 			t.Errorf("%+v", a)
 		}
 		if len(a.Chains) != 1 || *a.Chains[0].Eaten != *want[i].Chains[0].Eaten || a.Chains[0].Ports != "20-25" {
@@ -122,6 +127,12 @@ func TestClaimsThatAreRefused(t *testing.T) {
 		"another version":    {`"schemaVersion":"1.0"`, `"schemaVersion":"2.0"`, "schemaVersion"},
 		"many states":        {`"states":[`, `"states":[` + strings.Repeat(`{},`, 300), "no state"},
 		"not a list":         {`"notes":["a note"]`, `"notes":{}`, "not a list"},
+		"a soak's verdict":   {`"verdict":"lost"`, `"verdict":"\u001b[2J"`, "no verdict"},
+		"a MAC that paints":  {`"mac":"52:54`, `"mac":"\u001b[2J`, "MAC"},
+		"a querier's zone":   {`"querier":"fe80::1"`, `"querier":"fe80::1%\u001b[2J"`, "querier"},
+		"a long soak":        {`"seconds":270`, `"seconds":1e300`, "time"},
+		"a negative time":    {`"lostAfter":130.5`, `"lostAfter":-1`, "time"},
+		"many queries":       {`"queries":3`, `"queries":-3`, "number"},
 		"another verdict":    {`"verdict":"blackhole"`, `"verdict":"\u001b[2J"`, "no verdict"},
 		"another way":        {`"way":"back"`, `"way":"\u001b[2J"`, "no way"},
 		"a huge size":        {`"mtu":1400`, `"mtu":999999999`, "size"},
@@ -153,6 +164,7 @@ func TestClaimsThatAreRefused(t *testing.T) {
 	}
 	// What was not asked for is not looked at.
 	e.Path = false
+	e.Soak = 0
 	if _, _, err := DecodeClaim(b, &e); err == nil || !strings.Contains(err.Error(), "was not asked for") {
 		t.Errorf("a path that nobody asked for: %v", err)
 	}

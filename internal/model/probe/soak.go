@@ -1,7 +1,11 @@
 package probe
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -73,6 +77,36 @@ func (s *Saved) SoakOf(addr, source netip.Addr, now time.Time) *SavedSoak {
 		x := a.Soak
 		if a.Via == "" && a.Address == addr && a.Source == source && x != nil && !x.Begin.After(x.Last) && !x.Last.After(now) && now.Sub(x.Last) < maxGap && x.Found.Group.Answered > 0 {
 			return x
+		}
+	}
+	return nil
+}
+
+// plausible tells whether somebody else may say this of an address: each new field of Soak
+// is bounded here.
+func (m *Soak) plausible() error {
+	switch {
+	case !slices.Contains(SoakVerdicts(), m.Verdict):
+		return fmt.Errorf("%.40q is no verdict", m.Verdict)
+	case len(m.Why) > maxNote:
+		return errors.New("a text that is too long")
+	case len(m.MAC) > len("00:00:00:00:00:00") || strings.Trim(m.MAC, "0123456789abcdef:") != "":
+		return fmt.Errorf("%.40q is no MAC address", m.MAC)
+	case m.Querier.Zone() != "":
+		return fmt.Errorf("a querier that cannot be: %.80q", m.Querier)
+	}
+	for _, n := range []int{m.Group.Sent, m.Group.Answered, m.Direct.Sent, m.Direct.Answered, m.QuerierVersion, m.Queries, m.Reports} {
+		if n < 0 || n > maxCount {
+			return fmt.Errorf("a number that cannot be: %d", n)
+		}
+	}
+	times := []float64{m.Seconds, m.Interval}
+	if m.LostAfter != nil {
+		times = append(times, *m.LostAfter)
+	}
+	for _, t := range times {
+		if t < 0 || t > 1e9 {
+			return fmt.Errorf("a time that cannot be: %g", t)
 		}
 	}
 	return nil

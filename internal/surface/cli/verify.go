@@ -158,8 +158,6 @@ func (o *verifyOptions) check() (failOn finding.Severity, spec *probe.Spec, vari
 		return fail(&usageError{msg: "--path needs bare packets, and --connect forbids them", hint: "drop one of the two"})
 	case o.soak < 0 || o.soak > maxSoak:
 		return fail(&usageError{msg: fmt.Sprintf("--soak %s is not between nothing and %s", o.soak, maxSoak), hint: "--soak alone takes " + probe.SoakTime.String() + ", longer than a membership interval by default"})
-	case o.soak > 0 && len(o.via) > 0:
-		return fail(&usageError{msg: "--soak and --via exclude each other", hint: "run sixfence verify --soak on that host itself"})
 	case o.soak > 0 && o.connect:
 		return fail(&usageError{msg: "--soak needs bare packets, and --connect forbids them", hint: "drop one of the two"})
 	case o.rate < 0 || o.rate > maxRate:
@@ -487,6 +485,7 @@ func (o *verifyOptions) errand(targets []verify.Target, spec *probe.Spec, varian
 	e := probe.NewErrand(addrs, spec, variants)
 	e.Connect, e.Rate, e.Patience, e.Path, e.Chains = o.connect, o.rate, o.patience, o.path, o.chains
 	e.Together = together || len(targets) == 1
+	e.Soak = o.soak
 	return e
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sixfence/sixfence/internal/logic/expect"
 	"github.com/sixfence/sixfence/internal/model/probe"
+	"github.com/sixfence/sixfence/internal/surface/report"
 )
 
 // maxSoak is longer than the largest interval that a querier can name with its defaults for
@@ -37,9 +38,12 @@ func soakNote(a *probe.Address) string {
 		return ""
 	}
 	lead := a.Addr.String() + ": "
+	if a.Via != "" {
+		lead = a.Via + " says of " + lead
+	}
 	if a.Addr.Is4() {
 		if m.Verdict == probe.SoakUnknown {
-			return lead + "whether neighbours find it by ARP is not known: " + m.Why
+			return lead + "whether neighbours find it by ARP is not known: " + report.Clean(m.Why)
 		}
 		if m.Verdict == probe.SoakKept {
 			return lead + fmt.Sprintf("found by ARP for %s; that is a broadcast, and no group has to be kept", expect.Seconds(m.Seconds))

@@ -24,6 +24,16 @@ func verifyAddresses(j *expect.Judge) []expect.Seen {
 	out := []expect.Seen{}
 	for _, a := range j.Addresses {
 		v := a.Vantage
+		if a.Path != nil {
+			m := *a.Path
+			m.Why = report.Clean(m.Why)
+			a.Path = &m
+		}
+		if a.Soak != nil {
+			m := *a.Soak
+			m.Why = report.Clean(m.Why)
+			a.Soak = &m
+		}
 		out = append(out, expect.Seen{
 			Target: report.Clean(a.Target), Via: a.Via, Address: a.Addr, Family: a.Family(), Source: v.Source, Interface: report.Clean(v.Interface), Gateway: v.Gateway, OnLink: v.OnLink, Self: v.Self,
 			Life: a.Life, Problem: report.Clean(a.Problem), Sent: a.Sent, Controls: a.Controls, Lost: a.Lost, Complete: a.Complete, Path: a.Path, Chains: a.Chains, Distances: a.Distances(), Soak: a.Soak, Notes: cleanEach(a.Notes),
