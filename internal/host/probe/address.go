@@ -235,6 +235,9 @@ func (p *Prober) Run(ctx context.Context) error {
 		}
 	}
 	p.settleLife()
+	if err := p.near(ctx); err != nil {
+		return err
+	}
 	if p.o.Settled != nil {
 		p.o.Settled()
 	}

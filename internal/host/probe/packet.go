@@ -44,6 +44,7 @@ type flow struct {
 	// have to be, and its cookies are not those of plain probes.
 	chained bool
 	ids     map[uint32]key // of fragments whose first has no transport header
+	hops    uint8          // how many routers and hosts a packet may pass; 0: as any client's
 }
 
 func (f *flow) is4() bool { return f.dst.Is4() }
@@ -182,11 +183,19 @@ func (f *flow) packets(seg []byte, id uint32) [][]byte {
 // every field that a rule asks for (RFC 7112).
 func split(seg []byte) int { return max(8, (len(seg)-1)&^7) }
 
+// reach is the hop limit.
+func (f *flow) reach() uint8 {
+	if f.hops != 0 {
+		return f.hops
+	}
+	return 64
+}
+
 func (f *flow) header6(first uint8, ext []byte, proto uint8, seg []byte) []byte {
 	b := make([]byte, 40, 40+len(ext)+len(seg))
 	b[0] = 0x60
 	binary.BigEndian.PutUint16(b[4:], uint16(len(ext)+len(seg)))
-	b[6], b[7] = first, 64
+	b[6], b[7] = first, f.reach()
 	src, dst := f.src.As16(), f.dst.As16()
 	copy(b[8:], src[:])
 	copy(b[24:], dst[:])
@@ -219,7 +228,7 @@ func (f *flow) header4(options, part []byte, frag, id uint16) []byte {
 	binary.BigEndian.PutUint16(b[2:], uint16(n+len(part)))
 	binary.BigEndian.PutUint16(b[4:], id)
 	binary.BigEndian.PutUint16(b[6:], frag)
-	b[8], b[9] = 64, f.proto
+	b[8], b[9] = f.reach(), f.proto
 	src, dst := f.src.As4(), f.dst.As4()
 	copy(b[12:], src[:])
 	copy(b[16:], dst[:])

@@ -41,12 +41,14 @@ type Seen struct {
 	Gateway   netip.Addr `json:"gateway,omitzero"`
 	OnLink    bool       `json:"onLink"`
 	Self      bool       `json:"self"`
-	Life      probe.Life `json:"life"` // empty: no sign of it
-	Problem   string     `json:"problem,omitempty"`
-	Sent      int        `json:"sent"`
-	Controls  int        `json:"controls"` // probes of which an answer was sure
-	Lost      int        `json:"lost"`     // of those
-	Complete  bool       `json:"complete"`
+	// SameSite is what shows that source and target are behind the same border; empty: nothing.
+	SameSite probe.Site `json:"sameSite"`
+	Life     probe.Life `json:"life"` // empty: no sign of it
+	Problem  string     `json:"problem,omitempty"`
+	Sent     int        `json:"sent"`
+	Controls int        `json:"controls"` // probes of which an answer was sure
+	Lost     int        `json:"lost"`     // of those
+	Complete bool       `json:"complete"`
 	// Path is what path-MTU discovery does (--path).
 	Path *probe.Path `json:"path,omitempty"`
 	// Distances are its answers by the number of routers on their way.

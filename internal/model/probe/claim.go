@@ -129,6 +129,7 @@ type ClaimAddress struct {
 	Gateway   netip.Addr   `json:"gateway,omitzero"`
 	Self      bool         `json:"self,omitempty"`
 	OnLink    bool         `json:"onLink,omitempty"`
+	Near      bool         `json:"near,omitempty"`
 	Life      Life         `json:"life,omitempty"`
 	Problem   string       `json:"problem,omitempty"`
 	Sent      int          `json:"sent"`
@@ -149,7 +150,7 @@ func NewClaim(as []*Address, raw bool) Claim {
 		a := as[i]
 		v := a.Vantage
 		c.Addresses = append(c.Addresses, ClaimAddress{
-			Address: a.Addr, Source: v.Source, Interface: v.Interface, Gateway: v.Gateway, Self: v.Self, OnLink: v.OnLink, Life: a.Life, Problem: a.Problem,
+			Address: a.Addr, Source: v.Source, Interface: v.Interface, Gateway: v.Gateway, Self: v.Self, OnLink: v.OnLink, Near: v.Near, Life: a.Life, Problem: a.Problem,
 			Sent: a.Sent, Controls: a.Controls, Lost: a.Lost, Complete: a.Complete, Path: a.Path, Soak: a.Soak, Notes: a.Notes, Tables: s.Tables,
 			Chains: a.Chains,
 		})
@@ -253,7 +254,7 @@ func claimed(b json.RawMessage, e *Errand, spec *Spec, ofThese []netip.Addr) (*A
 	}
 	out := &Address{
 		Addr: asked, Life: c.Life, Problem: c.Problem, Sent: c.Sent, Controls: c.Controls, Lost: c.Lost, Complete: c.Complete,
-		Vantage: Vantage{Source: c.Source, Interface: c.Interface, Gateway: c.Gateway, Self: c.Self, OnLink: c.OnLink},
+		Vantage: Vantage{Source: c.Source, Interface: c.Interface, Gateway: c.Gateway, Self: c.Self, OnLink: c.OnLink, Near: c.Near},
 	}
 	if len(c.Path) > 0 && string(c.Path) != "null" {
 		if !e.Path {

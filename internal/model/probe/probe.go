@@ -204,6 +204,9 @@ type Vantage struct {
 	Self bool
 	// OnLink: no router in between.
 	OnLink bool
+	// Near: the gateway is the only router in between, as a packet shows that may pass one
+	// router and no other. It is not known otherwise.
+	Near bool
 }
 
 // Address is everything about one address of a target.
@@ -232,22 +235,40 @@ type Address struct {
 // Family is ipv4 or ipv6.
 func (a *Address) Family() string { return FamilyOf(a.Addr) }
 
-// SameSite tells that the source looks to be of the target's own site, though a router is
-// between: what guards the border of the site is then not on the way.
-func (a *Address) SameSite() bool {
+// Site is what shows that the source and the target are behind the same border, though a
+// router is between: what guards that border is then not on the way.
+type Site string
+
+// What shows it, the surest first.
+const (
+	SiteNear    Site = "one-router" // the gateway is the only router between
+	SitePrefix  Site = "prefix"     // both are of one /48, of IPv4 of one /24, and that is all that is known
+	SitePrivate Site = "private"    // both are private addresses of IPv4, and that is all that is known
+	SiteUnknown Site = ""           // nothing
+)
+
+// Sites lists them.
+func Sites() []Site { return []Site{SiteNear, SitePrefix, SitePrivate, SiteUnknown} }
+
+// SameSite says what shows that source and target are of one site.
+func (a *Address) SameSite() Site {
 	src, dst := a.Vantage.Source.WithZone(""), a.Addr.WithZone("")
-	if a.Vantage.Self || a.Vantage.OnLink || !src.IsValid() || src.Is4() != dst.Is4() {
-		return false
+	switch {
+	case a.Vantage.Self, a.Vantage.OnLink, !src.IsValid(), src.Is4() != dst.Is4():
+		return SiteUnknown
+	case a.Vantage.Near:
+		return SiteNear
+	case dst.Is4() && src.IsPrivate() && dst.IsPrivate():
+		return SitePrivate
 	}
 	site := 48
 	if dst.Is4() {
-		if src.IsPrivate() && dst.IsPrivate() {
-			return true
-		}
 		site = 24
 	}
-	p, err := dst.Prefix(site)
-	return err == nil && p.Contains(src)
+	if p, err := dst.Prefix(site); err != nil || !p.Contains(src) {
+		return SiteUnknown
+	}
+	return SitePrefix
 }
 
 // FamilyOf is ipv4 or ipv6.

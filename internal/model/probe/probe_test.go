@@ -131,22 +131,25 @@ func TestSameSite(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		src, dst string
-		want     bool
+		want     Site
 	}{
-		{"10.1.2.3", "192.168.7.8", true},
-		{"10.1.2.3", "192.0.2.8", false},
-		{"192.0.2.77", "192.0.2.8", true},
-		{"192.0.3.77", "192.0.2.8", false},
-		{"2001:db8:7:1::1", "2001:db8:7:2::1", true},
-		{"2001:db8:7:1::1", "2001:db8:8::1", false},
-		{"fd00:1:1:1::1", "fd00:1:1:2::1", true},
-		{"fd00:1:1:1::1", "2001:db8::1", false},
+		{"10.1.2.3", "192.168.7.8", SitePrivate},
+		{"10.1.2.3", "192.0.2.8", SiteUnknown},
+		{"192.0.2.77", "192.0.2.8", SitePrefix},
+		{"192.0.3.77", "192.0.2.8", SiteUnknown},
+		{"2001:db8:7:1::1", "2001:db8:7:2::1", SitePrefix},
+		{"2001:db8:7:1::1", "2001:db8:8::1", SiteUnknown},
+		{"fd00:1:1:1::1", "fd00:1:1:2::1", SitePrefix},
+		{"fd00:1:1:1::1", "2001:db8::1", SiteUnknown},
 	} {
 		a := &Address{Addr: netip.MustParseAddr(c.dst), Vantage: Vantage{Source: netip.MustParseAddr(c.src)}}
 		if got := a.SameSite(); got != c.want {
-			t.Errorf("%s to %s: %v", c.src, c.dst, got)
+			t.Errorf("%s to %s: %q", c.src, c.dst, got)
 		}
-		if a.Vantage.OnLink = true; a.SameSite() {
+		if a.Vantage.Near = true; a.SameSite() != SiteNear {
+			t.Errorf("%s to %s: one router is between", c.src, c.dst)
+		}
+		if a.Vantage.OnLink = true; a.SameSite() != SiteUnknown {
 			t.Errorf("%s to %s: no router is between", c.src, c.dst)
 		}
 	}

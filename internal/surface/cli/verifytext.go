@@ -35,7 +35,7 @@ func verifyAddresses(j *expect.Judge) []expect.Seen {
 			a.Soak = &m
 		}
 		out = append(out, expect.Seen{
-			Target: report.Clean(a.Target), Via: a.Via, Address: a.Addr, Family: a.Family(), Source: v.Source, Interface: report.Clean(v.Interface), Gateway: v.Gateway, OnLink: v.OnLink, Self: v.Self,
+			Target: report.Clean(a.Target), Via: a.Via, Address: a.Addr, Family: a.Family(), Source: v.Source, Interface: report.Clean(v.Interface), Gateway: v.Gateway, OnLink: v.OnLink, Self: v.Self, SameSite: a.SameSite(),
 			Life: a.Life, Problem: report.Clean(a.Problem), Sent: a.Sent, Controls: a.Controls, Lost: a.Lost, Complete: a.Complete, Path: a.Path, Chains: a.Chains, Distances: a.Distances(), Soak: a.Soak, Notes: cleanEach(a.Notes),
 		})
 	}
@@ -423,8 +423,12 @@ func way(a *probe.Address) string {
 		parts = append(parts, "on the link of "+report.Clean(v.Interface)+", so nothing is between")
 	default:
 		parts = append(parts, "by the router "+v.Gateway.String())
-		if a.SameSite() {
-			parts = append(parts, "from its own site, so what guards the border is not between")
+		switch a.SameSite() {
+		case probe.SiteNear:
+			parts = append(parts, "and by no other, so what guards the border of its site is not between")
+		case probe.SitePrefix, probe.SitePrivate:
+			parts = append(parts, "by their addresses of one site, and then what guards its border is not between")
+		case probe.SiteUnknown:
 		}
 	}
 	switch a.Life {

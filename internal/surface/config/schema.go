@@ -182,6 +182,7 @@ func wordTypes() map[reflect.Type]*jsonschema.Schema {
 		reflect.TypeFor[probe.Fate]():              enum(values(probe.Fates())...),
 		reflect.TypeFor[probe.Outcome]():           enum(values(probe.Outcomes())...),
 		reflect.TypeFor[probe.NameSource]():        enum(probe.FromHosts, probe.FromDNS),
+		reflect.TypeFor[probe.Site]():              enum(values(probe.Sites())...),
 		reflect.TypeFor[probe.State]():             enum(values(probe.States())...),
 		reflect.TypeFor[expect.Word]():             enum(append(values(expect.Words()), probe.Errored, expect.Silent, expect.Unknown, "")...),
 		reflect.TypeFor[expect.Verdict]():          enum(values(expect.Verdicts())...),
