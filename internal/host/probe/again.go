@@ -25,7 +25,7 @@ func (s *scan) hold() time.Duration {
 // again asks ports that have answered once more, and at once. Those that are silent now do
 // not answer all who ask: their answers are rationed, and others may be silent for that.
 func (s *scan) again(ctx context.Context) error {
-	sample := s.sample(64)
+	sample, all := s.sample(min(max(64, s.pend.Len()), 2048))
 	heard := map[uint16]int{}
 	s.got = func(a answer) {
 		if a.try >= firstCheck {
@@ -54,25 +54,30 @@ func (s *scan) again(ctx context.Context) error {
 	if err := ask(sample, 0, 2); err != nil {
 		return err
 	}
-	got := 0
+	asked, got := 2*len(sample), 0
 	for _, n := range heard {
 		got += n
 	}
 	suspects := slices.Clone(sample)
 	if len(sample) > 8 { // few would hide among them
-		suspects = slices.DeleteFunc(suspects, func(p uint16) bool { return heard[p] > 0 })
+		suspects = slices.DeleteFunc(suspects, func(p uint16) bool { return heard[p] > 1 })
+		slices.SortStableFunc(suspects, func(a, b uint16) int { return heard[a] - heard[b] })
 		suspects = suspects[:min(len(suspects), 8)]
 	}
 	clear(heard)
 	if err := ask(suspects, 2, 14); err != nil {
 		return err
 	}
+	for _, p := range suspects {
+		asked, got = asked+14, got+heard[p]
+	}
 	// More than two of three are lost.
 	suspects = slices.DeleteFunc(suspects, func(p uint16) bool { return heard[p] > 4 })
 	switch {
 	case len(suspects) == 0:
-		s.loss.sent += 2 * len(sample)
-		s.loss.lost += max(0, 2*len(sample)-got)
+		s.loss.sent += asked
+		s.loss.lost += max(0, asked-got)
+		s.sure = all && got >= asked
 	case len(suspects) < len(sample) || s.rationed(ctx):
 		s.suspects = suspects
 	}
@@ -80,8 +85,9 @@ func (s *scan) again(ctx context.Context) error {
 }
 
 // sample are some of the ports that answered, first those that have a silent one beside
-// them: a rule that answers some packets only answers a few ports of many.
-func (s *scan) sample(most int) []uint16 {
+// them: a rule that answers some packets only answers a few ports of many. It tells whether
+// these are all.
+func (s *scan) sample(most int) (_ []uint16, all bool) {
 	var edge, other []uint16
 	prev, have := uint16(0), false
 	for p := range s.out.Want.All {
@@ -105,7 +111,7 @@ func (s *scan) sample(most int) []uint16 {
 		return out
 	}
 	out := spread(edge, most)
-	return append(out, spread(other, most-len(out))...)
+	return append(out, spread(other, most-len(out))...), len(edge)+len(other) <= most
 }
 
 // latecomers judges the ports that answered in a later round. When there are more than the

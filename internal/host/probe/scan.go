@@ -5,11 +5,11 @@ import (
 	"errors"
 	"math"
 	"net/netip"
-	"sync"
 	"time"
 
-	model "github.com/sixfence/sixfence/internal/model/probe"
 	"golang.org/x/sys/unix"
+
+	model "github.com/sixfence/sixfence/internal/model/probe"
 )
 
 // transport sends the probes of one flow and hears the answers.
@@ -42,6 +42,7 @@ type scan struct {
 	late     []uint16 // ports that answered in this round, and not before
 	tried    int      // rounds
 	strolled bool     // rationed has been asked
+	sure     bool     // every port that has answered did so again, as often as it was asked
 	alone    *Turns
 	checks   [tries]check
 	turn     int
@@ -303,7 +304,7 @@ func (s *scan) usualFirst(ctx context.Context) (asked model.Ports, err error) {
 
 // round asks every port without an answer once.
 func (s *scan) round(ctx context.Context, try uint8) (err error) {
-	every := max(32, s.pend.Len()/200)
+	every := max(8, s.pend.Len()/200)
 	var asked model.Ports
 	if s.tried == 0 {
 		if asked, err = s.usualFirst(ctx); err != nil {
@@ -374,47 +375,24 @@ func (s *scan) calibrate(ctx context.Context, n int, gap time.Duration) error {
 	return s.settle(ctx)
 }
 
-// Turns lets the addresses of one host be asked one after the other, round by round. A limit
-// there may be one for all of them, and an answer that one gets is missing to the others.
-type Turns struct {
-	sync.Mutex
-	last *scan
-}
-
-// used tells whether somebody else had a turn since s had its last.
-func (t *Turns) used(s *scan) bool {
-	was := t.last
-	t.last = s
-	return was != s && was != nil
-}
-
-// lastRest is the least time between the last two rounds. A rule that answers one packet a
-// second and drops the others has one more answer by then.
-const lastRest = 1100 * time.Millisecond
-
 // run finds the states. Everything that is known stands in the table when it returns,
 // with an error too.
 func (s *scan) run(ctx context.Context) error {
 	if s.slower == 0 {
 		s.slower = 1
 	}
-	slowed, before, ended := false, 0.0, time.Time{}
+	slowed, before := false, 0.0
 	deaf := true // for every other probe something came that nobody here was given
+	var begun, ended time.Time
 	s.alone.Lock()
 	defer s.alone.Unlock()
+	s.alone.begin(s)
+	begun = time.Now()
 	for s.pend.Len() > 0 && s.tried < maxTries {
 		last := s.tried+1 >= s.tries()
 		if s.tried > 0 {
-			// Others may have their turn; what they spend is missing here.
-			s.alone.Unlock()
-			s.alone.Lock()
-			if s.alone.used(s) {
-				ended = time.Now()
-			}
-			if last {
-				if err := s.idle(ctx, lastRest-time.Since(ended)); err != nil {
-					return err
-				}
+			if err := s.rest(ctx, last, begun, ended); err != nil {
+				return err
 			}
 		}
 		sent0, lost0 := s.loss.sent, s.loss.lost
@@ -464,6 +442,7 @@ func (s *scan) run(ctx context.Context) error {
 		if len(s.suspects) > 0 { // what is missing was not lost
 			s.loss.sent, s.loss.lost = sent0, lost0
 		}
+		s.alone.limited = s.alone.limited || len(s.suspects) > 0 || len(s.refused) > 0
 		rationed := len(s.suspects) > 0 || len(s.refused) > 0 && len(s.controls) == 0
 		if rationed && s.tried >= minTries || last && s.tried >= s.tries() && len(s.late) == 0 {
 			break

@@ -1,0 +1,79 @@
+package probe
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	model "github.com/sixfence/sixfence/internal/model/probe"
+)
+
+// Turns lets the addresses of one host be asked one after the other, round by round. A limit
+// there may be one for all of them, and an answer that one gets is missing to the others.
+type Turns struct {
+	sync.Mutex
+	last    *scan
+	scans   []*scan
+	limited bool // one of them has met a limit
+}
+
+// begin gives s its turn. It tells whether somebody else had one since its last.
+func (t *Turns) begin(s *scan) (others bool) {
+	others = t.last != nil && t.last != s
+	t.last = s
+	if !slices.Contains(t.scans, s) {
+		t.scans = append(t.scans, s)
+	}
+	return others
+}
+
+// unlike tells whether a port answers to s and not to another scan, or the other way round.
+func (t *Turns) unlike(s *scan) bool {
+	for _, o := range t.scans {
+		if o.proto != s.proto {
+			continue
+		}
+		for p := range s.out.Want.All {
+			if o.out.Want.Has(p) && answers(o.out.At(p)) != answers(s.out.At(p)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func answers(r model.Reason) bool {
+	return r.State == model.Open || r.State == model.Closed || r.State == model.Rejected
+}
+
+// lastRest is how long a rule that answers one packet a second needs for the next one.
+const lastRest = 1100 * time.Millisecond
+
+// rest lets others have their turn, and waits before the next round.
+//
+// A limit hides a port in a round when its ration is spent by then. The last round comes so
+// long after the first that what was spent before us is there again. What we spend ourselves
+// goes to ports that answer, and they show the limit: all of them are asked again, and
+// several times, which is more than the ration that one of them was missing. So there is
+// nothing to wait for where all of them answered each time. Otherwise, or where a limit was
+// seen and others had their turn, or some of them answer what is silent here, the last two
+// rounds are as far apart.
+func (s *scan) rest(ctx context.Context, last bool, begun, ended time.Time) error {
+	s.alone.Unlock()
+	var err error
+	if last { // others need not wait for this
+		err = s.idle(ctx, lastRest-time.Since(begun))
+	}
+	s.alone.Lock()
+	if others := s.alone.begin(s); others {
+		ended = time.Now()
+		if s.sure && !s.alone.limited && s.alone.unlike(s) {
+			s.sure = false
+		}
+	}
+	if err == nil && last && (!s.sure || s.alone.limited || s.loss.lost > 0) {
+		err = s.idle(ctx, lastRest-time.Since(ended))
+	}
+	return err
+}
