@@ -56,7 +56,7 @@ func (s *scan) again(ctx context.Context) error {
 	}
 	asked, got := 2*len(sample), 0
 	for _, n := range heard {
-		got += n
+		got += min(n, 2)
 	}
 	suspects := slices.Clone(sample)
 	if len(sample) > 8 { // few would hide among them
@@ -69,7 +69,7 @@ func (s *scan) again(ctx context.Context) error {
 		return err
 	}
 	for _, p := range suspects {
-		asked, got = asked+14, got+heard[p]
+		asked, got = asked+14, got+min(heard[p], 14)
 	}
 	// More than two of three are lost.
 	suspects = slices.DeleteFunc(suspects, func(p uint16) bool { return heard[p] > 4 })

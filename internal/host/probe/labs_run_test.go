@@ -146,13 +146,20 @@ func runLab(t *testing.T, row *labRow) {
 	var all sync.WaitGroup
 	var mu sync.Mutex
 	turns := &Turns{}
+	var lim *Limiter
+	if c.rate > 0 {
+		lim = NewLimiter(c.rate)
+	}
+	if c.before != nil {
+		c.before(l)
+	}
 	begin := time.Now()
 	bad := false
 	for _, w := range c.want {
 		all.Go(func() {
 			a := w.addr(l)
 			start := time.Now()
-			f := l.probe(Options{Addr: a, Spec: spec(t, strings.Fields(c.ports)...), Connect: row.connect, Variants: c.variants, Patience: c.patience, Turns: turns})
+			f := l.probe(Options{Addr: a, Spec: spec(t, strings.Fields(c.ports)...), Connect: row.connect, Variants: c.variants, Patience: c.patience, Turns: turns, OnLink: lim})
 			t.Logf("%s: %.1f s, %d packets, %d of %d controls lost", a, time.Since(start).Seconds(), f.Sent, f.Lost, f.Controls)
 			if complaint := w.wrong(t, f); complaint != "" {
 				t.Errorf("%s: %s\n%v", a, complaint, f.Notes)

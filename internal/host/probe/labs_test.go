@@ -22,7 +22,9 @@ type labCase struct {
 	both       bool            // of the slice with connections, too
 	variants   []model.Variant // with bare packets only
 	patience   time.Duration
-	nmap       string // why nmap says something else
+	rate       int          // packets a second; 0: as many as by default
+	before     func(l *lab) // right before the probes begin
+	nmap       string       // why nmap says something else
 }
 
 // wanted are the states of one address, as the function tables writes them.
@@ -71,7 +73,7 @@ func codes() string {
 func threeOpen(l *lab) { l.listen("", 22, 80, 443) }
 
 func labCases() []labCase {
-	return slices.Concat(linkCases(), limitCases(), routedCases(), ownCases(), otherCases(), serviceCases())
+	return slices.Concat(linkCases(), limitCases(), restCases(), routedCases(), ownCases(), otherCases(), serviceCases())
 }
 
 // linkCases are targets on the same link.

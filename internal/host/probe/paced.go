@@ -122,11 +122,13 @@ func (s *scan) paced(ctx context.Context) error {
 	quiet := make([]uint8, 65536)
 	need := uint8(min(max(minQuiet, s.loss.triesFor(8)), maxQuiet))
 	gap, rest, group := firstGap, firstRest, s.pend.Len()
-	started := false // the ration has been met: from here on the gap moves gently
-	sure := false    // this turn waits longer
-	dry := 0         // turns in a row in which nobody answered
-	streak := 0      // and in which somebody did
-	fits, most := 0, group
+	started := false                // the ration has been met: from here on the gap moves gently
+	sure := false                   // this turn waits longer
+	dry := 0                        // turns in a row in which nobody answered
+	streak := 0                     // and in which somebody did
+	missed := firstGap * 4 / 5      // a gap that was too short
+	vain := 0                       // turns in a row that waited longer, and nobody answered
+	fits, most, full := 0, group, 0 // full: turns in a row in which most of them fitted
 	// Where packets are lost, one turn without an answer does not say that the pace is too
 	// quick, so the pace may be: a turn that counts waits all the longer.
 	margin, patient := time.Duration(1), 1
@@ -189,6 +191,15 @@ func (s *scan) paced(ctx context.Context) error {
 				}
 			}
 		}
+		// A turn that waits longer, and in vain, twice in a row: the pace comes upon each
+		// ration a little too early, and the turn in between gets it.
+		early := false
+		if sure && !ok && hits == 0 {
+			vain++
+			early = vain >= 2
+		} else if sure {
+			vain = 0
+		}
 		sure = ok && hits == 0
 		if dry++; ok || hits > 0 {
 			dry = 0
@@ -198,8 +209,17 @@ func (s *scan) paced(ctx context.Context) error {
 		if ok && hits == 0 {
 			fits = len(t.batch)
 		}
+		// Perhaps it was not their number: the pace may have been too quick as well.
+		if full++; !ok || hits > 0 || len(t.batch) < most {
+			full = 0
+		} else if full == 6 {
+			full, most = 0, most*2
+		}
 		if streak++; !ok && hits == 0 {
 			streak = 0
+			if margin == 1 && len(t.batch) <= fits {
+				missed = max(missed, gap)
+			}
 		}
 		switch {
 		case group > 1 && hits > 0:
@@ -207,6 +227,8 @@ func (s *scan) paced(ctx context.Context) error {
 		case big && !ok && dry < patient:
 		case big && !ok:
 			rest = min(rest*3/2, maxRest)
+		case hits == 0 && ok && !big && !quick: // it is not sent as quickly as it might be
+			group = max(1, len(t.batch)*2/3)
 		case hits == 0 && ok:
 			group = min(group*2, most)
 		case hits == 0 && fits > 0 && len(t.batch) > fits: // more than the target answers at once
@@ -221,10 +243,12 @@ func (s *scan) paced(ctx context.Context) error {
 			gap = max(gap*31/32, firstGap)
 		}
 		switch { // a pace that loss has slowed down
+		case early:
+			gap = min(gap*5/4, maxGap)
 		case streak >= 8:
-			gap, rest = max(gap/2, firstGap), max(rest/2, firstRest)
+			gap, rest = min(gap, max(gap/2, missed*5/4)), max(rest/2, firstRest)
 		case streak >= 4:
-			gap, rest = max(gap*7/8, firstGap), max(rest*7/8, firstRest)
+			gap, rest = min(gap, max(gap*7/8, missed*5/4)), max(rest*7/8, firstRest)
 		}
 	}
 	if s.pend.Len() == 0 {

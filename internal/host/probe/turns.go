@@ -54,11 +54,11 @@ const lastRest = 1100 * time.Millisecond
 //
 // A limit hides a port in a round when its ration is spent by then. The last round comes so
 // long after the first that what was spent before us is there again. What we spend ourselves
-// goes to ports that answer, and they show the limit: all of them are asked again, and
-// several times, which is more than the ration that one of them was missing. So there is
-// nothing to wait for where all of them answered each time. Otherwise, or where a limit was
-// seen and others had their turn, or some of them answer what is silent here, the last two
-// rounds are as far apart.
+// goes to ports that answer, and they show the limit: all of them are asked again, several
+// times, which is more than the ration that was missing to others. So where all of them
+// answered every time there is nothing else to wait for. Otherwise, and where others had
+// their turn and met a limit, or heard of ports that are silent here, the last two rounds
+// are as far apart.
 func (s *scan) rest(ctx context.Context, last bool, begun, ended time.Time) error {
 	s.alone.Unlock()
 	var err error
@@ -66,13 +66,12 @@ func (s *scan) rest(ctx context.Context, last bool, begun, ended time.Time) erro
 		err = s.idle(ctx, lastRest-time.Since(begun))
 	}
 	s.alone.Lock()
-	if others := s.alone.begin(s); others {
+	if s.alone.begin(s) {
 		ended = time.Now()
-		if s.sure && !s.alone.limited && s.alone.unlike(s) {
-			s.sure = false
-		}
+		s.sure = s.sure && s.out.Want.Len() > s.pend.Len() && !s.alone.limited && !s.alone.unlike(s)
 	}
-	if err == nil && last && (!s.sure || s.alone.limited || s.loss.lost > 0) {
+	// Rejections are rationed, and each port will have its own turn.
+	if err == nil && last && len(s.refused) == 0 && (!s.sure || s.loss.lost > 0) {
 		err = s.idle(ctx, lastRest-time.Since(ended))
 	}
 	return err
