@@ -5,8 +5,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	model "github.com/sixfence/sixfence/internal/model/probe"
 )
 
 // Turns lets the addresses of one host be asked one after the other, round by round. A limit
@@ -35,16 +33,12 @@ func (t *Turns) unlike(s *scan) bool {
 			continue
 		}
 		for p := range s.out.Want.All {
-			if o.out.Want.Has(p) && answers(o.out.At(p)) != answers(s.out.At(p)) {
+			if o.out.Want.Has(p) && answers(o.out.At(p).State) != answers(s.out.At(p).State) {
 				return true
 			}
 		}
 	}
 	return false
-}
-
-func answers(r model.Reason) bool {
-	return r.State == model.Open || r.State == model.Closed || r.State == model.Rejected
 }
 
 // lastRest is how long a rule that answers one packet a second needs for the next one.
