@@ -86,11 +86,6 @@ func (p *Prover) guards(ctx context.Context, g *probe.Guards, snap *fact.Snapsho
 		}
 	}
 	slices.SortStableFunc(use, func(a, b fact.Link) int { return s.rank(a) - s.rank(b) })
-	// At one of the interfaces that lead to containers is fired for all of them.
-	for len(use) > 1 && s.rank(use[len(use)-2]) == anyContainer {
-		s.limit("%s is not fired at: %s is of its kind", use[len(use)-1].Name, use[len(use)-2].Name)
-		use = use[:len(use)-1]
-	}
 	for n, l := range use {
 		if n >= maxGuarded {
 			g.Interfaces = append(g.Interfaces, probe.Guard{Interface: l.Name, Unknown: fmt.Sprintf("a test has room for %d interfaces", maxGuarded), Attacks: []probe.GuardAttempt{}})
@@ -119,6 +114,13 @@ func (p *Prover) guards(ctx context.Context, g *probe.Guards, snap *fact.Snapsho
 	if x.fib && (policy || s.lost > 0) {
 		g.NotLoaded = append(g.NotLoaded, "routes: rules ask for them (fib), and not all of them are made again")
 	}
+	// end is a wire that was fired at, and what is left to do.
+	type end struct {
+		one    *probe.Guard
+		finish func() error
+		err    error
+	}
+	var ends []end
 	for n, l := range use {
 		ports := s.setup.Links[n].Ports
 		if len(ports) == 0 {
@@ -131,14 +133,28 @@ func (p *Prover) guards(ctx context.Context, g *probe.Guards, snap *fact.Snapsho
 			if port.Name != l.Name {
 				one.Port = port.Name
 			}
-			if err := x.fireAt(ctx, p, n, l, port.Name, uint32(k)*perWire+1, one); err != nil {
-				if ctx.Err() != nil {
-					return ctx.Err()
-				}
-				one.Unknown = cmp.Or(one.Unknown, err.Error())
-			}
-			g.Interfaces = append(g.Interfaces, *one)
+			finish, err := x.fireAt(ctx, p, n, l, port.Name, uint32(k)*perWire+1, one)
+			ends = append(ends, end{one, finish, err})
 		}
+	}
+	// What the rules stopped may have been stopped by a limit.
+	x.progress("waiting for limits to recover")
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(1100 * time.Millisecond):
+	}
+	for _, e := range ends {
+		if e.err == nil && e.finish != nil {
+			e.err = e.finish()
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if e.err != nil {
+			e.one.Unknown = cmp.Or(e.one.Unknown, e.err.Error())
+		}
+		g.Interfaces = append(g.Interfaces, *e.one)
 	}
 	slices.Sort(s.limits)
 	g.Limits = append(g.Limits, s.limits...)
@@ -147,7 +163,7 @@ func (p *Prover) guards(ctx context.Context, g *probe.Guards, snap *fact.Snapsho
 
 // Bounds of a test.
 const (
-	maxGuarded = 12
+	maxGuarded = 40
 	maxPorts   = 6
 	// perWire is more than there are forgeries for one: every number is used once.
 	perWire = 200
@@ -293,7 +309,7 @@ type judged struct {
 }
 
 // fireAt tries everything at one wire, in both places.
-func (x *guarding) fireAt(ctx context.Context, p *Prover, n int, l fact.Link, wire string, id uint32, g *probe.Guard) error {
+func (x *guarding) fireAt(ctx context.Context, p *Prover, n int, l fact.Link, wire string, id uint32, g *probe.Guard) (finish func() error, err error) {
 	made := x.setup.Links[n]
 	r := attack.Range{Interface: l.Name, Host: attack.Peer{MAC: made.MAC}}
 	for _, a := range made.Addresses {
@@ -303,7 +319,7 @@ func (x *guarding) fireAt(ctx context.Context, p *Prover, n int, l fact.Link, wi
 	}
 	all, _ := x.ns.Sysctls.Get()
 	if all.Values["net/ipv6/conf/"+l.Name+"/disable_ipv6"] == "1" {
-		return x.off(ctx, p, l, g)
+		return nil, x.off(ctx, p, l, g)
 	}
 	gw, learned := x.router(l)
 	r.Router = gw
@@ -345,16 +361,26 @@ func (x *guarding) fireAt(ctx context.Context, p *Prover, n int, l fact.Link, wi
 	}
 	bare, err := p.alone.Try(ctx, wire, l.Name, trials)
 	if err != nil {
-		return fmt.Errorf("without rules: %w", err)
+		return nil, fmt.Errorf("without rules: %w", err)
 	}
 	ruled, err := p.together.Try(ctx, wire, l.Name, trials)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	limited, err := x.limits(ctx, p, wire, l, list, bare, ruled)
-	if err != nil {
-		return err
+	if err := x.control(ctx, p, l, wire, g, last); err != nil {
+		return nil, err
 	}
+	return func() error {
+		limited, err := x.limits(ctx, p, wire, l, list, bare, ruled)
+		if err == nil {
+			x.judge(l, gw, learned, limited, list, bare, ruled, g)
+		}
+		return err
+	}, nil
+}
+
+// judge says what became of every message.
+func (x *guarding) judge(l fact.Link, gw attack.Peer, learned, limited bool, list []judged, bare, ruled []arena.Outcome, g *probe.Guard) {
 	for i, j := range list {
 		a := probe.GuardAttempt{Group: probe.GuardGroup(j.f.Group), Name: j.f.Name, Bare: len(j.bad(bare[i])) > 0, Through: ruled[i].Through, Changed: j.bad(ruled[i])}
 		if only(a.Changed, gateway(l.Name, ruled[i], gw)) && a.Group == probe.GuardRA {
@@ -403,10 +429,9 @@ func (x *guarding) fireAt(ctx context.Context, p *Prover, n int, l fact.Link, wi
 			g.Control = &a
 		}
 	}
-	return x.control(ctx, p, l, wire, g, last)
 }
 
-// limits fires some of what the rules stopped once more, one of each kind and after a rest: a
+// limits fires some of what the rules stopped once more, one of each kind, after a rest: a
 // limit that was used up by the first of many is no guard against the first of a few. It
 // tells whether there is one.
 func (x *guarding) limits(ctx context.Context, p *Prover, wire string, l fact.Link, list []judged, bare, ruled []arena.Outcome) (bool, error) {
@@ -422,11 +447,6 @@ func (x *guarding) limits(ctx context.Context, p *Prover, wire string, l fact.Li
 	}
 	if len(again) == 0 {
 		return false, nil
-	}
-	select {
-	case <-ctx.Done():
-		return false, ctx.Err()
-	case <-time.After(1100 * time.Millisecond):
 	}
 	out, err := p.together.Try(ctx, wire, l.Name, again)
 	limited := false

@@ -23,6 +23,8 @@ func listener(t testing.TB, hint string) *testlab.NS {
 	v.Sysctl("net/ipv6/conf/default/router_solicitations", "0")
 	v.Sysctl("net/ipv6/conf/all/accept_dad", "0") // nothing is to change by itself
 	v.Sysctl("net/ipv6/conf/default/accept_dad", "0")
+	far.Sysctl("net/ipv6/conf/all/disable_ipv6", "1") // and nobody is to say anything
+	far.Sysctl("net/ipv6/conf/default/disable_ipv6", "1")
 	testlab.Link(v, "v0", far, "a0")
 	v.AddAddr("v0", "2001:db8:1::10/64")
 	v.IP("-6", "route", "add", "default", "via", "fe80::1", "dev", "v0", "proto", "ra")

@@ -111,10 +111,12 @@ func TestSoak(t *testing.T) {
 		why           string
 		version       int
 		always        bool // lost from the beginning
+		talks         bool // the kernel of the vantage talks to it all the time
 	}{
 		"no rules":                {bridge: snooper + "2", time: 5 * time.Second, verdict: model.SoakKept, version: 2},
 		"good rules":              {bridge: snooper + "2", rules: mldIn + "ip6 saddr { ::, fe80::/10 } icmpv6 type { mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report } accept\n}\n}\n", time: 5 * time.Second, verdict: model.SoakKept, version: 2},
 		"queries dropped":         {bridge: snooper + "2", rules: mldIn + "}\n}\n", time: time.Minute, verdict: model.SoakLost, version: 2},
+		"beside a conversation":   {bridge: snooper + "2", rules: mldIn + "}\n}\n", talks: true, time: time.Minute, verdict: model.SoakLost, version: 2},
 		"queries by first header": {bridge: snooper + "2", rules: mldIn + "ip6 nexthdr icmpv6 icmpv6 type mld-listener-query accept\n}\n}\n", time: time.Minute, verdict: model.SoakLost, version: 2},
 		"reports dropped":         {bridge: snooper + "2", rules: "table inet f {\nchain o {\ntype filter hook output priority 0;\nicmpv6 type { mld-listener-report, mld2-listener-report } drop\n}\n}\n", time: time.Minute, verdict: model.SoakLost, version: 2},
 		"lost for long":           {bridge: snooper + "2", rules: mldIn + "}\n}\n", late: true, time: time.Minute, verdict: model.SoakLost, always: true},
@@ -151,6 +153,11 @@ func TestSoak(t *testing.T) {
 		if c.rules != "" && !c.late {
 			rules(l.target, t, c.rules)
 		}
+		if c.talks { // and asks at the MAC address again and again, from the address that asks here
+			l.client.Sysctl("net/ipv6/neigh/c0/base_reachable_time_ms", "600")
+			l.client.Sysctl("net/ipv6/neigh/c0/delay_first_probe_time", "1")
+			l.client.Start("ping", "-6", "-i0.3", a.String())
+		}
 		// All at the same time: they wait more than they work.
 		all.Go(func() {
 			ctx, stop := context.WithTimeout(context.Background(), 2*time.Minute)
@@ -170,6 +177,9 @@ func TestSoak(t *testing.T) {
 			}
 			if got.Group.Sent+got.Direct.Sent > int(c.time/time.Second)+60 {
 				t.Errorf("%s: %d and %d questions in %s", name, got.Group.Sent, got.Direct.Sent, c.time)
+			}
+			if c.talks && l.client.Command("ping", "-6", "-c1", "-W9", a.String()).Run() != nil {
+				t.Errorf("%s: who knows it lost it too: nothing is shown", name)
 			}
 			if c.verdict == model.SoakLost && got.Direct.Answered == 0 {
 				t.Errorf("%s: nothing shows that the target is there", name)

@@ -15,6 +15,14 @@ func (b *builder) guards(g *probe.Guards) {
 	if g == nil {
 		return
 	}
+	first := len(b.findings)
+	defer func() {
+		for i := range b.findings[first:] {
+			if f := &b.findings[first+i]; f.Status == finding.Unknown {
+				f.Remediation = []finding.Remediation{} // what is not known is not mended by rules
+			}
+		}
+	}()
 	if g.Reason != "" {
 		b.add(Guarded, finding.High, finding.Unknown, finding.Subject{Key: "guards"}, "not everything could be tried: "+strings.TrimSuffix(g.Reason+"; "+g.WayOut, "; "))
 	}
@@ -111,9 +119,6 @@ func (b *builder) guard(i probe.Guard, group probe.GuardGroup) {
 	f := &b.findings[len(b.findings)-1]
 	f.Remediation = []finding.Remediation{}
 	for _, n := range h.fix {
-		if f.Status == finding.Unknown {
-			break // what is not known is not mended
-		}
 		f.Remediation = append(f.Remediation, guarded().Fix[n])
 	}
 }
