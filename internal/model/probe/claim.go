@@ -386,18 +386,11 @@ func claimedTable(b json.RawMessage, e *Errand, spec *Spec, a netip.Addr) (*Tabl
 func (p *Ports) addAscending(s string) error {
 	next := uint32(0)
 	for part := range strings.SplitSeq(s, ",") {
-		from, to, isRange := strings.Cut(part, "-")
-		if !isRange {
-			to = from
-		}
-		a, err := number(from)
-		b, err2 := number(to)
-		if err != nil || err2 != nil || b < a || uint32(a) < next {
+		a, b, err := span(part)
+		if err != nil || b < a || uint32(a) < next {
 			return fmt.Errorf("%.40q is no range of ports after the one before", part)
 		}
-		for n := uint32(a); n <= uint32(b); n++ {
-			p.Add(uint16(n))
-		}
+		p.addSpan(a, b)
 		next = uint32(b) + 1
 	}
 	return nil

@@ -87,6 +87,13 @@ func (p *Ports) Add(port uint16) {
 	}
 }
 
+// addSpan puts the ports from a to b into the set.
+func (p *Ports) addSpan(a, b uint16) {
+	for n := uint32(a); n <= uint32(b); n++ {
+		p.Add(uint16(n))
+	}
+}
+
 // Del takes a port out of the set.
 func (p *Ports) Del(port uint16) {
 	if w := &p.bit[port>>6]; *w&(1<<(port&63)) != 0 {

@@ -52,18 +52,11 @@ func (p *Ports) Short() string {
 // AddList reads what List writes.
 func (p *Ports) AddList(s string) error {
 	for part := range strings.SplitSeq(s, ",") {
-		from, to, isRange := strings.Cut(part, "-")
-		if !isRange {
-			to = from
-		}
-		a, err := number(from)
-		b, err2 := number(to)
-		if err != nil || err2 != nil || b < a {
+		a, b, err := span(part)
+		if err != nil || b < a {
 			return fmt.Errorf("%q is no range of ports", part)
 		}
-		for n := uint32(a); n <= uint32(b); n++ {
-			p.Add(uint16(n))
-		}
+		p.addSpan(a, b)
 	}
 	return nil
 }

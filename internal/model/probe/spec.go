@@ -31,7 +31,6 @@ func (s *Spec) Parse(word string) error {
 		return nil
 	}
 	proto, rest, ok := strings.Cut(word, "/")
-	from, to, isRange := strings.Cut(rest, "-")
 	hint := "write tcp/22, tcp/1-1000, udp/53, icmp/8, icmpv6/128 or echo"
 	if !ok {
 		if _, err := strconv.Atoi(word); err == nil {
@@ -39,11 +38,7 @@ func (s *Spec) Parse(word string) error {
 		}
 		return &SpecError{fmt.Sprintf("%q is no port", word), hint}
 	}
-	a, err := number(from)
-	b := a
-	if isRange && err == nil {
-		b, err = number(to)
-	}
+	a, b, err := span(rest)
 	if err != nil {
 		return &SpecError{fmt.Sprintf("%q is no port", word), hint}
 	}
@@ -67,10 +62,19 @@ func (s *Spec) Parse(word string) error {
 	case a == 0:
 		return &SpecError{fmt.Sprintf("%q: port 0 is not probed", word), "ports are 1 to 65535"}
 	}
-	for p := uint32(a); p <= uint32(b); p++ {
-		set.Add(uint16(p))
-	}
+	set.addSpan(a, b)
 	return nil
+}
+
+// span reads 22 or 1-1000: where it begins and where it ends, which may be before that.
+func span(s string) (a, b uint16, err error) {
+	from, to, isRange := strings.Cut(s, "-")
+	a, err = number(from)
+	if err != nil || !isRange {
+		return a, a, err
+	}
+	b, err = number(to)
+	return a, b, err
 }
 
 func number(s string) (uint16, error) {
