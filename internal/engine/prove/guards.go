@@ -496,6 +496,9 @@ func (x *guarding) off(ctx context.Context, p *Prover, l fact.Link, g *probe.Gua
 	return nil
 }
 
+// optionRDNSS names DNS servers (RFC 8106).
+const optionRDNSS = 25
+
 // changes are what an advertisement has changed: what bears its number, and what of the
 // router's is gone. An entry for who sent it is no harm.
 func changes(link string, o arena.Outcome, f attack.Forgery, gw attack.Peer) (out []string) {
@@ -521,6 +524,9 @@ func changes(link string, o arena.Outcome, f attack.Forgery, gw attack.Peer) (ou
 		}
 	}
 	out = append(out, routes...)
+	if slices.Contains(o.Options, optionRDNSS) {
+		out = append(out, "its DNS servers for whoever resolves names here")
+	}
 	for i, s := range o.After.Settings {
 		if i < len(o.Before.Settings) && o.Before.Settings[i].Value != s.Value {
 			w := strings.Split(s.Path, "/")

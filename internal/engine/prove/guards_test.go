@@ -143,6 +143,13 @@ func TestGuards(t *testing.T) {
 			if got := taken(i, probe.GuardRedirect); got != c.led {
 				t.Errorf("redirects: %s\nwant: %s", got, c.led)
 			}
+			// Whoever is believed names the DNS servers, too.
+			named := slices.IndexFunc(i.Attacks, func(a probe.GuardAttempt) bool {
+				return a.Name == "of a rogue: hop-by-hop" && slices.Contains(a.Changed, "its DNS servers for whoever resolves names here")
+			})
+			if strings.Contains(c.ra, "of a rogue") != (named >= 0) {
+				t.Errorf("DNS servers: %d", named)
+			}
 			moved := 0
 			for _, a := range i.Attacks {
 				if a.Group == probe.GuardNeighbour && a.Verdict == probe.GuardTaken {

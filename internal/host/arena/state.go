@@ -3,6 +3,7 @@ package arena
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -28,6 +29,9 @@ type Outcome struct {
 	// Through: it came through every rule, to whoever listens.
 	Through       bool
 	Before, After State
+	// Options of advertisements that the kernel handed on to programs, by type: 25 is DNS
+	// servers.
+	Options []byte
 }
 
 // State is what messages of neighbour discovery may change.
@@ -63,6 +67,11 @@ func (h *helper) try(v *volley) ([]Outcome, error) {
 	if err := h.watch(); err != nil {
 		return nil, err
 	}
+	opts, err := openOptions()
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(opts)
 	last := w.last()
 	var out []Outcome
 	for n, t := range v.Trials {
@@ -76,6 +85,7 @@ func (h *helper) try(v *volley) ([]Outcome, error) {
 		if o.Before, err = h.state(v.Link, t.Look); err != nil {
 			return nil, err
 		}
+		_ = options(opts) // those of before
 		deadline := time.Now().Add(tryWait)
 		if err := h.there(func() error {
 			for _, b := range append(append([][]byte{}, t.Frames...), last) {
@@ -93,6 +103,7 @@ func (h *helper) try(v *volley) ([]Outcome, error) {
 		if o.After, err = h.state(v.Link, t.Look); err != nil {
 			return nil, err
 		}
+		o.Options = options(opts)
 		out = append(out, o)
 	}
 	through, err := labels()
@@ -105,6 +116,43 @@ func (h *helper) try(v *volley) ([]Outcome, error) {
 		}
 	}
 	return out, nil
+}
+
+// Of RTNLGRP_ND_USEROPT (linux/rtnetlink.h), which golang.org/x/sys does not name.
+const (
+	groupUserOpt = 20
+	newUserOpt   = 68
+	sizeUserOpt  = 16 // struct nduseroptmsg
+)
+
+// openOptions listens to what the kernel hands on of advertisements that it took.
+func openOptions() (int, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+	if err != nil {
+		return -1, fmt.Errorf("open rtnetlink: %w", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1 << (groupUserOpt - 1)}); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("listen to options of advertisements: %w", err)
+	}
+	return fd, nil
+}
+
+// options are the types of those that have come.
+func options(fd int) (out []byte) {
+	buf := make([]byte, 16<<10)
+	for {
+		n, _, err := unix.Recvfrom(fd, buf, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return out
+		}
+		if b := buf[:n]; n > unix.SizeofNlMsghdr+sizeUserOpt && binary.NativeEndian.Uint16(b[4:]) == newUserOpt {
+			out = append(out, b[unix.SizeofNlMsghdr+sizeUserOpt])
+		}
+	}
 }
 
 // last is the frame that comes after all others.
