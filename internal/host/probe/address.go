@@ -331,7 +331,7 @@ func (p *Prober) scan(t *model.Table, tr transport) *scan {
 	}
 	s := &scan{
 		t: tr, out: t, pend: &pend, proto: number[t.Proto], dst: p.o.Addr, src: p.Found.Vantage.Source, lim: p.lim, loss: &p.loss,
-		patience: p.o.Patience, note: p.note, alone: p.o.Turns, own: p.own,
+		patience: p.o.Patience, note: p.note, alone: p.o.Turns, own: p.own, connects: !p.Raw(),
 	}
 	s.alive = func() { p.Found.Life = model.Answered }
 	return s
