@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"time"
 
@@ -87,6 +88,11 @@ func Open(o Options) (*Prober, error) {
 	}
 	if o.Turns == nil {
 		p.o.Turns = &Turns{}
+	}
+	if z := o.Addr.Zone(); z != "" {
+		if _, err := net.InterfaceByName(z); err != nil {
+			return nil, fmt.Errorf("there is no interface %s here, which is the zone of %s", z, o.Addr)
+		}
 	}
 	var err error
 	p.Found.Vantage, p.index, err = route(o.Addr)
@@ -235,6 +241,7 @@ func (p *Prober) Run(ctx context.Context) error {
 		}
 	}
 	p.settleLife()
+	p.answersAll()
 	if err := p.near(ctx); err != nil {
 		return err
 	}
@@ -296,6 +303,15 @@ func (p *Prober) table(ctx context.Context, t *model.Table) error {
 	p.left = left
 	p.Found.Sent, p.Found.Controls, p.Found.Lost = p.sent, p.loss.sent, p.loss.lost
 	return err
+}
+
+// answersAll says when something answers whatever port is asked.
+func (p *Prober) answersAll() {
+	for _, t := range p.Found.Tables {
+		if n, open := t.Want.Len(), t.Count(model.Open); t.Proto == "tcp" && t.Variant == model.Plain && n >= 100 && open*20 >= n*19 {
+			p.note(fmt.Sprintf("%d of %d TCP ports answer as open: something that accepts every connection stands there (a proxy against floods, a tarpit, a redirection), and behind a port need not be a service", open, n))
+		}
+	}
 }
 
 // lost looks whether the neighbour that was lost during a table came back. If not, silence

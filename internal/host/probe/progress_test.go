@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"strings"
 	"testing"
 
 	model "github.com/sixfence/sixfence/internal/model/probe"
@@ -39,4 +40,43 @@ func TestProgressIsOfWhatIsStillSent(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestWhatAnswersForEveryPortIsSaid: a target that redirects every port to one service is
+// open everywhere, and a note says that this proves no service.
+func TestWhatAnswersForEveryPortIsSaid(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, "ae")
+	l.listen("", 22)
+	spec := &model.Spec{}
+	if err := spec.Parse("tcp/1-150"); err != nil {
+		t.Fatal(err)
+	}
+	run := func() (said, open int) {
+		l.client.Do(func() {
+			p, err := Open(Options{Target: "t", Addr: l.v6, Spec: spec})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer p.Close()
+			if err := p.Run(t.Context()); err != nil {
+				t.Error(err)
+			}
+			for _, n := range p.Found.Notes {
+				if strings.Contains(n, "TCP ports answer as open") {
+					said++
+				}
+			}
+			open = p.Found.Tables[0].Count(model.Open)
+		})
+		return said, open
+	}
+	if said, open := run(); said != 0 || open != 1 {
+		t.Errorf("one service: %d open, said %d times", open, said)
+	}
+	rules(l.target, t, "table ip6 n {\nchain p {\ntype nat hook prerouting priority -100;\ntcp dport 1-65535 redirect to :22\n}\n}\n")
+	if said, open := run(); said != 1 || open != 150 {
+		t.Errorf("every port: %d open, said %d times", open, said)
+	}
 }

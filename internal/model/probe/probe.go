@@ -147,7 +147,11 @@ func (t *Table) Put(port uint16, r Reason) { t.put(port, r) }
 func (t *Table) put(port uint16, r Reason) {
 	i := slices.Index(t.reasons, r)
 	if i < 0 && len(t.reasons) >= maxReasons {
-		r = Reason{State: r.State, Blocked: r.Blocked, MayBeOpen: r.MayBeOpen} // at most 24 of these
+		why := ""
+		if r.ICMP {
+			why = "icmp"
+		}
+		r = Reason{State: r.State, Blocked: r.Blocked, MayBeOpen: r.MayBeOpen, Why: why} // at most 48 of these
 		i = slices.Index(t.reasons, r)
 	}
 	if i < 0 {

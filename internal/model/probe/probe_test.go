@@ -154,3 +154,19 @@ func TestSameSite(t *testing.T) {
 		}
 	}
 }
+
+// TestManySendersKeepTheReason: who answers chooses the sender, not how much is remembered;
+// that it was an ICMP error stays known.
+func TestManySendersKeepTheReason(t *testing.T) {
+	t.Parallel()
+	var tab Table
+	for p := uint16(1); p <= 3000; p++ {
+		tab.Want.Add(p)
+		tab.Set(p, Reason{State: Rejected, Why: "icmp", ICMP: true, From: netip.AddrFrom4([4]byte{10, 0, byte(p >> 8), byte(p)})})
+	}
+	for p := uint16(1); p <= 3000; p++ {
+		if r := tab.At(p); r.State != Rejected || r.Why != "icmp" {
+			t.Fatalf("%d: %+v", p, r)
+		}
+	}
+}

@@ -269,6 +269,11 @@ func (a *app) verify(o verifyOptions, args []string) (int, error) {
 			return exitUsage, err
 		}
 	}
+	if o.state != "" {
+		if err := syscall.Access(filepath.Dir(o.state), 2); err != nil { // W_OK: not only after an hour
+			return exitUsage, &usageError{msg: "keep the state in " + o.state, cause: err, hint: "name a file in a directory that exists and that you may write to"}
+		}
+	}
 	if _, err := os.Stat(o.state); err == nil {
 		if err := files.open("--state", o.state); err != nil {
 			return exitUsage, err

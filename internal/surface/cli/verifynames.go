@@ -29,6 +29,8 @@ func (a *app) targets(ctx context.Context, args []string) ([]verify.Target, erro
 		t := verify.Target{Name: arg}
 		addr, err := netip.ParseAddr(strings.Trim(arg, "[]"))
 		switch {
+		case err == nil && (report.Clean(addr.Zone()) != addr.Zone() || strings.ContainsAny(addr.Zone(), "/ %")):
+			return nil, &usageError{msg: fmt.Sprintf("target %q has a zone that is no interface", arg), hint: "write fe80::1%eth0"}
 		case err == nil:
 			t.Addrs = []netip.Addr{addr}
 		case strings.Contains(arg, "/"):
