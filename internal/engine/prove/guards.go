@@ -78,7 +78,9 @@ func (p *Prover) guards(ctx context.Context, g *probe.Guards, snap *fact.Snapsho
 	var use []fact.Link
 	for _, l := range links {
 		switch {
-		case l.Flags&iffLoopback != 0, l.Master != 0 && l.SlaveKind != "vrf", l.Flags&iffUp == 0, l.Type != arphrdEther:
+		case l.Flags&iffLoopback != 0, l.Master != 0 && l.SlaveKind != "vrf", l.Flags&iffUp == 0:
+		case l.Type != arphrdEther:
+			s.limit("%s is no Ethernet, and not fired at", l.Name)
 		case len(l.Name) > 15 || strings.ContainsAny(l.Name, `\/"`):
 			g.Interfaces = append(g.Interfaces, probe.Guard{Interface: l.Name, Unknown: "it has a name that cannot be made again", Attacks: []probe.GuardAttempt{}})
 		default:
