@@ -263,6 +263,9 @@ func (x *guarding) aim(n int, l fact.Link) *probe.Guard {
 			g.Unknown = "its frames come in by other devices, and there are rules on devices"
 		}
 	}
+	if who := x.program(l); who != "" {
+		g.Unknown = cmp.Or(g.Unknown, "a program of "+who+" sees every packet first, and is not there")
+	}
 	ms, _ := x.snap.Host.Managers.Get()
 	if gap, is := x.snap.Host.Managers.Gap(); is {
 		g.Unknown = cmp.Or(g.Unknown, "which programs take advertisements is not known: "+cmp.Or(gap.What, "nobody asked"))
@@ -282,6 +285,25 @@ func (x *guarding) aim(n int, l fact.Link) *probe.Guard {
 		}
 	}
 	return g
+}
+
+// program tells whether XDP or tc decides about the packets of an interface, or of a port of
+// it, before any rule does.
+func (x *guarding) program(l fact.Link) string {
+	links, _ := x.ns.Links.Get()
+	for _, o := range links {
+		below := l.PeerNS == nil && o.Index == l.Parent // of a VLAN
+		if o.Index != l.Index && o.Master != l.Index && !below {
+			continue
+		}
+		if n, _ := o.XDP.Get(); n != 0 {
+			return "XDP at " + o.Name
+		}
+		if on, _ := o.TCIngress.Get(); on {
+			return "tc at " + o.Name
+		}
+	}
+	return ""
 }
 
 // router is the IPv6 gateway of an interface, and whether it was learned from an

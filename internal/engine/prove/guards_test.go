@@ -259,6 +259,10 @@ func TestGuardsUnknown(t *testing.T) {
 	*n = keep
 	s.Host.Managers = fact.Missing[[]fact.Manager](gap)
 	try("programs that nobody read", s, "nobody asked")
+	s.Host.Managers = fact.Absent[[]fact.Manager]()
+	links, _ := n.Links.Get()
+	links[slices.IndexFunc(links, func(l fact.Link) bool { return l.Name == "v0" })].TCIngress = fact.Value(true)
+	try("tc", s, "tc at v0")
 }
 
 // TestGuardsLimited: a limit that the first of many messages uses up is no guard.
