@@ -179,6 +179,7 @@ func TestNames(t *testing.T) {
 		"nonsense":                {resolv: broken, arg: "nonsense.test", findings: []string{"fails when it is asked for AAAA"}},
 		"mapped":                  {resolv: broken, arg: "mapped.test", findings: []string{"::ffff:192.0.2.2 (IPv4-mapped), which is of no use"}},
 		"link-local":              {resolv: broken, arg: "linklocal.test", findings: []string{"fe80::2 (link-local), which is of no use"}},
+		"loopback":                {resolv: broken, arg: "loopback.test", findings: []string{"::1 (loopback): everybody", "::1 is closed. With Happy Eyeballs"}},
 		"aliases that differ":     {resolv: broken, arg: "chains.test", findings: []string{"over a.test, and AAAA over aaaa.test"}},
 		"aliases in circles":      {resolv: broken, arg: "circles.test", findings: []string{"fails when it is asked for AAAA"}},
 		"AAAA is late": {resolv: broken, arg: "late.test", check: func(t *testing.T, d namesDocument) {
@@ -227,6 +228,17 @@ func TestNames(t *testing.T) {
 		})
 	}
 
+	// One of two resolvers is dead: that is said, and the name is found through the search list.
+	half := write("half", "nameserver 192.0.2.53\nnameserver 192.0.2.99\nsearch a.example b.example example\noptions timeout:1 attempts:1\n")
+	out, complaint := within(half, binary, "verify", "--format", "json", "--ports", "tcp/443", "both")
+	var d namesDocument
+	if err := json.Unmarshal([]byte(out), &d); err != nil || len(d.Names) != 1 || d.Names[0].Asked != "both.example" ||
+		!slices.ContainsFunc(d.Findings, func(f struct{ Control, Severity, Status, Message string }) bool {
+			return f.Control == "VERIFY-11" && strings.Contains(f.Message, "192.0.2.99 does not answer for both.example")
+		}) {
+		t.Errorf("%v %+v\n%s", err, d, complaint)
+	}
+
 	// The order of addresses is that of the C library.
 	for _, name := range []string{"both.example", "ula.example", "dead.example"} {
 		out, _ := within(one, "getent", "ahosts", name)
@@ -242,7 +254,7 @@ func TestNames(t *testing.T) {
 			t.Errorf("%s: %v, %v, and getaddrinfo says %v\n%s", name, err, d.Names, want, complaint)
 		}
 	}
-	out, complaint := within(one, binary, "verify", "--ports", "tcp/443", "dead.example")
+	out, complaint = within(one, binary, "verify", "--ports", "tcp/443", "dead.example")
 	for _, want := range []string{"Name dead.example: what DNS says about dead.example", "AAAA from 192.0.2.53: 2001:db8::9", "HAPPY EYEBALLS", "131 s"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is not in:\n%s%s", want, out, complaint)
@@ -343,6 +355,8 @@ func brokenAnswer(q []byte, packet bool) []byte {
 		return append(b[:12], 0xff, 0xff, 0xff)
 	case how == "mapped":
 		aaaa(self, "::ffff:192.0.2.2")
+	case how == "loopback":
+		aaaa(self, "::1")
 	case how == "linklocal":
 		aaaa(self, "fe80::2")
 	case how == "late":

@@ -43,12 +43,20 @@ func (s *System) Ask(ctx context.Context, name string) *model.Name {
 		n.From = model.FromHosts
 		return n
 	}
+	silent := map[netip.AddrPort]bool{} // who says nothing about one name is not waited for again
 	for _, full := range s.candidates(name) {
 		q, err := dnsmessage.NewName(full)
 		if err != nil {
 			continue
 		}
-		ls := s.all(ctx, q)
+		ls := s.all(ctx, q, silent)
+		if ctx.Err() != nil { // what was cut short says nothing about a resolver
+			n.Lookups = []model.Lookup{}
+			return n
+		}
+		for i := 1; i < len(ls); i += 2 {
+			silent[ls[i].Resolver] = ls[i].Outcome == model.TimedOut && ls[i-1].Outcome == model.TimedOut
+		}
 		// The next name is tried where this one is not there.
 		known := slices.ContainsFunc(ls, func(l model.Lookup) bool { return l.Outcome == model.Answer })
 		if len(n.Lookups) == 0 || known {
@@ -65,14 +73,18 @@ func (s *System) Ask(ctx context.Context, name string) *model.Name {
 }
 
 // all asks every resolver for A and AAAA.
-func (s *System) all(ctx context.Context, q dnsmessage.Name) []model.Lookup {
+func (s *System) all(ctx context.Context, q dnsmessage.Name, silent map[netip.AddrPort]bool) []model.Lookup {
 	types := []dnsmessage.Type{dnsmessage.TypeA, dnsmessage.TypeAAAA}
 	out := make([]model.Lookup, len(s.Servers)*len(types))
 	var all sync.WaitGroup
 	for i := range out {
 		all.Go(func() {
 			server, t := s.Servers[i/len(types)], types[i%len(types)]
-			l := ask(ctx, server, q, t, tries)
+			most := tries
+			if silent[server] {
+				most = 1
+			}
+			l := ask(ctx, server, q, t, most)
 			took := []float64{l.Milliseconds}
 			for range repeats {
 				if l.Outcome == model.TimedOut || l.Outcome == model.NoWay || ctx.Err() != nil {

@@ -146,6 +146,8 @@ func (b *builder) special(n *probe.Name, as []*probe.Address) {
 		switch {
 		case x.Unfit:
 			b.add(NameAddresses, finding.Medium, finding.Fail, s, fmt.Sprintf("%s leads to %s (%s), which is of no use to anybody who asks; it was not probed", n.Name, x.Address, x.Class))
+		case n.From == probe.FromDNS && x.Address.IsLoopback():
+			b.add(NameAddresses, finding.Medium, finding.Fail, s, fmt.Sprintf("%s leads to %s (%s): everybody who asks finds himself there", n.Name, x.Address, x.Class))
 		case n.From == probe.FromDNS && asked && !reached:
 			b.add(NameAddresses, finding.Medium, finding.Fail, s, fmt.Sprintf("%s leads to %s (%s), which nothing answers for here: not everybody can reach such addresses", n.Name, x.Address, x.Class))
 		}

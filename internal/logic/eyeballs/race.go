@@ -47,6 +47,9 @@ func Race(r *probe.Race, l Lookup) {
 		}
 	}
 	r.Plain = plain(r.Attempts, l)
+	for _, ms := range []*float64{&r.Milliseconds, &r.Best, &r.Plain} {
+		*ms = math.Round(*ms*1000) / 1000 // no clock is better
+	}
 }
 
 // happy is a client as in RFC 8305.
