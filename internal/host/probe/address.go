@@ -72,6 +72,7 @@ type Prober struct {
 	loss       loss
 	own        *own // without raw
 	known      []*model.Table
+	since      time.Time // nothing was answered since then, so we have spent no ration
 	sent       int
 	left       int
 }
@@ -225,6 +226,7 @@ func (p *Prober) Run(ctx context.Context) error {
 		p.Found.Complete = true
 		return nil
 	}
+	p.since = time.Now()
 	down, err := p.preflight(ctx)
 	if err != nil {
 		return err
@@ -296,6 +298,7 @@ func (p *Prober) table(ctx context.Context, t *model.Table) error {
 		}
 	}
 	err = s.run(ctx)
+	p.since = time.Now()
 	if err == nil && s.selfDown > 0 {
 		err = p.lost(ctx, t)
 	}
@@ -347,7 +350,7 @@ func (p *Prober) scan(t *model.Table, tr transport) *scan {
 	}
 	s := &scan{
 		t: tr, out: t, pend: &pend, proto: number[t.Proto], dst: p.o.Addr, src: p.Found.Vantage.Source, lim: p.lim, loss: &p.loss,
-		patience: p.o.Patience, note: p.note, alone: p.o.Turns, own: p.own, connects: !p.Raw(),
+		patience: p.o.Patience, note: p.note, alone: p.o.Turns, own: p.own, connects: !p.Raw(), since: p.since,
 	}
 	s.alive = func() { p.Found.Life = model.Answered }
 	return s
@@ -428,7 +431,11 @@ func (p *Prober) preflight(ctx context.Context) (down bool, err error) {
 			if !known {
 				known, _ = neighbour(hop, p.index)
 			}
-			if known && time.Since(sent[try]) > 300*time.Millisecond {
+			patience := 60 * time.Millisecond // the answer may come after the next question
+			if try >= 2 {
+				patience = 300 * time.Millisecond
+			}
+			if known && time.Since(sent[try]) > patience {
 				break
 			}
 		}
@@ -447,6 +454,7 @@ func (p *Prober) measure(ctx context.Context, s *scan, port uint16) error {
 	}
 	s.controls = []uint16{port}
 	err := s.calibrate(ctx, 30, 2*time.Millisecond)
+	p.since = time.Now()
 	p.sent += s.sent
 	if p.loss.lost*3 > p.loss.sent {
 		p.loss.sent, p.loss.lost = 0, 0

@@ -43,7 +43,8 @@ type scan struct {
 	late     []uint16 // ports that answered in this round, and not before
 	tried    int      // rounds
 	strolled bool     // rationed has been asked
-	sure     bool     // every port that has answered did so again, as often as it was asked
+	since    time.Time
+	sure     bool // every port that has answered did so again, as often as it was asked
 	alone    *Turns
 	checks   [tries]check
 	turn     int
@@ -391,8 +392,9 @@ func (s *scan) run(ctx context.Context) error {
 	var begun, ended time.Time
 	s.alone.Lock()
 	defer s.alone.Unlock()
-	s.alone.begin(s)
-	begun = time.Now()
+	if begun = s.since; s.alone.begin(s) || begun.IsZero() {
+		begun = time.Now()
+	}
 	for s.pend.Len() > 0 && s.tried < maxTries {
 		last := s.tried+1 >= s.tries()
 		if s.tried > 0 {
