@@ -57,9 +57,16 @@ func TestNear(t *testing.T) {
 		addr, ports string
 		want        bool
 	}{
-		{"198.51.100.2", "tcp/22", true}, {"2001:db8:2::2", "tcp/22", true}, {"198.51.100.2", "echo", true}, {"2001:db8:2::2", "echo", true},
-		{"203.0.113.2", "tcp/22", false}, {"2001:db8:3::2", "tcp/22", false}, {"203.0.113.2", "echo", false}, {"2001:db8:3::2", "echo", false},
-		{"203.0.113.2", "tcp/23", false}, {"2001:db8:3::2", "tcp/23", false},
+		{"198.51.100.2", "tcp/22", true},
+		{"2001:db8:2::2", "tcp/22", true},
+		{"198.51.100.2", "echo", true},
+		{"2001:db8:2::2", "echo", true},
+		{"203.0.113.2", "tcp/22", false},
+		{"2001:db8:3::2", "tcp/22", false},
+		{"203.0.113.2", "echo", false},
+		{"2001:db8:3::2", "echo", false},
+		{"203.0.113.2", "tcp/23", false},
+		{"2001:db8:3::2", "tcp/23", false},
 		{"192.0.2.2", "tcp/22", false}, // on the link: no router is between
 	} {
 		var s model.Spec
