@@ -430,10 +430,41 @@ func (b *builder) parity(ps []Parity, explained map[string]*probe.Ports) {
 			rank = exposed
 		}
 		for _, ports := range sets {
-			b.about(Families, sev, finding.Fail, s, words, ports, rank, fmt.Sprintf("%s/%s of %s is %s", p.Proto, ports.Short(), p.Target, strings.Join(parts, ", ")),
+			b.about(Families, sev, finding.Fail, s, words, ports, rank, fmt.Sprintf("%s/%s of %s is %s", p.Proto, ports.Short(), few(strings.Fields(p.Target), " "), sides(p)),
 				finding.Evidence{Source: "probe", Key: p.Target, Value: strings.Join(parts, ", ")})
 		}
 	}
+}
+
+// few is the first names of a list, and how many there are besides.
+func few(names []string, sep string) string {
+	const most = 4
+	if len(names) <= most {
+		return strings.Join(names, sep)
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most-1], sep), len(names)-most+1)
+}
+
+// sides says what each family shows, what is open first.
+func sides(p Parity) string {
+	var order []string
+	addrs := map[string][]string{}
+	for _, open := range []bool{true, false} {
+		for i, st := range p.States {
+			if st == "" || open != (st == Word(probe.Open)) {
+				continue
+			}
+			k := fmt.Sprintf("%s over %s", st, map[bool]string{true: "IPv4", false: "IPv6"}[p.Addresses[i].Is4()])
+			if addrs[k] == nil {
+				order = append(order, k)
+			}
+			addrs[k] = append(addrs[k], p.Addresses[i].String())
+		}
+	}
+	for i, k := range order {
+		order[i] = k + " (" + few(addrs[k], ", ") + ")"
+	}
+	return strings.Join(order, ", ")
 }
 
 var variantWords = map[probe.Variant]string{

@@ -174,7 +174,10 @@ func (a *app) verifyText(w io.Writer, j *expect.Judge, r finding.Report, o verif
 		}
 		verifyNotes(b, j, guessed, style.Width)
 		if len(failed)+len(unknown) > 0 {
-			fmt.Fprintf(b, "sixfence explain %s teaches what a finding is about.\n\n", append(slices.Clone(failed), unknown...)[0].Control)
+			for _, l := range wrapText(fmt.Sprintf("sixfence explain %s teaches what a finding is about.", append(slices.Clone(failed), unknown...)[0].Control), style.Width) {
+				fmt.Fprintln(b, l)
+			}
+			fmt.Fprintln(b)
 		}
 	}
 	word, worst, why := verifyVerdict(j, r, failed, unknown, failOn, o.allowGaps)
@@ -231,8 +234,44 @@ type column struct {
 	words []string // one a row
 }
 
+// block is hosts that look alike from one place.
+type block struct {
+	via     string
+	targets []string
+	names   []string
+	cols    []column
+}
+
+// verifyBlocks are the hosts in their order, each with those that look the same.
+func verifyBlocks(rows []expect.Parity) []*block {
+	var out []*block
+	index := map[string]*block{}
+	for i := 0; i < len(rows); {
+		n := i
+		for n < len(rows) && rows[n].Target == rows[i].Target && rows[n].Via == rows[i].Via {
+			n++
+		}
+		x := &block{via: rows[i].Via, targets: []string{report.Clean(rows[i].Target)}}
+		x.names, x.cols = verifyColumns(rows[i:n])
+		key := fmt.Sprintf("%q %q", x.via, x.names)
+		for _, c := range x.cols {
+			key += fmt.Sprintf(" %q %q", c.name, c.words)
+		}
+		if like := index[key]; like == nil {
+			index[key] = x
+			out = append(out, x)
+		} else {
+			like.targets = append(like.targets, x.targets...)
+			for k := range x.cols {
+				like.cols[k].addrs = append(like.cols[k].addrs, x.cols[k].addrs...)
+			}
+		}
+		i = n
+	}
+	return out
+}
+
 func verifyTables(b *bufio.Writer, j *expect.Judge, width int) {
-	rows := j.Parity()
 	type place struct {
 		via  string
 		addr netip.Addr
@@ -243,40 +282,47 @@ func verifyTables(b *bufio.Writer, j *expect.Judge, width int) {
 		about[place{x.Via, x.Addr}] = x
 		several = several || x.Via != ""
 	}
-	for i := 0; i < len(rows); {
-		p := rows[i]
-		if several && (i == 0 || rows[i-1].Via != p.Via) {
-			if p.Via == "" {
+	para := func(lead, text string) {
+		for l, text := range wrapText(text, width-len(lead)-2) {
+			if l > 0 {
+				lead, text = strings.Repeat(" ", len(lead)), "  "+text
+			}
+			fmt.Fprintln(b, lead+text)
+		}
+	}
+	blocks := verifyBlocks(j.Parity())
+	for i, x := range blocks {
+		if several && (i == 0 || blocks[i-1].via != x.via) {
+			if x.via == "" {
 				fmt.Fprintln(b, "Seen from here")
 			} else {
-				fmt.Fprintf(b, "Seen from %s: it says so, and nothing here checks it\n", p.Via)
+				fmt.Fprintf(b, "Seen from %s: it says so, and nothing here checks it\n", x.via)
 			}
 		}
-		n := i
-		for n < len(rows) && rows[n].Target == p.Target && rows[n].Via == p.Via {
-			n++
+		head := strings.Join(x.targets, ", ")
+		if n := len(x.targets); n > 1 {
+			head += fmt.Sprintf(": %d hosts, all alike", n)
+			if !slices.ContainsFunc(x.targets, func(s string) bool { _, err := netip.ParseAddr(s); return err != nil }) {
+				head = fmt.Sprintf("%d hosts, all alike", n) // their addresses follow
+			}
 		}
-		for _, l := range wrapText(report.Clean(p.Target), width) {
-			fmt.Fprintln(b, l)
-		}
-		names, cols := verifyColumns(rows[i:n])
-		for _, c := range cols {
-			for k, x := range c.addrs {
-				name := c.name
-				if k > 0 {
-					name = ""
+		para("", head)
+		for _, c := range x.cols {
+			name := c.name
+			for k := 0; k < len(c.addrs); {
+				how := way(about[place{x.via, c.addrs[k]}])
+				n := k
+				var same []string
+				for n < len(c.addrs) && way(about[place{x.via, c.addrs[n]}]) == how {
+					same = append(same, c.addrs[n].String())
+					n++
 				}
-				for l, text := range wrapText(x.String()+way(about[place{p.Via, x}]), width-11) {
-					if l > 0 {
-						name, text = "", "  "+text
-					}
-					fmt.Fprintf(b, "  %-8s %s\n", name, text)
-				}
+				para(fmt.Sprintf("  %-8s ", name), strings.Join(same, ", ")+how)
+				name, k = "", n
 			}
 		}
 		fmt.Fprintln(b)
-		verifyRows(b, names, cols, width)
-		i = n
+		verifyRows(b, x.names, x.cols, width)
 	}
 }
 

@@ -85,6 +85,42 @@ func TestVerifyTextFits(t *testing.T) {
 	}
 }
 
+// TestVerifyTextFoldsWhatIsAlike: many hosts that look the same are one table, and the finding
+// about one host of many addresses does not name them all.
+func TestVerifyTextFoldsWhatIsAlike(t *testing.T) {
+	t.Parallel()
+	shown := func(together bool) string {
+		j := &expect.Judge{Together: together}
+		for i := range 64 {
+			addr, states := fmt.Sprintf("192.0.2.%d", i+1), map[probe.State]string{probe.Open: "22", probe.Filtered: "5432"}
+			if i%2 == 1 {
+				addr, states = fmt.Sprintf("2001:db8::%x", i+1), map[probe.State]string{probe.Open: "22,5432"}
+			}
+			a := looked(addr, states)
+			a.Target = addr
+			j.Addresses = append(j.Addresses, a)
+		}
+		out := verifyShown(t, j, verifyOptions{}, finding.High)
+		for l := range strings.Lines(out) {
+			if report.Width(strings.TrimSuffix(l, "\n")) > 80 {
+				t.Errorf("wider than 80: %q", l)
+			}
+		}
+		for _, a := range j.Addresses {
+			if !strings.Contains(out, a.Addr.String()) {
+				t.Errorf("%s is not shown", a.Addr)
+			}
+		}
+		return out
+	}
+	if out := shown(false); strings.Count(out, "32 hosts, all alike") != 2 || strings.Count(out, "  PORT") != 2 {
+		t.Errorf("hosts that are alike are not one table:\n%s", out)
+	}
+	if out := shown(true); !strings.Contains(strings.Join(strings.Fields(out), " "), "and 61 more is open over IPv6 (2001:db8::2, 2001:db8::4, 2001:db8::6 and 29 more), filtered over IPv4") {
+		t.Errorf("the finding names every address, or not what is open first:\n%s", out)
+	}
+}
+
 // TestVerifyVerdictIsTheExitStatus: the last line says what the status says.
 func TestVerifyVerdictIsTheExitStatus(t *testing.T) {
 	t.Parallel()
