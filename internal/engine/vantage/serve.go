@@ -191,12 +191,16 @@ func look(ctx context.Context, b []byte, w *frames, far Far) error {
 	if err != nil {
 		return problem(err)
 	}
+	hops, err := e.Traced()
+	if err != nil {
+		return problem(err)
+	}
 	most, err := e.Limit()
 	if err != nil {
 		return problem(err)
 	}
 	p := &parts{begin: time.Now(), soak: e.Soak > 0, left: most * partsOf, at: map[netip.Addr]time.Time{}, next: map[netip.Addr]json.RawMessage{}}
-	o := verify.Options{Spec: spec, Variants: e.Variants, Chains: e.Chains, Connect: e.Connect, Together: e.Together, Rate: e.Rate, Patience: e.Patience, Path: e.Path, Soak: e.Soak, Look: p.look}
+	o := verify.Options{Spec: spec, Variants: e.Variants, Chains: e.Chains, Hops: hops, Connect: e.Connect, Together: e.Together, Rate: e.Rate, Patience: e.Patience, Path: e.Path, Soak: e.Soak, Look: p.look}
 	for _, a := range e.Addresses {
 		o.Targets = append(o.Targets, verify.Target{Name: a.String(), Addrs: []netip.Addr{a}})
 	}

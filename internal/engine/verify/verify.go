@@ -41,6 +41,7 @@ type Options struct {
 	Patience time.Duration
 	Path     bool // look at path-MTU discovery, too
 	Chains   []probe.Variant
+	Hops     *probe.Spec // trace the way to these ports; empty: choose some
 	// Soak is how long it is watched whether neighbours still find the addresses; 0: it is not.
 	Soak time.Duration
 	// Look is given what is known of an address, every second or so; settled is when its ports
@@ -85,7 +86,7 @@ func Open(o Options) (*Run, error) {
 		for _, a := range t.Addrs {
 			i := len(r.probers)
 			po := hostprobe.Options{
-				Target: t.Name, Addr: a, Spec: o.Spec, Variants: o.Variants, Connect: o.Connect, Patience: o.Patience, Path: o.Path, Chains: o.Chains,
+				Target: t.Name, Addr: a, Spec: o.Spec, Variants: o.Variants, Connect: o.Connect, Patience: o.Patience, Path: o.Path, Chains: o.Chains, Hops: o.Hops,
 				OnLink: limits[0], Routed: limits[1], Turns: turns, Progress: func(sent, left int) { r.progress(i, sent, left) }, Settled: func() { r.look(i, true) },
 			}
 			p, err := hostprobe.Open(po)

@@ -49,6 +49,9 @@ type Options struct {
 	Path bool
 	// Chains are held against plain probes, for ports that answer and some that do not.
 	Chains []model.Variant
+	// Hops are ports to which the way is traced. Empty: one that answers and one that does
+	// not; nil: none.
+	Hops *model.Spec
 	// Progress is told, every now and then, how many packets were sent, and about how many
 	// are still to be.
 	Progress func(sent, left int)
@@ -68,6 +71,8 @@ type Prober struct {
 	flows map[uint8]*flow
 	// chainFlows have other source ports than the plain probes.
 	chainFlows map[uint8]*flow
+	traces     uint8 // that were begun
+	plainWays  map[string]model.Trace
 	lim        *Limiter
 	loss       loss
 	own        *own // without raw
@@ -139,7 +144,8 @@ func Open(o Options) (*Prober, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(o.Chains) > 0 {
+	if len(o.Chains) > 0 || o.Hops != nil {
+		p.plainWays = map[string]model.Trace{}
 		p.chainFlows = map[uint8]*flow{}
 		for proto, f := range p.flows {
 			p.chainFlows[proto] = &flow{src: f.src, dst: f.dst, proto: proto, secret: key, chained: true}
@@ -249,6 +255,9 @@ func (p *Prober) Run(ctx context.Context) error {
 	}
 	if p.o.Settled != nil {
 		p.o.Settled()
+	}
+	if err := p.hops(ctx); err != nil {
+		return err
 	}
 	if err := p.chains(ctx); err != nil {
 		return err

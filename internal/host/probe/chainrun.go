@@ -46,7 +46,7 @@ func (p *Prober) chains(ctx context.Context) error {
 		}
 		p.Found.Chains = append(p.Found.Chains, r.result()...)
 	}
-	return nil
+	return p.eaten(ctx)
 }
 
 // chainRun asks ports of one protocol in all chains. The plain probe is one of them, and is

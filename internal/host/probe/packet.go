@@ -43,6 +43,7 @@ type flow struct {
 	// chained: the try of a key is which chain it is in. Segments are as long as fragments
 	// have to be, and its cookies are not those of plain probes.
 	chained bool
+	salt    uint8          // 0 to 15, of chained: cookies of one use are none of another
 	ids     map[uint32]key // of fragments whose first has no transport header
 	hops    uint8          // how many routers and hosts a packet may pass; 0: as any client's
 }
@@ -53,7 +54,7 @@ func (f *flow) is4() bool { return f.dst.Is4() }
 func (f *flow) token(k key) uint64 {
 	v := uint8(slices.Index(model.Variants(), f.variant))
 	if f.chained {
-		v |= 0x80
+		v |= 0x80 | f.salt<<3
 	}
 	return f.secret.of(f.dst, f.proto, v, k)
 }

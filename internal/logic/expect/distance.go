@@ -56,3 +56,21 @@ func hops(n int) string {
 	}
 	return fmt.Sprintf("%d hops", n)
 }
+
+// ends says where packets to ports end that were traced and do not get there.
+func ends(r *Result, ports *probe.Ports) string {
+	if r.from == nil || r.Variant != probe.Plain {
+		return ""
+	}
+	for _, t := range r.from.Traces {
+		last := t.Last()
+		switch {
+		case t.Proto != r.Proto || !ports.Has(t.Port) || t.Reached > 0:
+		case t.Refused > 0:
+			return fmt.Sprintf("packets to %s/%d are refused by %s", t.Proto, t.Port, t.RefusedBy)
+		case last.From.IsValid():
+			return fmt.Sprintf("packets to %s/%d end at hop %d (%s), or right behind it", t.Proto, t.Port, last.Hop, last.From)
+		}
+	}
+	return ""
+}

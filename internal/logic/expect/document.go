@@ -53,6 +53,8 @@ type Seen struct {
 	Path *probe.Path `json:"path,omitempty"`
 	// Distances are its answers by the number of routers on their way.
 	Distances []probe.Distant `json:"distances"`
+	// Traces are the ways to some ports, hop by hop (--hops).
+	Traces []probe.Trace `json:"traces,omitempty"`
 	// Chains is what became of probes behind headers and in fragments (--variants).
 	Chains []probe.Chained `json:"chains,omitempty"`
 	// Soak is whether neighbours find it after a while (--soak).

@@ -335,6 +335,9 @@ func (b *builder) result(r *Result, ports *probe.Ports, single bool) {
 		msg += "; " + d
 		ev = append(ev, finding.Evidence{Source: "probe", Key: "hop limit of the answer", Value: fmt.Sprint(r.HopLimit)})
 	}
+	if e := ends(r, ports); e != "" {
+		msg += "; " + e
+	}
 	words, rank := "", amiss
 	if !single {
 		words = fmt.Sprintf("%s, should be %s", state, want)

@@ -20,6 +20,8 @@ type Errand struct {
 	Ports         map[string]string `json:"ports"` // by protocol, as Ports.List writes them
 	Variants      []Variant         `json:"variants"`
 	Chains        []Variant         `json:"chains,omitempty"`
+	Trace         bool              `json:"trace,omitempty"` // hop by hop, to Hops or to ports that it chooses
+	Hops          map[string]string `json:"hops,omitempty"`
 	Connect       bool              `json:"connect"`
 	Together      bool              `json:"together"` // all addresses are of one host
 	Rate          int               `json:"rate"`
@@ -70,6 +72,14 @@ func (e *Errand) Spec() (*Spec, error) {
 		}
 	}
 	return s, nil
+}
+
+// Traced are the ports that the way is traced to; empty: the other host chooses; nil: none.
+func (e *Errand) Traced() (*Spec, error) {
+	if !e.Trace {
+		return nil, nil
+	}
+	return (&Errand{Ports: e.Hops}).Spec()
 }
 
 // DecodeErrand reads an errand.
@@ -141,6 +151,7 @@ type ClaimAddress struct {
 	Notes     []string     `json:"notes"`
 	Tables    []SavedTable `json:"tables"`
 	Chains    []Chained    `json:"chains,omitempty"`
+	Traces    []Trace      `json:"traces,omitempty"`
 }
 
 // NewClaim writes down what was seen.
@@ -152,7 +163,7 @@ func NewClaim(as []*Address, raw bool) Claim {
 		c.Addresses = append(c.Addresses, ClaimAddress{
 			Address: a.Addr, Source: v.Source, Interface: v.Interface, Gateway: v.Gateway, Self: v.Self, OnLink: v.OnLink, Near: v.Near, Life: a.Life, Problem: a.Problem,
 			Sent: a.Sent, Controls: a.Controls, Lost: a.Lost, Complete: a.Complete, Path: a.Path, Soak: a.Soak, Notes: a.Notes, Tables: s.Tables,
-			Chains: a.Chains,
+			Chains: a.Chains, Traces: a.Traces,
 		})
 	}
 	return c
@@ -223,6 +234,7 @@ func claimed(b json.RawMessage, e *Errand, spec *Spec, ofThese []netip.Addr) (*A
 		Notes  json.RawMessage `json:"notes"`
 		Tables json.RawMessage `json:"tables"`
 		Chains json.RawMessage `json:"chains"`
+		Traces json.RawMessage `json:"traces"`
 	}
 	if err := strict(b, &c); err != nil {
 		return nil, err
@@ -311,6 +323,9 @@ func claimed(b json.RawMessage, e *Errand, spec *Spec, ofThese []netip.Addr) (*A
 	}
 	var err error
 	if out.Chains, err = claimedChains(c.Chains, e, spec, asked); err != nil {
+		return fail("%w", err)
+	}
+	if out.Traces, err = claimedTraces(c.Traces, e, spec, asked); err != nil {
 		return fail("%w", err)
 	}
 	if want := tablesFor(e, spec, asked); c.Complete && len(out.Tables) < want {

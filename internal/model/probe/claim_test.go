@@ -25,6 +25,7 @@ func seen(t testing.TB) (Errand, []byte, []*Address) {
 	e.Path = true
 	e.Soak = time.Minute
 	e.Chains = []Variant{DestOpts, Fragments}
+	e.Trace, e.Hops = true, map[string]string{"tcp": "22"}
 	var as []*Address
 	for _, a := range e.Addresses {
 		x := &Address{Addr: a, Life: Answered, Sent: 30, Controls: 4, Lost: 1, Complete: true, Notes: []string{"a note"}, Vantage: Vantage{Interface: "eth0", OnLink: true}}
@@ -48,6 +49,7 @@ func seen(t testing.TB) (Errand, []byte, []*Address) {
 			Chain: Fragments, Proto: "tcp", Ports: "20-25", Fate: FateLess, Plain: Closed, Reason: Reason{State: Filtered, Why: "silence"},
 			Eaten: &Eaten{Hop: 7, Last: a.WithZone(""), Next: a.WithZone(""), Target: true},
 		}}
+		x.Traces = []Trace{{Proto: "tcp", Port: 22, State: Closed, Hops: []Hop{{Hop: 1, From: a.WithZone("")}, {Hop: 2}}, Reached: 3}}
 		as = append(as, x)
 	}
 	b, err := json.Marshal(NewClaim(as, true))
@@ -78,6 +80,9 @@ func TestClaimIsReadBack(t *testing.T) {
 		}
 		if len(a.Chains) != 1 || *a.Chains[0].Eaten != *want[i].Chains[0].Eaten || a.Chains[0].Ports != "20-25" {
 			t.Errorf("%+v", a.Chains)
+		}
+		if len(a.Traces) != 1 || len(a.Traces[0].Hops) != 2 || a.Traces[0].Reached != 3 {
+			t.Errorf("%+v", a.Traces)
 		}
 		for k, tb := range a.Tables {
 			for p := range tb.Want.All {
@@ -146,6 +151,11 @@ func TestClaimsThatAreRefused(t *testing.T) {
 		"a place too far":    {`"hop":7`, `"hop":700`, "cannot be"},
 		"a place's zone":     {`"last":"fe80::2"`, `"last":"fe80::2%x"`, "cannot be"},
 		"many chains":        {`"chains":[`, `"chains":[` + strings.Repeat(`{},`, 5000), "was not asked for"},
+		"another way there":  {`"port":22`, `"port":19`, "was not asked for"},
+		"hops out of order":  {`{"hop":2}`, `{"hop":3}`, "cannot be"},
+		"many hops":          {`{"hop":2}`, `{"hop":2}` + strings.Repeat(`,{}`, 64), "cannot be"},
+		"a target too far":   {`"reached":3`, `"reached":300`, "cannot be"},
+		"many ways":          {`"traces":[`, `"traces":[` + strings.Repeat(`{},`, 9), "was not asked for"},
 		"something follows":  {`"raw":true,`, `"raw":true}{`, "something follows"},
 	} {
 		x := bytes.Replace(b, []byte(c.old), []byte(c.new), 1)

@@ -70,3 +70,42 @@ func claimedReason(r Reason, a netip.Addr) error {
 	}
 	return nil
 }
+
+// claimedTraces reads what is said about the way to some ports.
+func claimedTraces(b json.RawMessage, e *Errand, spec *Spec, a netip.Addr) (out []Trace, err error) {
+	err = list(b, MaxTraces, func(b json.RawMessage) error {
+		var c struct {
+			Trace
+			Hops json.RawMessage `json:"hops"`
+		}
+		if err := strict(b, &c); err != nil {
+			return err
+		}
+		t := c.Trace
+		switch {
+		case !e.Trace || !slices.Contains(protocols, t.Proto) || !asks(spec, a, t.Proto, Plain) || !spec.Of(t.Proto).Has(t.Port):
+			return fmt.Errorf("the way to %.40q was not asked for", fmt.Sprintf("%s/%d", t.Proto, t.Port))
+		case !slices.Contains(append(States(), ""), t.State):
+			return fmt.Errorf("%.40q is no state", t.State)
+		case t.Reached < 0 || t.Reached > maxHop || t.Refused < 0 || t.Refused > maxHop || !routerOf(t.RefusedBy, a):
+			return errors.New("a place on the way that cannot be")
+		}
+		t.Hops = []Hop{}
+		if err := list(c.Hops, maxHop, func(b json.RawMessage) error {
+			var h Hop
+			if err := strict(b, &h); err != nil {
+				return err
+			}
+			if h.Hop != len(t.Hops)+1 || !routerOf(h.From, a) {
+				return errors.New("a hop that cannot be")
+			}
+			t.Hops = append(t.Hops, h)
+			return nil
+		}); err != nil {
+			return err
+		}
+		out = append(out, t)
+		return nil
+	})
+	return out, err
+}

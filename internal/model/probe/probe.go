@@ -234,6 +234,8 @@ type Address struct {
 	Sent, Controls, Lost int
 	// Path is what path-MTU discovery does; nil: it was not looked at.
 	Path *Path
+	// Traces are the ways to some ports, where they were asked for.
+	Traces []Trace
 	// Chains is what became of header chains, where they were asked for.
 	Chains []Chained
 	// Soak is whether the address stays findable; nil: it was not looked at.

@@ -46,6 +46,8 @@ type verifyOptions struct {
 	connect, together, apart, quiet, noColor, v bool
 	allowGaps                                   []string
 	chains                                      []probe.Variant // of variants
+	hops                                        []string
+	trace                                       *probe.Spec // of hops
 }
 
 // maxRate is more than one core sends.
@@ -111,6 +113,8 @@ func (a *app) verifyCommand() *cobra.Command {
 	f.StringArrayVar(&o.via, "via", nil, "look from another host, `ssh://[user@]host[:port]`, instead of from here; may be repeated, and \"here\" is this host")
 	f.StringVar(&o.program, "via-binary", "", "run this sixfence `FILE` there, where the architecture is another one")
 	f.StringVar(&o.state, "state", "", "keep what is known in `FILE`, and go on from there when it exists")
+	f.StringSliceVar(&o.hops, "hops", nil, "trace the way to these `PORTS` (root), --hops=tcp/22,tcp/443, or without a value to one that answers and one that does not: where does it end?")
+	f.Lookup("hops").NoOptDefVal = hopsAuto
 	f.BoolVar(&o.path, "path", false, "also test path-MTU discovery (root): large echoes, and a Packet Too Big that the target has to heed")
 	soakFlag(f, &o)
 	guardsFlag(f, &o)
@@ -170,6 +174,12 @@ func (o *verifyOptions) check() (failOn finding.Severity, spec *probe.Spec, vari
 	}
 	if variants, o.chains, err = o.wrappings(); err != nil {
 		return fail(err)
+	}
+	if o.trace, err = o.hopPorts(); err != nil {
+		return fail(err)
+	}
+	if o.connect && o.trace != nil {
+		return fail(&usageError{msg: "--hops needs bare packets, and --connect forbids them", hint: "drop one of the two"})
 	}
 	if o.connect && len(o.chains) > 0 {
 		return fail(&usageError{msg: "--variants needs bare packets, and --connect forbids them", hint: "drop one of the two"})
@@ -322,7 +332,7 @@ func (a *app) verify(o verifyOptions, args []string) (int, error) {
 	var run *verify.Run
 	if here {
 		vo := verify.Options{
-			Targets: targets, Spec: spec, Variants: variants, Connect: o.connect, Together: together, Rate: o.rate, Patience: o.patience, Path: o.path, Chains: o.chains,
+			Targets: targets, Spec: spec, Variants: variants, Connect: o.connect, Together: together, Rate: o.rate, Patience: o.patience, Path: o.path, Chains: o.chains, Hops: o.trace,
 			Soak: o.soak, Soaking: a.soakProgress(o.quiet), Progress: progress,
 		}
 		if keep != nil {
@@ -360,6 +370,13 @@ func (a *app) verify(o verifyOptions, args []string) (int, error) {
 	}
 	if here && !run.Raw() && !o.connect {
 		a.log.Info("without CAP_NET_RAW: connecting instead of sending bare packets")
+	}
+	if o.trace != nil { // what is traced is asked, too
+		for _, p := range []string{"tcp", "udp", "icmp", "icmpv6"} {
+			for port := range o.trace.Of(p).All {
+				spec.Of(p).Add(port)
+			}
+		}
 	}
 	begin := time.Now()
 	// What others see is asked for while this host looks.
@@ -491,6 +508,9 @@ func (o *verifyOptions) errand(targets []verify.Target, spec *probe.Spec, varian
 	e.Connect, e.Rate, e.Patience, e.Path, e.Chains = o.connect, o.rate, o.patience, o.path, o.chains
 	e.Together = together || len(targets) == 1
 	e.Soak = o.soak
+	if e.Trace = o.trace != nil; e.Trace {
+		e.Hops = probe.NewErrand(nil, o.trace, nil).Ports
+	}
 	return e
 }
 

@@ -36,7 +36,7 @@ func verifyAddresses(j *expect.Judge) []expect.Seen {
 		}
 		out = append(out, expect.Seen{
 			Target: report.Clean(a.Target), Via: a.Via, Address: a.Addr, Family: a.Family(), Source: v.Source, Interface: report.Clean(v.Interface), Gateway: v.Gateway, OnLink: v.OnLink, Self: v.Self, SameSite: a.SameSite(),
-			Life: a.Life, Problem: report.Clean(a.Problem), Sent: a.Sent, Controls: a.Controls, Lost: a.Lost, Complete: a.Complete, Path: a.Path, Chains: a.Chains, Distances: a.Distances(), Soak: a.Soak, Notes: cleanEach(a.Notes),
+			Life: a.Life, Problem: report.Clean(a.Problem), Sent: a.Sent, Controls: a.Controls, Lost: a.Lost, Complete: a.Complete, Path: a.Path, Traces: a.Traces, Chains: a.Chains, Distances: a.Distances(), Soak: a.Soak, Notes: cleanEach(a.Notes),
 		})
 	}
 	return out
@@ -166,6 +166,7 @@ func (a *app) verifyText(w io.Writer, j *expect.Judge, r finding.Report, o verif
 	if !o.quiet {
 		verifyTables(b, j, style.Width)
 		verifyAcross(b, j, style.Width)
+		verifyHops(b, j, style.Width)
 		verifyChains(b, j, style.Width)
 		verifyGuards(b, j.Guards, style.Width)
 		verifyNames(b, j, style.Width)

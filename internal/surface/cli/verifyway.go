@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -77,4 +79,106 @@ func segmentNotes(j *expect.Judge) (out []string) {
 		out = append(out, lead+": TCP is not of one size: "+strings.Join(parts, ", ")+"; a tunnel, or a router that clamps")
 	}
 	return out
+}
+
+// hopPorts reads --hops. Without a value, an answering port and a silent one are chosen.
+func (o *verifyOptions) hopPorts() (*probe.Spec, error) {
+	if len(o.hops) == 0 {
+		return nil, nil
+	}
+	out := &probe.Spec{}
+	for _, w := range o.hops {
+		if w == hopsAuto {
+			continue
+		}
+		if err := out.Parse(strings.TrimSpace(w)); err != nil {
+			var e *probe.SpecError
+			if errors.As(err, &e) {
+				return nil, &usageError{msg: "--hops " + e.Why, hint: e.Hint}
+			}
+			return nil, err
+		}
+	}
+	if n := out.TCP.Len() + out.UDP.Len() + max(out.ICMP4.Len(), out.ICMP6.Len()); n > probe.MaxTraces {
+		return nil, &usageError{msg: fmt.Sprintf("--hops names %d ports, more than %d", n, probe.MaxTraces), hint: "trace them in several runs"}
+	}
+	return out, nil
+}
+
+// hopsAuto is --hops without a value.
+const hopsAuto = "auto"
+
+// verifyHops writes the way to each traced port.
+func verifyHops(b *bufio.Writer, j *expect.Judge, width int) {
+	first := true
+	for _, a := range j.Addresses {
+		if len(a.Traces) == 0 {
+			continue
+		}
+		if first {
+			fmt.Fprintln(b, "The way, hop by hop")
+			first = false
+		}
+		lead := ""
+		if a.Via != "" {
+			lead = ", as " + a.Via + " claims"
+		}
+		fmt.Fprintf(b, "  %s%s\n", a.Addr, lead)
+		for _, t := range a.Traces {
+			name := fmt.Sprintf("%s/%d", t.Proto, t.Port)
+			var parts []string
+			for _, h := range t.Hops {
+				who := "*"
+				if h.From.IsValid() {
+					who = h.From.String()
+				}
+				parts = append(parts, fmt.Sprintf("%d %s", h.Hop, who))
+			}
+			parts = append(parts, wayEnd(a, &t))
+			for _, line := range wrapText(strings.Join(parts, ", "), max(width-28, 20)) {
+				fmt.Fprintf(b, "    %-11s %-11s %s\n", name, t.State, line)
+				name, t.State = "", ""
+			}
+		}
+	}
+	if !first {
+		fmt.Fprintln(b)
+	}
+}
+
+// wayEnd says where a way ends. A router that drops what it should hand on still says of a
+// packet that its hop limit is spent, so it is the last that spoke, or the next.
+func wayEnd(a *probe.Address, t *probe.Trace) string {
+	last := t.Last()
+	switch {
+	case t.Refused > 0 && (t.Reached == 0 || t.Refused < t.Reached):
+		return fmt.Sprintf("refused by %s", t.RefusedBy)
+	case t.Reached > 0:
+		if full := longest(a); full > t.Reached {
+			return fmt.Sprintf("an answer at hop %d, and the target is at %d: something in front gives it", t.Reached, full)
+		}
+		return fmt.Sprintf("%d the target", t.Reached)
+	case !last.From.IsValid():
+		return "nobody answers"
+	}
+	full := longest(a)
+	switch {
+	case full == last.Hop+1:
+		return fmt.Sprintf("ends at the target, or at hop %d", last.Hop)
+	case full > last.Hop+1:
+		for _, x := range a.Traces {
+			if next := x.At(last.Hop + 1); next.IsValid() {
+				return fmt.Sprintf("ends at hop %d, or before %s", last.Hop, next)
+			}
+		}
+	}
+	return fmt.Sprintf("ends at hop %d, or behind it", last.Hop)
+}
+
+// longest is how far the target is, as the traced ports say.
+func longest(a *probe.Address) (n int) {
+	for _, t := range a.Traces {
+		n = max(n, t.Reached)
+	}
+	return n
 }
