@@ -34,6 +34,8 @@ func TestTargets(t *testing.T) {
 	host.IP("addr", "add", "192.0.2.7/24", "dev", "e0")
 	host.IP("link", "add", "down0", "type", "veth", "peer", "name", "down1")
 	host.IP("addr", "add", "2001:db8:5::5/64", "dev", "down0", "nodad")
+	host.IP("addr", "add", "::ffff:192.0.2.33/128", "dev", "e0", "nodad")
+	host.IP("-6", "route", "add", "local", "2001:db8:a11::/64", "dev", "lo")
 	// Its neighbour has the same address: it is a duplicate. Where there is nobody to ask,
 	// it stays tentative.
 	host.IP("link", "add", "dup0", "type", "veth", "peer", "name", "dup1", "netns", other.Name)
@@ -94,7 +96,7 @@ func TestTargets(t *testing.T) {
 		if got := reads(list, true); !slices.Equal(got, six) || code != 0 {
 			t.Errorf("%s: exit %d, nmap reads %v, want %v\n%s", name, code, got, six, list)
 		}
-		for _, w := range []string{"other network namespaces", "link-local", "tentative", "duplicates", "down"} {
+		for _, w := range []string{"other network namespaces", "link-local", "tentative", "duplicates", "down", "IPv4-mapped", "2001:db8:a11::/64"} {
 			if !strings.Contains(said, w) {
 				t.Errorf("%s: nothing is said about %s: %s", name, w, said)
 			}
@@ -134,6 +136,7 @@ func TestTargets(t *testing.T) {
 			Labels                                     []string
 			ValidSeconds                               int
 		}
+		Prefixes []string
 	}
 	if err := json.Unmarshal([]byte(list), &doc); err != nil || code != 0 {
 		t.Fatalf("exit %d %v", code, err)
@@ -141,7 +144,7 @@ func TestTargets(t *testing.T) {
 	keepsSchema(t, "targets", []byte(list))
 	want := map[string]string{
 		"2001:db8::1 self": "", "2001:db8::d self": "", "2001:db8:5::5 self": "interface-down", "2001:db8:7::7 self": "duplicate", "2001:db8:6::6 self": "tentative",
-		"::1 self": "loopback", "127.0.0.1 self": "loopback", "2001:db8:9::9 " + other.Name: "", "192.0.2.7 self": "",
+		"::ffff:192.0.2.33 self": "mapped", "::1 self": "loopback", "127.0.0.1 self": "loopback", "2001:db8:9::9 " + other.Name: "", "192.0.2.7 self": "",
 	}
 	for _, x := range doc.Targets {
 		k := x.Address + " " + x.NetNS
@@ -151,6 +154,9 @@ func TestTargets(t *testing.T) {
 		if x.Address == "2001:db8::d" && x.NetNS == "self" && (!slices.Equal(x.Labels, []string{"deprecated"}) || x.ValidSeconds == 0) {
 			t.Errorf("%+v", x)
 		}
+	}
+	if !slices.Equal(doc.Prefixes, []string{"2001:db8:a11::/64"}) {
+		t.Errorf("prefixes %v", doc.Prefixes)
 	}
 	if len(want) > 0 {
 		t.Errorf("not so: %v\n%.3000s", want, list)

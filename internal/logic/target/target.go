@@ -21,8 +21,9 @@ type Target struct {
 	Labels []string `json:"labels"`
 	// ValidSeconds is for how long it stays; absent: until somebody removes it.
 	ValidSeconds uint32 `json:"validSeconds,omitempty"`
-	// Excluded is why no scanner is told of it: loopback, tentative, duplicate,
-	// interface-down, namespace, link-local. Empty: it is a target.
+	// Excluded is why no scanner is told of it: no-address (nothing that one host has),
+	// mapped, loopback, tentative, duplicate, interface-down, namespace, link-local. Empty:
+	// it is a target.
 	Excluded string `json:"excluded,omitempty"`
 }
 
@@ -31,6 +32,8 @@ type Document struct {
 	SchemaVersion string   `json:"schemaVersion"`
 	Host          string   `json:"host"`
 	Targets       []Target `json:"targets"`
+	// Prefixes are those that the host answers for as a whole, by a local route.
+	Prefixes []netip.Prefix `json:"prefixes,omitempty"`
 }
 
 // Version is the schemaVersion of a Document.
@@ -47,6 +50,34 @@ type Options struct {
 // All is every namespace.
 const All = "all"
 
+func (o Options) wants(ns, home *fact.Namespace) bool {
+	return o.NetNS == All || o.NetNS == ns.Name || o.NetNS == "" && ns == home
+}
+
+// Prefixes are what local routes make the host answer for besides its addresses
+// (RTN_LOCAL, "AnyIP"): of those nobody can list the addresses.
+func Prefixes(s *fact.Snapshot, o Options) (out []netip.Prefix) {
+	home := s.Home()
+	for i := range s.Namespaces {
+		ns := &s.Namespaces[i]
+		routes, _ := ns.Routes.Get()
+		if !o.wants(ns, home) {
+			continue
+		}
+		as, _ := ns.Addresses.Get()
+		for _, r := range routes {
+			own := func(a fact.Address) bool { return r.Dst == netip.PrefixFrom(a.Prefix.Addr(), a.Prefix.Addr().BitLen()) }
+			if r.Type == localRoute && r.Protocol != fact.ProtoKernel && r.Dst.IsValid() && !r.Dst.Addr().IsLoopback() && !slices.ContainsFunc(as, own) && !slices.Contains(out, r.Dst) {
+				out = append(out, r.Dst)
+			}
+		}
+	}
+	slices.SortFunc(out, netip.Prefix.Compare)
+	return out
+}
+
+const localRoute = 2 // RTN_LOCAL
+
 const iffUp = 1
 
 // Of lists every address of a host, those that are no targets as well. gaps are
@@ -57,7 +88,7 @@ func Of(s *fact.Snapshot, o Options) (ts []Target, gaps []string, found bool) {
 	home := s.Home()
 	for i := range s.Namespaces {
 		ns := &s.Namespaces[i]
-		wanted := o.NetNS == All || o.NetNS == ns.Name || o.NetNS == "" && ns == home
+		wanted := o.wants(ns, home)
 		found = found || wanted
 		as, ok := ns.Addresses.Get()
 		if !ok {
@@ -113,6 +144,10 @@ func one(a fact.Address, l *fact.Link, netns string) Target {
 		}
 	}
 	switch {
+	case !addr.IsGlobalUnicast() && !addr.IsLinkLocalUnicast() && !addr.IsLoopback():
+		t.Excluded = "no-address" // of a damaged Snapshot: nothing, a group, everybody on a link
+	case addr.Is4In6():
+		t.Excluded = "mapped" // a scanner would ask the IPv4 address, which may be another host's
 	case t.Scope == "loopback":
 		t.Excluded = "loopback"
 	case six && a.Flags&fact.AddrDADFailed != 0:

@@ -32,9 +32,10 @@ func (a *app) targetsCommand() *cobra.Command {
 		Long: "targets prints every IPv6 address of this host, or of the host of a Snapshot, as\n" +
 			"scanners take them: an IPv6 network cannot be searched, so a scanner has to be told.\n\n" +
 			"Left out, and counted on standard error: loopback, addresses that are not in use\n" +
-			"(tentative, duplicate, of an interface that is down), those of other network\n" +
-			"namespaces (--netns), and link-local ones unless --zone names the interface of the\n" +
-			"scanner's host. Temporary and deprecated addresses are targets: they answer. json\n" +
+			"(tentative, duplicate, of an interface that is down), IPv4-mapped ones, those of\n" +
+			"other network namespaces (--netns), and link-local ones unless --zone names the\n" +
+			"interface of the scanner's host. Temporary and deprecated addresses are targets:\n" +
+			"they answer. Prefixes that a local route makes the host answer for are named. json\n" +
 			"has everything, and why it is left out.",
 		Example: "  sudo sixfence targets --format nmap > web1.txt; nmap -6 -iL web1.txt\n" +
 			"  sixfence targets --snapshot web1.json --format nuclei --family both | nuclei\n" +
@@ -102,6 +103,7 @@ func (a *app) targetList(o targetsOptions) (int, error) {
 		}
 		return exitUsage, &usageError{msg: fmt.Sprintf("there is no network namespace %q", o.netns), hint: "one of: " + strings.Join(slices.Compact(append(names[:min(len(names), 20)], target.All)), ", ")}
 	}
+	prefixes := slices.DeleteFunc(target.Prefixes(snap, target.Options{NetNS: o.netns}), func(p netip.Prefix) bool { return o.family != "both" && p.Addr().Is4() != (o.family == "ipv4") })
 	ts := slices.DeleteFunc(all, func(t target.Target) bool { return o.family != "both" && t.Family != o.family })
 	list := addresses(ts, o.zone)
 	name := snap.Host.Hostname.Or("")
@@ -114,7 +116,7 @@ func (a *app) targetList(o targetsOptions) (int, error) {
 			for i := range ts {
 				ts[i].NetNS, ts[i].Interface = report.Clean(ts[i].NetNS), report.Clean(ts[i].Interface)
 			}
-			return e.Encode(target.Document{SchemaVersion: target.Version, Host: report.Clean(name), Targets: ts})
+			return e.Encode(target.Document{SchemaVersion: target.Version, Host: report.Clean(name), Targets: ts, Prefixes: prefixes})
 		case "text":
 			return targetsText(w, ts)
 		}
@@ -122,6 +124,15 @@ func (a *app) targetList(o targetsOptions) (int, error) {
 		return err
 	}); err != nil {
 		return exitUsage, err
+	}
+	if h := snap.Home(); o.netns == "" && h != nil && !h.IsSelf && !h.IsInit {
+		a.log.Warn("the Snapshot does not say which network namespace is the host's own; the first is taken", "netns", h.Name)
+	}
+	if len(prefixes) > 0 {
+		a.log.Warn("a local route makes the host answer for whole prefixes, whose addresses cannot be listed", "prefixes", prefixes)
+	}
+	if strings.HasPrefix(o.format, "gvm") && len(list) > maxHosts {
+		a.log.Warn("OpenVAS takes no more hosts than this in one target, unless its --max-ips-per-target says otherwise", "hosts", maxHosts, "here", len(list))
 	}
 	a.targetNotes(ts, gaps, o)
 	if len(gaps) > 0 {
@@ -133,15 +144,20 @@ func (a *app) targetList(o targetsOptions) (int, error) {
 	return exitClean, nil
 }
 
+// maxHosts is what gvmd takes as one target.
+const maxHosts = 4095
+
 // addresses are those to be asked, each once.
 func addresses(ts []target.Target, zone string) []netip.Addr {
 	var out []netip.Addr
+	seen := map[netip.Addr]bool{}
 	for _, t := range ts {
 		x := t.Address
 		if t.Scope == "link-local" && x.Is6() {
 			x = x.WithZone(zone)
 		}
-		if t.Excluded == "" && !slices.Contains(out, x) {
+		if t.Excluded == "" && !seen[x] {
+			seen[x] = true
 			out = append(out, x)
 		}
 	}
@@ -223,6 +239,8 @@ func (a *app) targetNotes(ts []target.Target, gaps []string, o targetsOptions) {
 		{"tentative", "tentative"},
 		{"duplicate", "duplicates of somebody else's"},
 		{"interface-down", "interfaces that are down"},
+		{"mapped", "IPv4-mapped, which are asked over IPv4"},
+		{"no-address", "no address of one host: the Snapshot is damaged"},
 	} {
 		if n[x.why] > 0 && (x.why == "namespace" || o.format != "text") {
 			a.log.Warn("left out: "+x.text, "addresses", n[x.why])
