@@ -97,7 +97,7 @@ func restCases() []labCase {
 			nmap: "a reset that the limit kept back is a filtered port to it",
 		},
 		{
-			name: "few among many", what: "two hundred ports answer, every other one; ten more answer twice a second", ports: "tcp/1-440", slow: true, rate: 400_000,
+			name: "few among many", what: "two hundred ports answer, every other one; ten more answer twice a second", ports: "tcp/1-440", slow: true, rate: 400_000, patience: 10 * time.Minute,
 			build: func(l *lab) {
 				rules(l.target, l.t, input("tcp dport { "+strings.Join(even, ", ")+" } accept", perFamily("tcp dport 401-410 limit rate 2/second burst 1 packets reject with tcp reset")))
 			},
@@ -111,7 +111,7 @@ func restCases() []labCase {
 			nmap: "a reset that the limit kept back is a filtered port to it",
 		},
 		{
-			name: "quick limit", what: "a rule that rejects a thousand a second, of two thousand ports", ports: "tcp/22 tcp/1001-3500", slow: true, rate: 400_000,
+			name: "quick limit", what: "a rule that rejects a thousand a second, of two thousand ports", ports: "tcp/22 tcp/1001-3500", slow: true, rate: 400_000, patience: 10 * time.Minute,
 			build: func(l *lab) {
 				threeOpen(l)
 				rules(l.target, l.t, input("tcp dport 22 accept", perFamily("tcp dport 1001-3000 limit rate 1000/second burst 1000 packets reject with tcp reset")))
