@@ -47,6 +47,7 @@ func ownCases() []labCase {
 				rules(l.client, l.t, "table inet own {\nchain p {\ntype nat hook postrouting priority srcnat;\nip saddr 192.0.2.1 snat ip to 192.0.2.7\nip6 saddr 2001:db8::1 snat ip6 to 2001:db8::7\n}\n}\n")
 			},
 			want: both("tcp: 22 open; 20-21,23-30 closed | udp: 5000 open; 5001 closed"),
+			nmap: "with -sS it hears only what comes to the address that it sends from",
 		},
 		{
 			name: "reset behind the handshake", what: "a service that accepts, and resets the connection at once", ports: "tcp/20-30", both: true,
