@@ -77,6 +77,7 @@ type Prober struct {
 	loss       loss
 	own        *own // without raw
 	known      []*model.Table
+	echoes     bool      // the target answered every one of a few echoes
 	since      time.Time // nothing was answered since then, so we have spent no ration
 	sent       int
 	left       int
@@ -233,7 +234,7 @@ func (p *Prober) Run(ctx context.Context) error {
 		return nil
 	}
 	p.since = time.Now()
-	down, err := p.preflight(ctx)
+	down, _, err := p.preflight(ctx)
 	if err != nil {
 		return err
 	}
@@ -308,7 +309,9 @@ func (p *Prober) table(ctx context.Context, t *model.Table) error {
 	}
 	err = s.run(ctx)
 	p.since = time.Now()
-	if err == nil && s.selfDown > 0 {
+	// Silence means something as long as the target is there: a port that answered said so in
+	// the last round, an echo is asked again.
+	if silent := t.Count(model.Filtered) > 0; err == nil && (s.selfDown > 0 || silent && (p.Found.Vantage.OnLink && p.vanished() || p.echoes && len(s.controls) == 0)) {
 		err = p.lost(ctx, t)
 	}
 	p.sent += s.sent
@@ -326,16 +329,29 @@ func (p *Prober) answersAll() {
 	}
 }
 
-// lost looks whether the neighbour that was lost during a table came back. If not, silence
-// says nothing.
+// vanished tells that the kernel no longer knows the neighbour, as when the link went away.
+func (p *Prober) vanished() bool {
+	if !neighbourly(p.index) {
+		return false
+	}
+	_, gone := neighbour(p.o.Addr, p.index)
+	return gone
+}
+
+// lost looks whether a target that may be gone is still there. If not, silence says nothing.
 func (p *Prober) lost(ctx context.Context, t *model.Table) error {
-	down, err := p.preflight(ctx)
-	if err != nil || !down {
+	down, answered, err := p.preflight(ctx)
+	if err != nil || !down && (answered || !p.echoes) {
 		return err
 	}
+	r := model.Reason{State: model.Unreachable, Why: "no-neighbour"}
+	if !down {
+		r = model.Reason{State: model.Errored, Why: "lossy"}
+		p.note("the target answered echoes, and no longer does: silence means nothing")
+	}
 	for port := range t.Want.All {
-		if r := t.At(port); r.Why == "silence" || r.State == model.Errored {
-			t.Put(port, model.Reason{State: model.Unreachable, Why: "no-neighbour"})
+		if x := t.At(port); x.Why == "silence" || down && x.State == model.Errored {
+			t.Put(port, r)
 		}
 	}
 	return nil
@@ -368,8 +384,11 @@ func (p *Prober) scan(t *model.Table, tr transport) *scan {
 // preflight looks for a sign of life before many packets are sent: the kernel keeps only
 // some of them while it asks for the neighbour. It returns true when nobody answers for
 // the address.
-func (p *Prober) preflight(ctx context.Context) (down bool, err error) {
+func (p *Prober) preflight(ctx context.Context) (down, answered bool, err error) {
 	v := &p.Found.Vantage
+	if i, err := net.InterfaceByIndex(p.index); err == nil && i.Flags&net.FlagRunning == 0 {
+		return true, false, nil // a link without a carrier
+	}
 	hop := p.o.Addr
 	if v.Gateway.IsValid() {
 		hop = v.Gateway
@@ -388,14 +407,14 @@ func (p *Prober) preflight(ctx context.Context) (down bool, err error) {
 			}
 		}
 		if proto == p.icmp() {
-			return false, nil
+			return false, false, nil
 		}
 		tr, done, err = p.transport(proto)
 		p.o.Turns.Lock() // it may spend what the others need
 		defer p.o.Turns.Unlock()
 	}
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	defer done()
 	tr.patience(4 * time.Second)
@@ -403,7 +422,6 @@ func (p *Prober) preflight(ctx context.Context) (down bool, err error) {
 	t.Want.Add(port)
 	s := p.scan(t, tr)
 	s.slower = 1
-	answered := false
 	s.alive = func() { p.Found.Life, answered = model.Answered, true }
 	sent := [firstCheck]time.Time{}
 	s.got = func(a answer) {
@@ -414,24 +432,28 @@ func (p *Prober) preflight(ctx context.Context) (down bool, err error) {
 	}
 	// The kernel asks three times, a second apart, before it gives up. It must have given
 	// up twice: one of three questions may be lost, and its answers.
-	failures, known := 0, v.Self
+	enough := 300 * time.Millisecond
+	if p.loss.srtt > 0 {
+		enough = max(enough, p.loss.timeout())
+	}
+	failures, known := 0, v.Self || !neighbourly(p.index)
 	for try := uint8(0); try < 12 && failures < 2; try++ {
 		if err := s.send(ctx, key{port, try}); err != nil {
-			return false, err
+			return false, false, err
 		}
 		sent[try] = time.Now()
 		for end := time.Now().Add(900 * time.Millisecond); time.Now().Before(end); {
 			if ctx.Err() != nil {
-				return false, context.Cause(ctx)
+				return false, false, context.Cause(ctx)
 			}
 			if err := tr.receive(5*time.Millisecond, s.heard); err != nil {
-				return false, err
+				return false, false, err
 			}
 			if answered {
-				return false, p.measure(ctx, s, port)
+				return false, true, p.measure(ctx, s, port)
 			}
 			if r := t.At(port); r.State != "" { // no route, own rules, or a refusal
-				return false, nil
+				return false, false, nil
 			}
 			if s.selfDown > 0 {
 				failures, s.selfDown = failures+1, 0
@@ -442,17 +464,17 @@ func (p *Prober) preflight(ctx context.Context) (down bool, err error) {
 			}
 			patience := 60 * time.Millisecond // the answer may come after the next question
 			if try >= 2 {
-				patience = 300 * time.Millisecond
+				patience = enough
 			}
 			if known && time.Since(sent[try]) > patience {
 				break
 			}
 		}
 		if known && try >= 2 { // it is there, and keeps silent
-			return false, nil
+			return false, false, nil
 		}
 	}
-	return failures >= 2, nil
+	return failures >= 2, false, nil
 }
 
 // measure asks what has answered a few times more, to know the loss before anything else
@@ -464,6 +486,7 @@ func (p *Prober) measure(ctx context.Context, s *scan, port uint16) error {
 	s.controls = []uint16{port}
 	err := s.calibrate(ctx, 30, 2*time.Millisecond)
 	p.since = time.Now()
+	p.echoes = s.proto == p.icmp() && p.loss.lost == 0
 	p.sent += s.sent
 	if p.loss.lost*3 > p.loss.sent {
 		p.loss.sent, p.loss.lost = 0, 0

@@ -26,6 +26,7 @@ func (s *scan) hold() time.Duration {
 // not answer all who ask: their answers are rationed, and others may be silent for that.
 func (s *scan) again(ctx context.Context) error {
 	sample, all := s.sample(min(max(64, s.pend.Len()), 2048))
+	s.known = len(sample) > 0
 	heard := map[uint16]int{}
 	s.got = func(a answer) {
 		if a.try >= firstCheck {
@@ -64,21 +65,24 @@ func (s *scan) again(ctx context.Context) error {
 		slices.SortStableFunc(suspects, func(a, b uint16) int { return heard[a] - heard[b] })
 		suspects = suspects[:min(len(suspects), 8)]
 	}
-	clear(heard)
-	if err := ask(suspects, 2, 14); err != nil {
-		return err
+	// More than two of three are lost, every time: where one of two is lost by chance, that
+	// happens once in a thousand times.
+	for range 3 {
+		clear(heard)
+		if err := ask(suspects, 2, 14); err != nil {
+			return err
+		}
+		for _, p := range suspects {
+			asked, got = asked+14, got+min(heard[p], 14)
+		}
+		suspects = slices.DeleteFunc(suspects, func(p uint16) bool { return heard[p] > 4 })
 	}
-	for _, p := range suspects {
-		asked, got = asked+14, got+min(heard[p], 14)
-	}
-	// More than two of three are lost.
-	suspects = slices.DeleteFunc(suspects, func(p uint16) bool { return heard[p] > 4 })
 	switch {
 	case len(suspects) == 0:
 		s.loss.sent += asked
 		s.loss.lost += max(0, asked-got)
 		s.sure = all && got >= asked
-	case len(suspects) < len(sample) || s.rationed(ctx):
+	case len(suspects) < len(sample) || s.rationed(ctx, 0.6):
 		s.suspects = suspects
 	}
 	return nil
@@ -150,27 +154,34 @@ func (s *scan) undecided(r model.Reason) {
 	*s.pend = model.Ports{}
 }
 
-// rationed tells whether what looks like loss is a limit: asked slowly, the controls
-// answer every time. It takes its time, and is asked once.
-func (s *scan) rationed(ctx context.Context) bool {
+// rationed tells whether what looks like loss is a limit: asked slowly, the controls answer
+// every time, and more often in a row than one in a thousand times by chance where that part
+// is lost. It takes its time, and is asked once.
+func (s *scan) rationed(ctx context.Context, lost float64) bool {
 	if s.strolled {
 		return false
 	}
 	s.strolled = true
 	save := *s.loss
 	defer func() { s.loss.sent, s.loss.lost = save.sent, save.lost }()
+	n := int(math.Ceil(math.Log(0.001) / math.Log(1-min(lost, 0.9))))
 	for _, test := range []struct {
 		n   int
 		gap time.Duration
-	}{{6, time.Second}, {4, 7 * time.Second}} {
-		s.loss.sent, s.loss.lost = 0, 0
-		if err := s.calibrate(ctx, test.n, test.gap); err != nil {
+	}{{n, lastRest}, {min(n, 4), 7 * time.Second}} {
+		if s.idle(ctx, test.gap) != nil { // what was spent before
 			return false
+		}
+		s.loss.sent, s.loss.lost = 0, 0
+		for i := 0; i < test.n && s.loss.lost < 2; i += 2 {
+			if s.calibrate(ctx, 2, test.gap) != nil {
+				return false
+			}
 		}
 		if s.loss.lost == 0 && s.loss.sent > 0 {
 			return true
 		}
-		if s.loss.lost*3 < s.loss.sent*2 { // a third answers: it is loss
+		if s.loss.lost*2 < s.loss.sent { // most answer: it is loss
 			return false
 		}
 	}

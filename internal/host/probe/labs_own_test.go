@@ -2,8 +2,10 @@ package probe
 
 import (
 	"net"
+	"net/netip"
 	"sync"
 	"testing"
+	"time"
 
 	model "github.com/sixfence/sixfence/internal/model/probe"
 )
@@ -115,4 +117,28 @@ func TestTooBigRefusesNothing(t *testing.T) {
 	if complaint := (wanted{states: "udp: 443-444 closed", life: model.Answered}).wrong(t, f); complaint != "" {
 		t.Errorf("%s\n%v", complaint, f.Notes)
 	}
+}
+
+// TestGoesAway: the target answers for its address when the probes begin, and its link goes down
+// under them. That is not filtered.
+func TestGoesAway(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, "vfyg")
+	rules(l.target, t, input())
+	var all sync.WaitGroup
+	for _, addr := range []netip.Addr{l.v4, l.v6} {
+		for _, connect := range []bool{false, true} {
+			all.Go(func() {
+				f := l.probe(Options{Addr: addr, Spec: spec(t, "tcp/1-50"), Connect: connect})
+				for _, table := range f.Tables {
+					if n := table.Count(model.Filtered); n > 0 {
+						t.Errorf("%s, connect %v: %d ports filtered, life %q, %v", addr, connect, n, f.Life, f.Notes)
+					}
+				}
+			})
+		}
+	}
+	time.Sleep(500 * time.Millisecond) // while they are asked; sooner or later is the same to them
+	l.target.IP("link", "set", "t0", "down")
+	all.Wait()
 }

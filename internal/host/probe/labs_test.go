@@ -73,7 +73,7 @@ func codes() string {
 func threeOpen(l *lab) { l.listen("", 22, 80, 443) }
 
 func labCases() []labCase {
-	return slices.Concat(linkCases(), limitCases(), restCases(), routedCases(), ownCases(), otherCases(), serviceCases())
+	return slices.Concat(linkCases(), limitCases(), restCases(), routedCases(), ownCases(), slowCases(), otherCases(), serviceCases())
 }
 
 // linkCases are targets on the same link.

@@ -168,7 +168,10 @@ func (r *raw) reserve(f *flow, index int) error {
 		if typ == unix.SOCK_DGRAM {
 			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1)
 		}
-		if f.sports[i], err = bindAny(fd, f.src, index); err != nil {
+		// The kernel takes them all even, or all odd; a rule or a path may tell those apart.
+		if other := f.sports[max(0, i-1)] ^ 1; i%2 == 1 && unix.Bind(fd, sockaddr(f.src, other, index)) == nil {
+			f.sports[i] = other
+		} else if f.sports[i], err = bindAny(fd, f.src, index); err != nil {
 			return err
 		}
 	}

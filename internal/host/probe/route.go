@@ -133,9 +133,16 @@ func sockaddr(a netip.Addr, port uint16, index int) unix.Sockaddr {
 	return s
 }
 
+// neighbourly tells whether an interface has neighbours that the kernel asks for. A tunnel has
+// none.
+func neighbourly(index int) bool {
+	i, err := net.InterfaceByIndex(index)
+	return err != nil || i.Flags&net.FlagPointToPoint == 0
+}
+
 // neighbour tells whether the kernel knows the link-layer address of a neighbour from
-// an answer, and whether it has given up asking.
-func neighbour(a netip.Addr, index int) (known, failed bool) {
+// an answer, and whether it knows none at all.
+func neighbour(a netip.Addr, index int) (known, gone bool) {
 	c, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
 	if err != nil {
 		return false, false
@@ -152,7 +159,7 @@ func neighbour(a netip.Addr, index int) (known, failed bool) {
 	binary.NativeEndian.PutUint32(head[4:], uint32(index))
 	msgs, err := c.Execute(netlink.Message{Header: netlink.Header{Type: unix.RTM_GETNEIGH, Flags: netlink.Request}, Data: append(head, attrs...)})
 	if err != nil {
-		return false, false
+		return false, errors.Is(err, unix.ENOENT)
 	}
 	for _, m := range msgs {
 		if len(m.Data) < unix.SizeofNdMsg {
@@ -160,7 +167,7 @@ func neighbour(a netip.Addr, index int) (known, failed bool) {
 		}
 		state := binary.NativeEndian.Uint16(m.Data[8:])
 		known = known || state&(unix.NUD_REACHABLE|unix.NUD_DELAY|unix.NUD_PROBE) != 0
-		failed = failed || state&unix.NUD_FAILED != 0
+		gone = gone || state&(unix.NUD_FAILED|unix.NUD_INCOMPLETE) != 0
 	}
-	return known, failed
+	return known, gone
 }

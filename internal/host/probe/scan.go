@@ -55,7 +55,10 @@ type scan struct {
 	told     time.Time            // when it was
 	ahead    int                  // ports that this round has not asked yet
 	sent     int
-	away     bool // something left this host in this round
+	try      uint8                 // of this round
+	asked    [firstCheck]time.Time // when the last probe of that try was sent
+	known    bool                  // what answers was asked again
+	away     bool                  // something left this host in this round
 	own      *own
 	selfDown int  // errors that this host itself made: nobody answers for the address
 	elsewise bool // something was heard that is no router's word about the whole address
@@ -97,7 +100,11 @@ func (s *scan) heard(a answer) {
 				s.refused = append(s.refused, a.port)
 			}
 		default:
-			s.late = append(s.late, a.port)
+			if old := a.try < firstCheck && a.try != s.try; !old {
+				s.late = append(s.late, a.port)
+			} else if at := s.asked[a.try]; !at.IsZero() { // the way is slower than it seemed
+				s.loss.sample(time.Since(at))
+			}
 			if len(s.controls) < 4 {
 				s.controls = append(s.controls, a.port)
 			}
@@ -311,6 +318,7 @@ func (s *scan) round(ctx context.Context, try uint8) (err error) {
 	if s.connects {
 		every = max(32, every)
 	}
+	s.try, s.asked[try] = try, time.Time{}
 	var asked model.Ports
 	if s.tried == 0 {
 		if asked, err = s.usualFirst(ctx); err != nil {
@@ -338,6 +346,7 @@ func (s *scan) round(ctx context.Context, try uint8) (err error) {
 	if err != nil {
 		return err
 	}
+	s.asked[try] = time.Now()
 	return s.settle(ctx)
 }
 
@@ -388,6 +397,7 @@ func (s *scan) run(ctx context.Context) error {
 		s.slower = 1
 	}
 	slowed, before := false, 0.0
+	silence := 0 // rounds in a row in which nothing answered that had done so before
 	deaf := true // for every other probe something came that nobody here was given
 	var begun, ended time.Time
 	s.alone.Lock()
@@ -418,7 +428,7 @@ func (s *scan) run(ctx context.Context) error {
 		}
 		_, now, ok := s.own.read()
 		deaf = deaf && ok && (now-dropped)*2 > asked
-		if s.tried == 1 {
+		if s.tried == 1 || !s.known && len(s.late) == 0 {
 			if err := s.again(ctx); err != nil {
 				return err
 			}
@@ -430,6 +440,11 @@ func (s *scan) run(ctx context.Context) error {
 				return err
 			}
 		}
+		if s.loss.sent == sent0 && len(s.controls) > 0 && len(s.suspects) == 0 { // is it still there?
+			if err := s.calibrate(ctx, 2, 2*time.Millisecond); err != nil {
+				return err
+			}
+		}
 		p := s.loss.since(sent0, lost0)
 		if p > 0.4 && s.loss.sent-sent0 < 20 && len(s.controls) > 0 { // of few samples
 			if err := s.calibrate(ctx, 30, 2*time.Millisecond); err != nil {
@@ -437,19 +452,25 @@ func (s *scan) run(ctx context.Context) error {
 			}
 			p = s.loss.since(sent0, lost0)
 		}
+		if silence++; p < 0.99 || s.loss.sent-sent0 < 20 || len(s.suspects) > 0 {
+			silence = 0
+		}
 		switch {
 		case slowed && p > before*2/3: // it was not the rate
 			s.slower = 1
 		case p > 0.05 && !slowed:
 			slowed, before, s.slower = true, p, s.slower*2
 		}
-		if p > 0.4 && len(s.suspects) == 0 && s.rationed(ctx) {
+		if p > 0.4 && len(s.suspects) == 0 && s.rationed(ctx, p) {
 			s.suspects = s.controls
 		}
 		if len(s.suspects) > 0 { // what is missing was not lost
 			s.loss.sent, s.loss.lost = sent0, lost0
 		}
 		s.alone.limited = s.alone.limited || len(s.suspects) > 0 || len(s.refused) > 0
+		if silence >= 5 { // what answered does so no longer: more rounds say nothing
+			break
+		}
 		rationed := len(s.suspects) > 0 || len(s.refused) > 0 && len(s.controls) == 0
 		if rationed && s.tried >= minTries || last && s.tried >= s.tries() && len(s.late) == 0 {
 			break
