@@ -11,11 +11,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
 	"github.com/sixfence/sixfence/internal/engine/apply"
 	"github.com/sixfence/sixfence/internal/model/change"
 	"github.com/sixfence/sixfence/internal/surface/report"
-	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 )
 
 // hardenOutput is schemaVersion of what these verbs print as JSON.

@@ -7,9 +7,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/sixfence/sixfence/internal/engine/apply"
 	"github.com/sixfence/sixfence/internal/surface/report"
-	"github.com/spf13/cobra"
 )
 
 func (a *app) statusCommand() *cobra.Command {

@@ -588,7 +588,7 @@ func previous(r io.Reader) (expect.Before, error) {
 		if _, err := d.Token(); err != nil {
 			return err
 		}
-		if _, err := d.Token(); err != io.EOF { //nolint:errorlint // Token returns it bare
+		if _, err := d.Token(); err != io.EOF {
 			return errors.New("something follows the document")
 		}
 		return nil
