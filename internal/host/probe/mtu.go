@@ -188,7 +188,7 @@ func (e *echoes) listens(ctx context.Context, m *model.Path, size int, got came)
 		}
 	}
 	if silent == e.tries {
-		m.Why = "after " + e.tooBig() + ", nothing was heard of large packets any more"
+		m.Why = "after " + e.tooBig() + ", large answers no longer come: it listens, and its fragments are lost on the way, or something else is"
 		return nil
 	}
 	m.Verdict = model.PathIgnored

@@ -119,6 +119,11 @@ func FuzzParse(f *testing.F) {
 			p := x.packets(x.segment(key{53, 1}), 1)[0]
 			f.Add(four, proto, p)
 			f.Add(four, proto, quote(x, x.dst, 3, 3, p))
+			for _, c := range model.Chains() {
+				if c.Of(x.dst) {
+					f.Add(four, proto, quote(x, x.dst, 4, 3, x.chain(c.Name, x.segment(key{53, 1}), 7)[0]))
+				}
+			}
 		}
 	}
 	f.Fuzz(func(t *testing.T, four bool, proto uint8, b []byte) {
@@ -128,6 +133,11 @@ func FuzzParse(f *testing.F) {
 		}
 		if len(b) >= 20 {
 			_ = segmentSize(b)
+		}
+		c := testFlow(four, proto)
+		c.chained, c.ids = true, map[uint32]key{7: {22, 3}}
+		if a := c.parse(b); a.kind != noAnswer && (a.try >= tries || !a.from.IsValid()) {
+			t.Fatalf("%+v", a)
 		}
 		e := &echoes{f: x, sent: x.segment(key{128, 1})}
 		got := came{}
