@@ -44,7 +44,8 @@ type scan struct {
 	tried    int      // rounds
 	strolled bool     // rationed has been asked
 	since    time.Time
-	sure     bool // every port that has answered did so again, as often as it was asked
+	shown    model.Ports // that answer, as the others know
+	sure     bool        // every port that has answered did so again, as often as it was asked
 	alone    *Turns
 	checks   [tries]check
 	turn     int
@@ -401,7 +402,10 @@ func (s *scan) run(ctx context.Context) error {
 	deaf := true // for every other probe something came that nobody here was given
 	var begun, ended time.Time
 	s.alone.Lock()
-	defer s.alone.Unlock()
+	defer func() {
+		s.show()
+		s.alone.Unlock()
+	}()
 	if begun = s.since; s.alone.begin(s) || begun.IsZero() {
 		begun = time.Now()
 	}

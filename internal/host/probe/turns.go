@@ -26,14 +26,25 @@ func (t *Turns) begin(s *scan) (others bool) {
 	return others
 }
 
+// show lets the others know which ports answer. They look at it in their turn, while s may
+// hear more.
+func (s *scan) show() {
+	for p := range s.out.Want.All {
+		if answers(s.out.At(p).State) {
+			s.shown.Add(p)
+		}
+	}
+}
+
 // unlike tells whether a port answers to s and not to another scan, or the other way round.
 func (t *Turns) unlike(s *scan) bool {
+	s.show()
 	for _, o := range t.scans {
 		if o.proto != s.proto {
 			continue
 		}
 		for p := range s.out.Want.All {
-			if o.out.Want.Has(p) && answers(o.out.At(p).State) != answers(s.out.At(p).State) {
+			if o.out.Want.Has(p) && o.shown.Has(p) != s.shown.Has(p) {
 				return true
 			}
 		}
@@ -54,6 +65,7 @@ const lastRest = 1100 * time.Millisecond
 // their turn and met a limit, or heard of ports that are silent here, the last two rounds
 // are as far apart.
 func (s *scan) rest(ctx context.Context, last bool, begun, ended time.Time) error {
+	s.show()
 	s.alone.Unlock()
 	var err error
 	if last { // others need not wait for this
