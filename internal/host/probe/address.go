@@ -375,7 +375,7 @@ func (p *Prober) scan(t *model.Table, tr transport) *scan {
 	}
 	s := &scan{
 		t: tr, out: t, pend: &pend, proto: number[t.Proto], dst: p.o.Addr, src: p.Found.Vantage.Source, lim: p.lim, loss: &p.loss,
-		patience: p.o.Patience, note: p.note, alone: p.o.Turns, own: p.own, connects: !p.Raw(), since: p.since,
+		patience: p.o.Patience, note: p.note, alone: p.o.Turns, own: p.own, connects: !p.Raw() && t.Proto == "tcp", since: p.since,
 	}
 	s.alive = func() { p.Found.Life = model.Answered }
 	return s
@@ -480,7 +480,7 @@ func (p *Prober) preflight(ctx context.Context) (down, answered bool, err error)
 // measure asks what has answered a few times more, to know the loss before anything else
 // is asked. Where a third is lost it is rather a limit, and says nothing.
 func (p *Prober) measure(ctx context.Context, s *scan, port uint16) error {
-	if p.loss.sent > 0 || s.out.At(port).ICMP {
+	if p.loss.sent > 0 || s.out.At(port).ICMP || s.sparing() {
 		return nil
 	}
 	s.controls = []uint16{port}

@@ -22,6 +22,31 @@ func (s *scan) hold() time.Duration {
 	return s.loss.timeout()
 }
 
+// sureOf are the ports of which an answer is sure.
+func (s *scan) sureOf() []uint16 {
+	if s.sparing() {
+		return s.opens
+	}
+	return s.controls
+}
+
+// sparing tells that nothing can be asked again for free. A connection waits in the queue of
+// its listener until the program takes it, and a full queue is as silent as a filter: five
+// have room by default in some languages, and another run comes tomorrow. So where nothing
+// but open ports answers a client, a check in the first round and one in the last are all,
+// unless one is missing. What they do not tell about the loss more rounds make up for.
+func (s *scan) sparing() bool { return len(s.controls) == 0 && len(s.opens) > 0 }
+
+// spare looks whether the checks of the first round came back, and if not why: asked all at
+// once, few answers are a limit's.
+func (s *scan) spare(ctx context.Context) error {
+	s.known = true
+	if s.loss.lost == 0 {
+		return nil
+	}
+	return s.calibrate(ctx, tries-firstCheck, 0)
+}
+
 // again asks ports that have answered once more, and at once. Those that are silent now do
 // not answer all who ask: their answers are rationed, and others may be silent for that.
 func (s *scan) again(ctx context.Context) error {
@@ -96,7 +121,7 @@ func (s *scan) sample(most int) (_ []uint16, all bool) {
 	prev, have := uint16(0), false
 	for p := range s.out.Want.All {
 		r := s.out.At(p)
-		answered := (r.State == model.Open || r.State == model.Closed) && !r.ICMP
+		answered := (r.State == model.Open && !s.connects || r.State == model.Closed) && !r.ICMP
 		if have && s.pend.Has(p) && len(other) > 0 && other[len(other)-1] == prev {
 			edge, other = append(edge, prev), other[:len(other)-1]
 		}
@@ -126,6 +151,9 @@ func (s *scan) latecomers() {
 		return
 	}
 	answering := s.out.Want.Len() - s.pend.Len() - n
+	if s.loss.lost > 0 { // one of them may be the one that was lost
+		answering = max(answering, 1)
+	}
 	q := s.loss.rate()
 	if explained := float64(answering) * math.Pow(q, float64(s.tried-1)); explained < 0.002*float64(n) {
 		s.suspects = slices.Clone(s.late[:min(n, 8)])

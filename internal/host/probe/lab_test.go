@@ -2,12 +2,15 @@ package probe
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	model "github.com/sixfence/sixfence/internal/model/probe"
 	"github.com/sixfence/sixfence/internal/testlab"
@@ -98,6 +101,24 @@ func (l *lab) listen(host string, ports ...int) {
 				continue
 			}
 			l.t.Cleanup(func() { _ = x.Close() })
+		}
+	})
+}
+
+// listenFew opens TCP ports whose connections nobody takes, with room for so many.
+func (l *lab) listenFew(room int, ports ...int) {
+	l.t.Helper()
+	l.target.Do(func() {
+		for _, p := range ports {
+			fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				l.t.Fatal(err)
+			}
+			l.t.Cleanup(func() { unix.Close(fd) })
+			err = errors.Join(unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0), unix.Bind(fd, &unix.SockaddrInet6{Port: p}), unix.Listen(fd, room))
+			if err != nil {
+				l.t.Errorf("listen: %v", err)
+			}
 		}
 	})
 }

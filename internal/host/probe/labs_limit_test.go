@@ -137,5 +137,36 @@ func limitCases() []labCase {
 			},
 			nmap: "what is asked after the ban is filtered to it, open ports too",
 		},
+		// Where nothing but open ports answers, connections wait in the queues of their
+		// programs, and cannot be repeated for free.
+		{
+			name: "no accept", what: "programs that take no connection, with room for five", ports: "tcp/1-1000", both: true,
+			build: func(l *lab) {
+				l.listenFew(5, 22, 80, 443)
+				rules(l.target, l.t, input("tcp dport { 22, 80, 443 } accept"))
+			},
+			want: both("tcp: 22,80,443 open; 1-21,23-79,81-442,444-1000 filtered"),
+		},
+		{
+			name: "one open, lossy", what: "one port answers, and a tenth is lost both ways", ports: "tcp/1-300", slow: true,
+			build: func(l *lab) {
+				l.listen("", 217)
+				rules(l.target, l.t, input("tcp dport 217 accept")+lossy)
+			},
+			want: both("tcp: 217 open; 1-216,218-300 filtered"),
+			nmap: "what was lost with every try is filtered to it",
+		},
+		{
+			name: "SYN limit, open ports alone", what: "twenty SYNs a second are looked at, and open ports alone answer", ports: "tcp/1-100", slow: true, patience: 20 * time.Second,
+			build: func(l *lab) {
+				l.listen("", 22, 80, 77)
+				rules(l.target, l.t, input(perFamily("tcp flags & (syn|ack) == syn limit rate over 20/second burst 5 packets drop"), "tcp dport { 22, 80, 77 } accept"))
+			},
+			want: []wanted{
+				{addr: v4, states: "tcp: 22,77,80 open; 1-21,23-76,78-79,81-100 filtered", life: model.Answered, orUnknown: true},
+				{addr: v6, states: "tcp: 22,77,80 open; 1-21,23-76,78-79,81-100 filtered", life: model.Answered, orUnknown: true},
+			},
+			nmap: "a SYN that the limit dropped is a filtered port to it, after a second try",
+		},
 	}
 }

@@ -51,6 +51,9 @@ const (
 	// shutTries without an answer show that a port is neither open nor closed where
 	// nothing measures the loss: at three lost of ten, one such port of 15,000 would be.
 	shutTries = 8
+	// fewTries are for few controls, of which none was lost. Where a tenth is lost each way
+	// one port of 20,000 would be missed, if none of the others were found later for it.
+	fewTries = 6
 	// maxWrong is the chance, over a whole table, that an answer was lost every time;
 	// maxDoubt for one port, when there are no more tries.
 	maxWrong = 1e-6
@@ -69,6 +72,9 @@ func (l *loss) triesFor(answering int) int {
 	case l.lost == 0 && l.sent >= 30:
 		return minTries + 1
 	}
-	n := math.Log(maxWrong/float64(answering+1)) / math.Log(l.rate())
-	return min(max(minTries+1, int(math.Ceil(n))), maxTries)
+	n := int(math.Ceil(math.Log(maxWrong/float64(answering+1)) / math.Log(l.rate())))
+	if l.lost == 0 {
+		n = min(n, fewTries)
+	}
+	return min(max(minTries+1, n), maxTries)
 }

@@ -260,7 +260,7 @@ func (s *scan) paced(ctx context.Context) error {
 // giveUp says of the ports that the patience did not pay for what is known of them.
 func (s *scan) giveUp(ctx context.Context, had int, took time.Duration) error {
 	left := s.pend.Len()
-	if len(s.suspects) == 0 && !s.elsewise && len(s.controls) == 0 {
+	if len(s.suspects) == 0 && !s.elsewise && len(s.sureOf()) == 0 {
 		// A router that has no way, or no neighbour, has it for no port.
 		s.undecided(s.out.At(s.refused[0]))
 		s.note("a router says that there is no way to the address; it rations its answers, so " + plural(left, "port", "ports") + " got none of their own")

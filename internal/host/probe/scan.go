@@ -37,6 +37,7 @@ type scan struct {
 	loss  *loss
 	// controls are ports of which an answer is sure.
 	controls []uint16
+	opens    []uint16 // where programs see the probes, the open ones: see sparing
 	refused  []uint16 // ports that an ICMP error answers: such answers are rationed
 	connects bool     // programs see the probes
 	suspects []uint16 // ports whose other answers look rationed
@@ -106,8 +107,12 @@ func (s *scan) heard(a answer) {
 			} else if at := s.asked[a.try]; !at.IsZero() { // the way is slower than it seemed
 				s.loss.sample(time.Since(at))
 			}
-			if len(s.controls) < 4 {
-				s.controls = append(s.controls, a.port)
+			list, most := &s.controls, 4
+			if s.connects && r.State == model.Open {
+				list, most = &s.opens, 16
+			}
+			if len(*list) < most {
+				*list = append(*list, a.port)
 			}
 		}
 		s.elsewise = s.elsewise || r.State != model.Errored && (r.State != model.Unreachable || !aboutHost(a))
@@ -304,7 +309,7 @@ func (s *scan) usualFirst(ctx context.Context) (asked model.Ports, err error) {
 			}
 		}
 	}
-	for end := time.Now().Add(s.loss.short()); asked.Len() > 0 && len(s.controls) == 0 && time.Now().Before(end); {
+	for end := time.Now().Add(s.loss.short()); asked.Len() > 0 && len(s.sureOf()) == 0 && time.Now().Before(end); {
 		if err := s.idle(ctx, 2*time.Millisecond); err != nil {
 			return asked, err
 		}
@@ -338,12 +343,13 @@ func (s *scan) round(ctx context.Context, try uint8) (err error) {
 			return false
 		}
 		if n++; n%every == 0 && len(s.controls) > 0 {
-			if err = s.check(ctx, s.controls[n/every%len(s.controls)]); err != nil {
-				return false
-			}
+			err = s.check(ctx, s.controls[n/every%len(s.controls)])
 		}
-		return true
+		return err == nil
 	})
+	if err == nil && s.sparing() && (s.tried == 0 || s.loss.lost > 0 || s.tried+1 >= s.tries()) {
+		err = s.check(ctx, s.opens[s.turn%len(s.opens)])
+	}
 	if err != nil {
 		return err
 	}
@@ -380,8 +386,9 @@ func (s *scan) settle(ctx context.Context) error {
 
 // calibrate measures the loss with ports that surely answer.
 func (s *scan) calibrate(ctx context.Context, n int, gap time.Duration) error {
+	ports := s.sureOf()
 	for i := range n {
-		if err := s.check(ctx, s.controls[i%len(s.controls)]); err != nil {
+		if err := s.check(ctx, ports[i%len(ports)]); err != nil {
 			return err
 		}
 		if err := s.idle(ctx, gap); err != nil {
@@ -432,12 +439,17 @@ func (s *scan) run(ctx context.Context) error {
 		}
 		_, now, ok := s.own.read()
 		deaf = deaf && ok && (now-dropped)*2 > asked
-		if s.tried == 1 || !s.known && len(s.late) == 0 {
-			if err := s.again(ctx); err != nil {
-				return err
-			}
-		} else {
+		var err error
+		switch first := s.tried == 1 || !s.known && len(s.late) == 0; {
+		case first && s.sparing():
+			err = s.spare(ctx)
+		case first:
+			err = s.again(ctx)
+		default:
 			s.latecomers()
+		}
+		if err != nil {
+			return err
 		}
 		if missing := 50 - s.loss.sent; missing > 0 && len(s.controls) > 0 && len(s.suspects) == 0 {
 			if err := s.calibrate(ctx, missing, 2*time.Millisecond); err != nil {
@@ -450,7 +462,7 @@ func (s *scan) run(ctx context.Context) error {
 			}
 		}
 		p := s.loss.since(sent0, lost0)
-		if p > 0.4 && s.loss.sent-sent0 < 20 && len(s.controls) > 0 { // of few samples
+		if p > 0.4 && s.loss.sent-sent0 < 20 && len(s.sureOf()) > 0 { // of few samples
 			if err := s.calibrate(ctx, 30, 2*time.Millisecond); err != nil {
 				return err
 			}
@@ -466,7 +478,7 @@ func (s *scan) run(ctx context.Context) error {
 			slowed, before, s.slower = true, p, s.slower*2
 		}
 		if p > 0.4 && len(s.suspects) == 0 && s.rationed(ctx, p) {
-			s.suspects = s.controls
+			s.suspects = s.sureOf()
 		}
 		if len(s.suspects) > 0 { // what is missing was not lost
 			s.loss.sent, s.loss.lost = sent0, lost0
@@ -475,7 +487,7 @@ func (s *scan) run(ctx context.Context) error {
 		if silence >= 5 { // what answered does so no longer: more rounds say nothing
 			break
 		}
-		rationed := len(s.suspects) > 0 || len(s.refused) > 0 && len(s.controls) == 0
+		rationed := len(s.suspects) > 0 || len(s.refused) > 0 && len(s.sureOf()) == 0
 		if rationed && s.tried >= minTries || last && s.tried >= s.tries() && len(s.late) == 0 {
 			break
 		}
@@ -485,7 +497,7 @@ func (s *scan) run(ctx context.Context) error {
 		return nil
 	case len(s.suspects) > 0 || len(s.refused) > 0:
 		return s.paced(ctx)
-	case s.loss.sent > 0 && math.Pow(s.loss.rate(), float64(s.tried)) > maxDoubt:
+	case s.loss.lost > 0 && math.Pow(s.loss.rate(), float64(s.tried)) > maxDoubt:
 		s.undecided(model.Reason{State: model.Errored, Why: "lossy"})
 		s.note("too much is lost on the way, or the target stopped to answer: silence means nothing")
 		return nil
