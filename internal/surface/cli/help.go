@@ -87,7 +87,7 @@ func flagLead(f *pflag.Flag) string {
 // flagUsage leaves out defaults that say "not given": no number is one either.
 func flagUsage(f *pflag.Flag) string {
 	_, usage := pflag.UnquoteUsage(f)
-	if f.DefValue != "" && f.DefValue != "false" && f.DefValue != "[]" && f.DefValue != "0" {
+	if f.DefValue != "" && f.DefValue != "false" && f.DefValue != "[]" && f.DefValue != "0" && f.DefValue != "0s" {
 		usage += " (default " + f.DefValue + ")"
 	}
 	return usage
