@@ -168,5 +168,19 @@ func limitCases() []labCase {
 			},
 			nmap: "a SYN that the limit dropped is a filtered port to it, after a second try",
 		},
+		{
+			name: "ufw limit", what: "who asks for a new connection to SSH six times in half a minute is dropped there until he rests as long", ports: "tcp/1-100", slow: true,
+			build: func(l *lab) {
+				threeOpen(l)
+				rules(l.target, l.t, input("tcp dport { 22, 80 } accept"))
+				for _, w := range []string{"iptables", "ip6tables"} {
+					new := []string{"-A", "INPUT", "-p", "tcp", "--dport", "22", "-m", "conntrack", "--ctstate", "NEW", "-m", "recent"}
+					l.target.Run(w, append(new, "--set")...)
+					l.target.Run(w, append(new, "--update", "--seconds", "30", "--hitcount", "6", "-j", "DROP")...)
+				}
+			},
+			want: both("tcp: 22,80 open; 1-21,23-79,81-100 filtered"),
+			nmap: "what it asks again after the limit is silent",
+		},
 	}
 }

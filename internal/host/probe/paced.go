@@ -140,6 +140,9 @@ func (s *scan) paced(ctx context.Context) error {
 		patience = min(patience, hostPatience)
 	}
 	begin, had := time.Now(), s.pend.Len()
+	if err := s.patient(ctx, begin.Add(patience)); err != nil {
+		return err
+	}
 	defer func() { s.got = nil }()
 	for n := 1; s.pend.Len() > 0 && time.Since(begin) < patience; n++ {
 		if s.progress != nil {
