@@ -76,6 +76,7 @@ type Prober struct {
 	lim        *Limiter
 	loss       loss
 	own        *own // without raw
+	ask        int  // a socket to ask about the interface; 0: none
 	known      []*model.Table
 	echoes     bool      // the target answered every one of a few echoes
 	since      time.Time // nothing was answered since then, so we have spent no ration
@@ -131,6 +132,10 @@ func Open(o Options) (*Prober, error) {
 	for _, proto := range []uint8{protoTCP, protoUDP, p.icmp()} {
 		p.flows[proto] = &flow{src: p.Found.Vantage.Source, dst: o.Addr, proto: proto, secret: key}
 	}
+	// It stays one of this namespace, whatever thread asks it.
+	if p.ask, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return nil, fmt.Errorf("open socket: %w", err)
+	}
 	p.own = openOwn(o.Addr.Is4())
 	if o.Connect {
 		return p, nil
@@ -143,6 +148,7 @@ func Open(o Options) (*Prober, error) {
 	p.own.close()
 	p.own = nil
 	if err != nil {
+		unix.Close(p.ask)
 		return nil, err
 	}
 	if len(o.Chains) > 0 || o.Hops != nil {
@@ -190,6 +196,18 @@ func (p *Prober) Close() {
 		p.raw.close()
 	}
 	p.own.close()
+	if p.ask > 0 {
+		unix.Close(p.ask)
+	}
+}
+
+// cut tells that the link to the address has no carrier.
+func (p *Prober) cut() bool {
+	r, err := unix.NewIfreq(p.Found.Vantage.Interface)
+	if err == nil {
+		err = unix.IoctlIfreq(p.ask, unix.SIOCGIFFLAGS, r)
+	}
+	return err == nil && r.Uint16()&unix.IFF_RUNNING == 0
 }
 
 func (p *Prober) icmp() uint8 {
@@ -386,8 +404,8 @@ func (p *Prober) scan(t *model.Table, tr transport) *scan {
 // the address.
 func (p *Prober) preflight(ctx context.Context) (down, answered bool, err error) {
 	v := &p.Found.Vantage
-	if i, err := net.InterfaceByIndex(p.index); err == nil && i.Flags&net.FlagRunning == 0 {
-		return true, false, nil // a link without a carrier
+	if p.cut() {
+		return true, false, nil
 	}
 	hop := p.o.Addr
 	if v.Gateway.IsValid() {
