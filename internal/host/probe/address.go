@@ -474,6 +474,10 @@ func (p *Prober) preflight(ctx context.Context) (down, answered bool, err error)
 				return false, false, nil
 			}
 			if s.selfDown > 0 {
+				// All that waited for the same three questions are told so, one after the other.
+				if err := s.idle(ctx, 100*time.Millisecond); err != nil {
+					return false, answered, err
+				}
 				failures, s.selfDown = failures+1, 0
 				break
 			}
