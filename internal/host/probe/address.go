@@ -148,7 +148,7 @@ func Open(o Options) (*Prober, error) {
 	p.own.close()
 	p.own = nil
 	if err != nil {
-		unix.Close(p.ask)
+		p.Close()
 		return nil, err
 	}
 	if len(o.Chains) > 0 || o.Hops != nil {

@@ -68,11 +68,18 @@ func newLab(t testing.TB, hint string) *lab {
 		v4: netip.MustParseAddr("192.0.2.2"), v6: netip.MustParseAddr("2001:db8::2"), addrs: map[string]netip.Addr{},
 	}
 	testlab.Link(l.target, "t0", l.client, "c0")
+	l.number()
+	return l
+}
+
+// number gives both ends of one link their addresses.
+func (l *lab) number() {
+	l.t.Helper()
 	l.target.IP("addr", "add", "192.0.2.2/24", "dev", "t0")
 	l.client.IP("addr", "add", "192.0.2.1/24", "dev", "c0")
 	l.target.AddAddr("t0", "2001:db8::2/64")
 	l.client.AddAddr("c0", "2001:db8::1/64")
-	testlab.Eventually(t, 10*time.Second, "link-local address of t0", func() bool {
+	testlab.Eventually(l.t, 20*time.Second, "link-local addresses", func() bool {
 		l.target.Do(func() {
 			i, err := net.InterfaceByName("t0")
 			if err != nil {
@@ -87,7 +94,6 @@ func newLab(t testing.TB, hint string) *lab {
 		})
 		return l.ll.IsValid() && strings.Contains(l.client.IP("-6", "addr", "show", "dev", "c0"), "fe80::")
 	})
-	return l
 }
 
 // listen opens TCP ports in the target, on every address unless one is given.

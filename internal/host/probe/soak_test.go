@@ -41,25 +41,7 @@ func switched(t *testing.T, bridge string, before func(target *testlab.NS)) *lab
 	if before != nil {
 		before(l.target)
 	}
-	l.target.IP("addr", "add", "192.0.2.2/24", "dev", "t0")
-	l.client.IP("addr", "add", "192.0.2.1/24", "dev", "c0")
-	l.target.AddAddr("t0", "2001:db8::2/64")
-	l.client.AddAddr("c0", "2001:db8::1/64")
-	testlab.Eventually(t, 20*time.Second, "link-local addresses", func() bool {
-		l.target.Do(func() {
-			i, err := net.InterfaceByName("t0")
-			if err != nil {
-				return
-			}
-			as, _ := i.Addrs()
-			for _, a := range as {
-				if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().IsLinkLocalUnicast() {
-					l.ll = p.Addr().WithZone("c0")
-				}
-			}
-		})
-		return l.ll.IsValid() && strings.Contains(l.client.IP("-6", "addr", "show", "dev", "c0"), "fe80::")
-	})
+	l.number()
 	return l
 }
 

@@ -1,9 +1,7 @@
 package cli
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,12 +10,9 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/spf13/cobra"
 
 	"github.com/sixfence/sixfence/internal/engine/vantage"
 	"github.com/sixfence/sixfence/internal/engine/verify"
@@ -30,6 +25,7 @@ import (
 	"github.com/sixfence/sixfence/internal/model/probe"
 	"github.com/sixfence/sixfence/internal/surface/config"
 	"github.com/sixfence/sixfence/internal/surface/report"
+	"github.com/spf13/cobra"
 )
 
 type verifyOptions struct {
@@ -209,45 +205,6 @@ const usual = "tcp/1-1024 tcp/1433 tcp/1521 tcp/1883 tcp/2049 tcp/2375-2380 tcp/
 	"tcp/5900 tcp/5984 tcp/6379 tcp/6443 tcp/7000-7001 tcp/8000-8010 tcp/8080-8090 tcp/8443 tcp/8500 tcp/8888 tcp/9000 tcp/9042 tcp/9090-9100 tcp/9200 tcp/9300 " +
 	"tcp/9443 tcp/10250-10259 tcp/11211 tcp/15672 tcp/27017 udp/53 udp/69 udp/111 udp/123 udp/137 udp/161 udp/443 udp/500 udp/623 udp/1900 udp/3478 " +
 	"udp/5060 udp/5353 udp/5683 udp/11211 udp/51820 echo"
-
-// inputs are the files of a run, open and not yet interpreted.
-type inputs map[string]*os.File
-
-func (in inputs) open(flag, path string) error {
-	if path == "" {
-		return nil
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return &usageError{msg: "read " + flag, cause: err, hint: "check the path and its permissions"}
-	}
-	if st, err := f.Stat(); err == nil && st.IsDir() {
-		f.Close()
-		return &usageError{msg: "read " + flag + " " + path + ": it is a directory", hint: "name a file"}
-	}
-	in[flag] = f
-	return nil
-}
-
-func (in inputs) close() {
-	for _, f := range in {
-		f.Close()
-	}
-}
-
-// maxVerifyInput bounds a file of results, in bytes.
-const maxVerifyInput = 256 << 20
-
-func (in inputs) read(flag string, most int64) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(in[flag], most+1))
-	if err != nil {
-		return nil, &usageError{msg: "read " + flag, cause: err, hint: "check the file"}
-	}
-	if int64(len(b)) > most {
-		return nil, &usageError{msg: fmt.Sprintf("read %s: larger than %d bytes", flag, most), hint: "check that it is the right file"}
-	}
-	return b, nil
-}
 
 func (a *app) verify(o verifyOptions, args []string) (int, error) {
 	if o.quiet {
@@ -512,149 +469,4 @@ func (o *verifyOptions) errand(targets []verify.Target, spec *probe.Spec, varian
 		e.Hops = probe.NewErrand(nil, o.trace, nil).Ports
 	}
 	return e
-}
-
-// previous reads the results of an earlier run, one by one: there may be a million.
-func previous(r io.Reader) (expect.Before, error) {
-	bounded := &io.LimitedReader{R: r, N: maxVerifyInput + 1}
-	d := json.NewDecoder(bounded)
-	out := expect.Before{}
-	first, some := "", false
-	one := func() error {
-		var r expect.Result
-		if err := d.Decode(&r); err != nil {
-			return err
-		}
-		if !some {
-			first, some = r.Via, true
-		}
-		w := expect.Word(r.State)
-		switch {
-		case r.Via != first:
-			return errors.New("it was seen from several places, which may differ")
-		case !slices.Contains([]string{"tcp", "udp", "icmp", "icmpv6"}, r.Proto):
-			return fmt.Errorf("%q is no protocol of a result", r.Proto)
-		case !r.Address.IsValid():
-			return errors.New("a result has no address")
-		case r.Port == 0 && (r.Proto == "tcp" || r.Proto == "udp"), r.Port > 255 && strings.HasPrefix(r.Proto, "icmp"):
-			return fmt.Errorf("%s/%d is no port of a result", r.Proto, r.Port)
-		case !slices.Contains(probe.States(), r.State):
-			return fmt.Errorf("%q is no state", r.State)
-		case r.Variant != probe.Plain, r.State == probe.Errored:
-			return nil
-		case r.MayBeOpen:
-			w = expect.Silent
-		}
-		out[expect.Key{Addr: r.Address, Proto: r.Proto, Port: r.Port}] = w
-		return nil
-	}
-	document := func() error {
-		if t, err := d.Token(); err != nil || t != json.Delim('{') {
-			return cmp.Or(err, errors.New("it is no object"))
-		}
-		for d.More() {
-			name, err := d.Token()
-			if err != nil {
-				return err
-			}
-			switch name {
-			case "schemaVersion":
-				var v string
-				if err := d.Decode(&v); err != nil {
-					return err
-				}
-				if major, _, _ := strings.Cut(v, "."); major != "1" {
-					return fmt.Errorf("schemaVersion is %q, and this sixfence reads 1.x", v)
-				}
-			case "results":
-				if t, err := d.Token(); err != nil || t != json.Delim('[') {
-					return cmp.Or(err, errors.New("its results are no list"))
-				}
-				for d.More() {
-					if err := one(); err != nil {
-						return err
-					}
-				}
-				if _, err := d.Token(); err != nil {
-					return err
-				}
-			default:
-				var skip json.RawMessage
-				if err := d.Decode(&skip); err != nil {
-					return err
-				}
-			}
-		}
-		if _, err := d.Token(); err != nil {
-			return err
-		}
-		if _, err := d.Token(); err != io.EOF {
-			return errors.New("something follows the document")
-		}
-		return nil
-	}
-	switch err := document(); {
-	case bounded.N <= 0:
-		return nil, fmt.Errorf("it is larger than %d bytes", maxVerifyInput)
-	case err != nil:
-		return nil, fmt.Errorf("decode JSON, byte %d: %w", d.InputOffset(), err)
-	case !some:
-		return nil, errors.New("it has no results")
-	}
-	return out, nil
-}
-
-// verifyProgress tells a person at a terminal how far the run is.
-func (a *app) verifyProgress(quiet bool) func(sent, left int) {
-	width, _, tty := terminal(a.stderr)
-	if !tty || quiet || os.Getenv("TERM") == "dumb" {
-		return nil
-	}
-	begin, last := time.Now(), time.Now()
-	var s speed
-	return func(sent, left int) {
-		now := time.Now()
-		more, known := s.more(now, sent, left)
-		if now.Sub(last) < 500*time.Millisecond {
-			return
-		}
-		last = now
-		a.told = last
-		line := fmt.Sprintf("sixfence: %d packets in %s", sent, now.Sub(begin).Round(time.Second))
-		if known {
-			line += ", about " + more.String() + " more"
-		}
-		if len(line) < width {
-			fmt.Fprint(a.stderr, "\r\x1b[K"+line)
-		}
-	}
-}
-
-// speed guesses how long something takes from how what is left grows less.
-type speed struct {
-	since     time.Time
-	sent, had int
-	rate      float64 // a second; of the last seconds: a target that rations its answers is a thousand times slower
-}
-
-// more is how long the rest takes, if that can be told.
-func (s *speed) more(now time.Time, sent, left int) (time.Duration, bool) {
-	if s.since.IsZero() || left > s.had { // it is more than was thought
-		s.since, s.sent, s.had = now, sent, left
-	}
-	// What need not be sent after all was not sent quickly.
-	done, d := min(s.had-left, sent-s.sent), now.Sub(s.since).Seconds()
-	if done > 0 && (s.rate == 0 && d > 1 || d > 5) {
-		s.rate, s.since, s.sent, s.had = float64(done)/d, now, sent, left
-	}
-	if s.rate == 0 || left == 0 {
-		return 0, false
-	}
-	return time.Duration(float64(left)/s.rate+1) * time.Second, true
-}
-
-func (a *app) clearProgress() {
-	if _, _, tty := terminal(a.stderr); tty && os.Getenv("TERM") != "dumb" {
-		fmt.Fprint(a.stderr, "\r\x1b[K")
-	}
 }

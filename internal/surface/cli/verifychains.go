@@ -55,20 +55,7 @@ var fateWords = []struct {
 
 // verifyChains writes what became of the header chains of each address.
 func verifyChains(b *bufio.Writer, j *expect.Judge, width int) {
-	first := true
-	for _, a := range j.Addresses {
-		if len(a.Chains) == 0 {
-			continue
-		}
-		if first {
-			fmt.Fprintln(b, "Header chains, beside plain packets")
-			first = false
-		}
-		lead := ""
-		if a.Via != "" {
-			lead = ", as " + a.Via + " claims"
-		}
-		fmt.Fprintf(b, "  %s%s\n", a.Addr, lead)
+	byAddress(b, j, "Header chains, beside plain packets", func(a *probe.Address) bool { return len(a.Chains) > 0 }, func(a *probe.Address) {
 		said := false
 		for _, f := range fateWords {
 			if parts := chainParts(a, f.fate); len(parts) > 0 {
@@ -83,10 +70,7 @@ func verifyChains(b *bufio.Writer, j *expect.Judge, width int) {
 		if !said {
 			fmt.Fprintln(b, "    nothing answers, behind any of them")
 		}
-	}
-	if !first {
-		fmt.Fprintln(b)
-	}
+	})
 }
 
 // chainParts are the chains with a fate, with the ports where those that answer do not agree.

@@ -553,3 +553,26 @@ func verifyNotes(b *bufio.Writer, j *expect.Judge, guessed bool, width int) {
 	}
 	fmt.Fprintln(b)
 }
+
+// byAddress writes a part of the text that has something to say about some addresses.
+func byAddress(b *bufio.Writer, j *expect.Judge, title string, has func(*probe.Address) bool, write func(*probe.Address)) {
+	any := false
+	for _, a := range j.Addresses {
+		if !has(a) {
+			continue
+		}
+		if !any {
+			fmt.Fprintln(b, title)
+			any = true
+		}
+		lead := ""
+		if a.Via != "" {
+			lead = ", as " + a.Via + " claims"
+		}
+		fmt.Fprintf(b, "  %s%s\n", a.Addr, lead)
+		write(a)
+	}
+	if any {
+		fmt.Fprintln(b)
+	}
+}

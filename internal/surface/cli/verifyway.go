@@ -110,20 +110,7 @@ const hopsAuto = "auto"
 
 // verifyHops writes the way to each traced port.
 func verifyHops(b *bufio.Writer, j *expect.Judge, width int) {
-	first := true
-	for _, a := range j.Addresses {
-		if len(a.Traces) == 0 {
-			continue
-		}
-		if first {
-			fmt.Fprintln(b, "The way, hop by hop")
-			first = false
-		}
-		lead := ""
-		if a.Via != "" {
-			lead = ", as " + a.Via + " claims"
-		}
-		fmt.Fprintf(b, "  %s%s\n", a.Addr, lead)
+	byAddress(b, j, "The way, hop by hop", func(a *probe.Address) bool { return len(a.Traces) > 0 }, func(a *probe.Address) {
 		for _, t := range a.Traces {
 			name := fmt.Sprintf("%s/%d", t.Proto, t.Port)
 			var parts []string
@@ -140,10 +127,7 @@ func verifyHops(b *bufio.Writer, j *expect.Judge, width int) {
 				name, t.State = "", ""
 			}
 		}
-	}
-	if !first {
-		fmt.Fprintln(b)
-	}
+	})
 }
 
 // wayEnd says where a way ends. A router that drops what it should hand on still says of a
