@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/sixfence/sixfence/internal/engine/vantage"
 	"github.com/sixfence/sixfence/internal/engine/verify"
 	"github.com/sixfence/sixfence/internal/host/names"
@@ -25,7 +27,6 @@ import (
 	"github.com/sixfence/sixfence/internal/model/probe"
 	"github.com/sixfence/sixfence/internal/surface/config"
 	"github.com/sixfence/sixfence/internal/surface/report"
-	"github.com/spf13/cobra"
 )
 
 type verifyOptions struct {
